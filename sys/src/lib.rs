@@ -1,1 +1,15 @@
-//! placeholder
+//! The only crate of jarvis-secretsd with unsafe code.
+//!
+//! It wraps the few things the standard library and rustix cannot give safely:
+//! key memory that never reaches swap, core dumps or a forked child
+//! ([`LockedKey`]), and a table of atomic words in a memfd that survives the
+//! process which wrote it ([`SharedWords`]). [`harden`] prepares the process as
+//! a whole.
+
+mod harden;
+mod key;
+mod shared;
+
+pub use harden::{HardenError, Locking, harden};
+pub use key::{KEY_LEN, LockedKey};
+pub use shared::SharedWords;
