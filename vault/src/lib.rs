@@ -1,1 +1,39 @@
-//! placeholder
+//! The encrypted vault of jarvis-secretsd.
+//!
+//! A random 256-bit root key sits in key slots (passphrase or key file). Below
+//! it stand a tenant's data key and one data key a secret; every record is
+//! sealed with AES-256-GCM under associated data that binds it to its place, so
+//! that no record can be moved, swapped or replayed elsewhere. Records live in
+//! a small [`Store`]; redb is the one shipped. Names are stored as keyed
+//! hashes, the readable name is inside the sealed node.
+//!
+//! docs/FORMATS.md gives the bytes.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod crypto;
+mod error;
+mod generate;
+mod kid;
+mod name;
+mod open;
+mod record;
+mod redb_store;
+mod secret;
+mod slot;
+mod store;
+mod txn;
+mod vault;
+
+pub use error::VaultError;
+pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
+pub use open::{LockedVault, Probe, create};
+pub use record::{Body, Deleted, Node, NodeId, Secret, SecretType, Version};
+pub use secret::SecretBytes;
+pub use slot::{Credential, KEY_FILE_LEN, NewSlot};
+pub use store::{Batch, Store, StoreError, Visit};
+pub use txn::{IfKid, Outcome, Put, Txn};
+pub use vault::{Counts, Pending, ROOT, Vault};
+
+/// Largest value in bytes: its base64 fits one control write of 1 MiB.
+pub const MAX_VALUE: usize = 512 * 1024;

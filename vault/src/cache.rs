@@ -1,0 +1,55 @@
+//! Recently used nodes. Sealed metadata is opened once, not at every stat.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::record::{Node, NodeId};
+
+/// Nodes kept; a full cache starts over, which costs one decryption a node.
+const CAPACITY: usize = 8192;
+
+/// Nodes by id. A reader that loaded a node while a writer replaced it must not
+/// put the old one back: `generation` tells.
+#[derive(Default)]
+pub(crate) struct Cache {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    generation: u64,
+    nodes: HashMap<NodeId, Arc<Node>>,
+}
+
+impl Cache {
+    pub(crate) fn get(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.inner.read().nodes.get(&id).cloned()
+    }
+
+    /// To be read before the store is, and given back to `insert`.
+    pub(crate) fn generation(&self) -> u64 {
+        self.inner.read().generation
+    }
+
+    pub(crate) fn insert(&self, node: Arc<Node>, generation: u64) {
+        let mut inner = self.inner.write();
+        if inner.generation != generation {
+            return;
+        }
+        if inner.nodes.len() >= CAPACITY {
+            inner.nodes.clear();
+        }
+        inner.nodes.insert(node.id, node);
+    }
+
+    /// After a commit: forget what it changed.
+    pub(crate) fn invalidate(&self, ids: impl Iterator<Item = NodeId>) {
+        let mut inner = self.inner.write();
+        inner.generation += 1;
+        for id in ids {
+            inner.nodes.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What can go wrong with a vault, each with its remedy.
+
+use std::path::PathBuf;
+
+use crate::name::NameError;
+use crate::store::StoreError;
+
+/// Every way an operation on a vault fails. No variant holds a value or a key.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The file is something else.
+    #[error("{path} is not a jarvis vault; check [vault] path in the configuration")]
+    NotAVault {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a later release.
+    #[error(
+        "{path} has vault format {found}, this program reads up to {supported}; install a newer jarvis-secretsd"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u16,
+        /// The latest format this program knows.
+        supported: u16,
+    },
+    /// A checksum or an authentication tag does not match, or the file is cut.
+    #[error("{path} is damaged ({what}); nothing was changed; restore a backup")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What failed, without any contents.
+        what: String,
+    },
+    /// No passphrase slot opens.
+    #[error("wrong passphrase for {path}")]
+    WrongPassphrase {
+        /// The vault.
+        path: PathBuf,
+    },
+    /// No key-file slot opens.
+    #[error("the key file does not belong to {path}")]
+    WrongKeyFile {
+        /// The vault.
+        path: PathBuf,
+    },
+    /// The vault has no slot of the kind the credential is for.
+    #[error("{path} has no key slot for a {kind}")]
+    NoSlot {
+        /// The vault.
+        path: PathBuf,
+        /// `passphrase` or `key file`.
+        kind: &'static str,
+    },
+    /// A key file of the wrong length.
+    #[error("the key file has {found} bytes, it must have exactly {expected}")]
+    KeyFileLength {
+        /// Bytes found.
+        found: usize,
+        /// Bytes wanted.
+        expected: usize,
+    },
+    /// A passphrase without bytes, or an absurdly long one.
+    #[error("the passphrase must have 1 to {max} bytes")]
+    PassphraseLength {
+        /// The most bytes.
+        max: usize,
+    },
+    /// Slot parameters outside the accepted range: a hostile or damaged file.
+    #[error(
+        "key slot {slot} asks for Argon2id m={memory_kib} KiB t={passes} p={lanes}, outside of what is accepted"
+    )]
+    SlotParameters {
+        /// The slot.
+        slot: u8,
+        /// Memory in KiB.
+        memory_kib: u32,
+        /// Passes.
+        passes: u32,
+        /// Lanes.
+        lanes: u32,
+    },
+    /// Another process has the vault.
+    #[error("{path} is in use by another jarvis-secretsd")]
+    InUse {
+        /// The vault.
+        path: PathBuf,
+    },
+    /// Others could read or replace the file.
+    #[error(
+        "{path} has mode {mode:04o}, it must not be wider than {want:04o}; run: chmod {want:04o} {path}"
+    )]
+    TooWide {
+        /// File or directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// The widest mode accepted.
+        want: u32,
+    },
+    /// `create` found a file.
+    #[error("{path} exists already")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A name broke a rule.
+    #[error("{0}")]
+    Name(#[from] NameError),
+    /// There is no such secret.
+    #[error("no secret `{0}`")]
+    NotFound(String),
+    /// The name is a directory.
+    #[error("`{0}` is a directory")]
+    IsDirectory(String),
+    /// A leading part of the name is a secret.
+    #[error("`{0}` is a secret, not a directory")]
+    NotDirectory(String),
+    /// The value is over the limit.
+    #[error("the value has {len} bytes, at most {max} are allowed")]
+    TooLarge {
+        /// Bytes given.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// `if_kid` does not hold.
+    #[error("`{name}` is at {found}, not at {expected}")]
+    Conflict {
+        /// The secret.
+        name: String,
+        /// The key id asked for, or `none`.
+        expected: String,
+        /// The current key id, or `none`.
+        found: String,
+    },
+    /// Rotation of a type that cannot generate.
+    #[error("`{0}` is opaque: there is no generator for it; give the new value with `set`")]
+    NoGenerator(String),
+    /// The name to restore is taken again.
+    #[error("`{0}` exists; delete it first")]
+    Occupied(String),
+    /// A generator's length outside its range.
+    #[error("length {0} is outside of 8 to 4096")]
+    Length(usize),
+    /// Locked memory or random bytes could not be had.
+    #[error("cannot get key material: {0}")]
+    Keys(std::io::Error),
+}
+
+impl From<rustix::io::Errno> for VaultError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Keys(errno.into())
+    }
+}
+
+impl From<getrandom::Error> for VaultError {
+    fn from(error: getrandom::Error) -> Self {
+        Self::Keys(std::io::Error::other(error.to_string()))
+    }
+}

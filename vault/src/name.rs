@@ -1,0 +1,158 @@
+//! Names of secrets: the one place where a foreign path is checked.
+
+use std::fmt;
+
+/// Longest segment in bytes (NAME_MAX of Linux).
+pub const MAX_SEGMENT: usize = 255;
+/// Most segments in a name.
+pub const MAX_SEGMENTS: usize = 16;
+/// The control file's name, which no secret may have.
+const RESERVED: &str = "jarvisctl";
+
+/// A checked name: 1 to 16 segments of 1 to 255 bytes joined by `/`, UTF-8,
+/// without control characters or a leading dot in a segment; the first segment
+/// is not `jarvisctl`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretName(Box<str>);
+
+/// Why a name was refused, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The name has no bytes.
+    #[error("the name is empty")]
+    Empty,
+    /// Two slashes in a row, or one at an end.
+    #[error("segment {0} of the name is empty (no leading, trailing or double slash)")]
+    EmptySegment(usize),
+    /// A segment over 255 bytes.
+    #[error("segment {0} of the name has {1} bytes, at most {MAX_SEGMENT} are allowed")]
+    LongSegment(usize, usize),
+    /// More than 16 segments.
+    #[error("the name has {0} segments, at most {MAX_SEGMENTS} are allowed")]
+    TooDeep(usize),
+    /// A segment starts with a dot (also `.` and `..`).
+    #[error("segment {0} of the name starts with a dot")]
+    LeadingDot(usize),
+    /// A control character.
+    #[error("segment {0} of the name holds the control character U+{1:04X}")]
+    Control(usize, u32),
+    /// The control file's name.
+    #[error("`{RESERVED}` is the control file's name")]
+    Reserved,
+}
+
+impl SecretName {
+    /// Checks `text`.
+    ///
+    /// # Errors
+    /// [`NameError`] says which segment (counted from 1) breaks which rule.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        let count = text.split('/').count();
+        if count > MAX_SEGMENTS {
+            return Err(NameError::TooDeep(count));
+        }
+        for (index, segment) in text.split('/').enumerate() {
+            check_segment(index + 1, segment)?;
+        }
+        if text.split('/').next() == Some(RESERVED) {
+            return Err(NameError::Reserved);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name as one path, without a leading slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The segments, at least one.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// The last segment.
+    #[must_use]
+    pub fn last(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn check_segment(number: usize, segment: &str) -> Result<(), NameError> {
+    if segment.is_empty() {
+        return Err(NameError::EmptySegment(number));
+    }
+    if segment.len() > MAX_SEGMENT {
+        return Err(NameError::LongSegment(number, segment.len()));
+    }
+    if segment.starts_with('.') {
+        return Err(NameError::LeadingDot(number));
+    }
+    match segment.chars().find(|c| c.is_control()) {
+        Some(c) => Err(NameError::Control(number, u32::from(c))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_exact() {
+        assert!(SecretName::parse(&"a".repeat(255)).is_ok());
+        assert_eq!(
+            SecretName::parse(&"a".repeat(256)),
+            Err(NameError::LongSegment(1, 256))
+        );
+        assert!(SecretName::parse(&["a"; 16].join("/")).is_ok());
+        assert_eq!(
+            SecretName::parse(&["a"; 17].join("/")),
+            Err(NameError::TooDeep(17))
+        );
+    }
+
+    #[test]
+    fn bad_names_say_what_and_where() {
+        let cases = [
+            ("", NameError::Empty),
+            ("/a", NameError::EmptySegment(1)),
+            ("a/", NameError::EmptySegment(2)),
+            ("a//b", NameError::EmptySegment(2)),
+            ("..", NameError::LeadingDot(1)),
+            ("a/../b", NameError::LeadingDot(2)),
+            (".kid", NameError::LeadingDot(1)),
+            ("a/b\nc", NameError::Control(2, 10)),
+            ("a\0", NameError::Control(1, 0)),
+            ("jarvisctl", NameError::Reserved),
+            ("jarvisctl/x", NameError::Reserved),
+        ];
+        for (text, error) in cases {
+            assert_eq!(SecretName::parse(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ordinary_names_pass() {
+        for text in [
+            "a",
+            "team/db/password",
+            "übung/ключ",
+            "a b",
+            "x/jarvisctl",
+            "a.b",
+        ] {
+            let name = SecretName::parse(text).unwrap();
+            assert_eq!(name.segments().collect::<Vec<_>>().join("/"), text);
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! Creating, opening and unlocking a vault file.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::{self, BriefKey, Context, Kind};
+use crate::error::VaultError;
+use crate::record::{self, NodeId, State, key};
+use crate::redb_store::RedbStore;
+use crate::slot::{Credential, NewSlot, SlotRecord};
+use crate::store::{Batch, Store, StoreError};
+use crate::vault::{Keys, Vault};
+
+/// The vault format this release writes, and the latest it reads.
+const FORMAT: u16 = 1;
+const MAGIC: &[u8; 12] = b"jarvis-vault";
+/// The one tenant so far.
+const TENANT: u64 = 0;
+const SLOTS: u8 = 8;
+/// Ids below are for what the file system itself makes up.
+const FIRST_ID: NodeId = 1024;
+
+/// In the clear, so that a program can tell what the file is before it has a key.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    magic: [u8; 12],
+    format: u16,
+    vault: [u8; 16],
+    created_ms: i64,
+}
+
+/// Makes a vault at `path` (mode 0600) with one key slot; its directory must
+/// exist and be 0700 or narrower.
+///
+/// # Errors
+/// [`VaultError::Exists`], [`VaultError::TooWide`], or a failure of the file
+/// system; a failed creation leaves no file.
+pub fn create(path: &Path, slot: &NewSlot, now_ms: i64) -> Result<(), VaultError> {
+    check_directory(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => VaultError::Exists {
+                path: path.to_owned(),
+            },
+            _ => io_error("create", path, source),
+        })?;
+    fill(path, file, slot, now_ms).inspect_err(|_| {
+        // The error that is reported says more than one of this clean-up would.
+        std::fs::remove_file(path).ok();
+    })
+}
+
+fn fill(path: &Path, file: File, slot: &NewSlot, now_ms: i64) -> Result<(), VaultError> {
+    lock(path, &file)?;
+    let mut vault = [0; 16];
+    getrandom::fill(&mut vault)?;
+    let root = crypto::random_key()?;
+    let batch = first_batch(vault, &root, slot, now_ms)?;
+    let store = RedbStore::open(file)?;
+    store.commit(&batch)?;
+    sync_directory(path)
+}
+
+fn first_batch(
+    vault: [u8; 16],
+    root: &BriefKey,
+    slot: &NewSlot,
+    now_ms: i64,
+) -> Result<Batch, VaultError> {
+    let header = Header {
+        magic: *MAGIC,
+        format: FORMAT,
+        vault,
+        created_ms: now_ms,
+    };
+    let tenant = crypto::random_key()?;
+    let wrapped = crypto::seal(
+        tenant_wrap(vault, root)?.expose(),
+        tenant_context(vault),
+        tenant.as_slice(),
+    )?;
+    let keys = derive_keys(vault, root, &tenant)?;
+    let state = State {
+        seq: 0,
+        next_id: FIRST_ID,
+        secrets: 0,
+    };
+    let sealed = crypto::seal(
+        keys.state.expose(),
+        keys.context(Kind::State, 0, 0),
+        &encode(&state)?,
+    )?;
+    let record = SlotRecord::seal(vault, 0, &slot.0, root)?;
+    Ok(vec![
+        (key::FORMAT.to_vec(), Some(encode(&header)?)),
+        (key::slot(0), Some(encode(&record)?)),
+        (key::tenant(TENANT), Some(wrapped)),
+        (key::STATE.to_vec(), Some(sealed)),
+    ])
+}
+
+/// A vault file that is ours alone (locked) and recognised, but not unlocked.
+/// Nothing has been written to it.
+pub struct LockedVault {
+    path: PathBuf,
+    file: File,
+    vault: [u8; 16],
+    view: RedbStore,
+}
+
+/// A successful unlock, before anything is written.
+pub struct Probe {
+    keys: Keys,
+    state: State,
+}
+
+impl Probe {
+    /// Commits so far, to be compared with the audit log.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.state.seq
+    }
+}
+
+impl LockedVault {
+    /// Takes the file's lock, checks modes, every checksum and the format.
+    ///
+    /// # Errors
+    /// [`VaultError::InUse`], [`VaultError::TooWide`], [`VaultError::NotAVault`],
+    /// [`VaultError::Newer`], [`VaultError::Damaged`]; the file stays as it is.
+    pub fn open(path: &Path) -> Result<Self, VaultError> {
+        check_directory(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|source| io_error("open", path, source))?;
+        check_mode(path, &file, 0o600)?;
+        lock(path, &file)?;
+        if !has_magic(&file).map_err(|source| io_error("read", path, source))? {
+            return Err(VaultError::NotAVault {
+                path: path.to_owned(),
+            });
+        }
+        let view = RedbStore::probe(duplicate(path, &file)?).map_err(|e| damaged(path, e))?;
+        let header = read_header(path, &view)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            vault: header.vault,
+            view,
+        })
+    }
+
+    /// Opens the root key with `credential` and all that hangs below it.
+    ///
+    /// # Errors
+    /// [`VaultError::WrongPassphrase`], [`VaultError::WrongKeyFile`],
+    /// [`VaultError::NoSlot`], [`VaultError::SlotParameters`],
+    /// [`VaultError::Damaged`]; the file stays as it is.
+    pub fn unlock(&self, credential: &Credential) -> Result<Probe, VaultError> {
+        let root = self.open_slots(credential)?;
+        let wrapped = self.required(&key::tenant(TENANT), "the tenant's key is missing")?;
+        let tenant = crypto::open_key(
+            tenant_wrap(self.vault, &root)?.expose(),
+            tenant_context(self.vault),
+            wrapped,
+        )
+        .map_err(|_| self.damaged("the tenant's key does not authenticate"))?;
+        let keys = derive_keys(self.vault, &root, &tenant)?;
+        let sealed = self.required(key::STATE, "the state is missing")?;
+        let context = keys.context(Kind::State, 0, 0);
+        let state = crypto::open(keys.state.expose(), context, sealed)
+            .map_err(|_| self.damaged("the state does not authenticate"))?;
+        let state = record::decode(state.expose())
+            .map_err(|_| self.damaged("the state cannot be decoded"))?;
+        Ok(Probe { keys, state })
+    }
+
+    /// Opens the file for good; from here on it is written.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub fn start(self, probe: Probe) -> Result<Vault, VaultError> {
+        drop(self.view);
+        let store = RedbStore::open(self.file).map_err(|e| damaged(&self.path, e))?;
+        Ok(Vault::new(
+            &self.path,
+            Box::new(store),
+            probe.keys,
+            probe.state,
+        ))
+    }
+
+    fn open_slots(&self, credential: &Credential) -> Result<BriefKey, VaultError> {
+        let mut tried = false;
+        for number in 0..SLOTS {
+            let Some(bytes) = self.view.get(&key::slot(number))? else {
+                continue;
+            };
+            let record: SlotRecord =
+                record::decode(&bytes).map_err(|_| self.damaged("a key slot cannot be decoded"))?;
+            if record.fits(credential) {
+                tried = true;
+                if let Some(root) = record.open(self.vault, number, credential)? {
+                    return Ok(root);
+                }
+            }
+        }
+        let path = self.path.clone();
+        Err(match credential {
+            Credential::Passphrase(_) if tried => VaultError::WrongPassphrase { path },
+            Credential::KeyFile(_) if tried => VaultError::WrongKeyFile { path },
+            Credential::Passphrase(_) => VaultError::NoSlot {
+                path,
+                kind: "passphrase",
+            },
+            Credential::KeyFile(_) => VaultError::NoSlot {
+                path,
+                kind: "key file",
+            },
+        })
+    }
+
+    fn required(&self, key: &[u8], missing: &'static str) -> Result<Vec<u8>, VaultError> {
+        self.view.get(key)?.ok_or_else(|| self.damaged(missing))
+    }
+
+    fn damaged(&self, what: &str) -> VaultError {
+        VaultError::Damaged {
+            path: self.path.clone(),
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// redb's own magic: cheap, and it tells a foreign file from a damaged one.
+fn has_magic(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let mut magic = [0; 4];
+    match file.read_exact_at(&mut magic, 0) {
+        Ok(()) => Ok(&magic == b"redb"),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_header(path: &Path, view: &RedbStore) -> Result<Header, VaultError> {
+    let not_a_vault = || VaultError::NotAVault {
+        path: path.to_owned(),
+    };
+    let bytes = view.get(key::FORMAT)?.ok_or_else(not_a_vault)?;
+    let header: Header = record::decode(&bytes).map_err(|_| not_a_vault())?;
+    if &header.magic != MAGIC {
+        return Err(not_a_vault());
+    }
+    if header.format > FORMAT {
+        return Err(VaultError::Newer {
+            path: path.to_owned(),
+            found: header.format,
+            supported: FORMAT,
+        });
+    }
+    Ok(header)
+}
+
+fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, VaultError> {
+    record::encode(record).map_err(|e| VaultError::Keys(io::Error::other(e.to_string())))
+}
+
+fn tenant_wrap(vault: [u8; 16], root: &BriefKey) -> Result<jarvis_sys::LockedKey, VaultError> {
+    crypto::derive(root.as_slice(), &vault, "jarvis-vault-v1 tenant wrap")
+}
+
+fn tenant_context(vault: [u8; 16]) -> Context {
+    Context {
+        vault,
+        kind: Kind::TenantKey,
+        id: TENANT,
+        version: 0,
+    }
+}
+
+fn derive_keys(vault: [u8; 16], root: &BriefKey, tenant: &BriefKey) -> Result<Keys, VaultError> {
+    let below = |info| crypto::derive(tenant.as_slice(), &vault, info);
+    Ok(Keys {
+        vault,
+        state: crypto::derive(root.as_slice(), &vault, "jarvis-vault-v1 state")?,
+        names: below("jarvis-vault-v1 names")?,
+        meta: below("jarvis-vault-v1 meta")?,
+        wrap: below("jarvis-vault-v1 wrap")?,
+    })
+}
+
+fn lock(path: &Path, file: &File) -> Result<(), VaultError> {
+    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+        if errno == rustix::io::Errno::WOULDBLOCK {
+            VaultError::InUse {
+                path: path.to_owned(),
+            }
+        } else {
+            io_error("lock", path, errno.into())
+        }
+    })
+}
+
+fn duplicate(path: &Path, file: &File) -> Result<File, VaultError> {
+    file.try_clone()
+        .map_err(|source| io_error("duplicate", path, source))
+}
+
+fn check_directory(path: &Path) -> Result<(), VaultError> {
+    let directory = directory_of(path);
+    let file = File::open(directory).map_err(|source| io_error("open", directory, source))?;
+    check_mode(directory, &file, 0o700)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn check_mode(path: &Path, file: &File, want: u32) -> Result<(), VaultError> {
+    let metadata = file
+        .metadata()
+        .map_err(|source| io_error("stat", path, source))?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & !want == 0 {
+        return Ok(());
+    }
+    Err(VaultError::TooWide {
+        path: path.to_owned(),
+        mode,
+        want,
+    })
+}
+
+fn sync_directory(path: &Path) -> Result<(), VaultError> {
+    let directory = directory_of(path);
+    File::open(directory)
+        .and_then(|d| d.sync_all())
+        .map_err(|source| io_error("sync", directory, source))
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> VaultError {
+    VaultError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn damaged(path: &Path, error: StoreError) -> VaultError {
+    match error {
+        StoreError::Damaged(what) => VaultError::Damaged {
+            path: path.to_owned(),
+            what,
+        },
+        other => VaultError::Store(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::name::SecretName;
+    use crate::secret::SecretBytes;
+    use crate::txn::{IfKid, Put};
+
+    struct Home(tempfile::TempDir);
+
+    impl Home {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
+            let home = Self(dir);
+            create(&home.path(), &NewSlot(credential()), 0).unwrap();
+            home
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("vault.redb")
+        }
+
+        fn open(&self) -> Vault {
+            let locked = LockedVault::open(&self.path()).unwrap();
+            let probe = locked.unlock(&credential()).unwrap();
+            locked.start(probe).unwrap()
+        }
+
+        /// Somebody who can write the file but has no key.
+        fn tamper(&self, change: impl FnOnce(&RedbStore) -> Batch) {
+            let file = OpenOptions::new().read(true).write(true).open(self.path());
+            let store = RedbStore::open(file.unwrap()).unwrap();
+            let batch = change(&store);
+            store.commit(&batch).unwrap();
+        }
+    }
+
+    fn credential() -> Credential {
+        Credential::KeyFile(SecretBytes::new(vec![1; 32]))
+    }
+
+    fn name(text: &str) -> SecretName {
+        SecretName::parse(text).unwrap()
+    }
+
+    fn set(vault: &Vault, path: &str, value: &[u8]) -> NodeId {
+        let put = Put {
+            kind: None,
+            if_kid: IfKid::Any,
+            by_uid: 0,
+            now_ms: 0,
+            life_ms: 0,
+            keep: 10,
+            pinned: &|_, _| false,
+        };
+        let outcome = vault.write(|t| t.set(&name(path), value, &put));
+        outcome.unwrap().id
+    }
+
+    fn read(vault: &Vault, path: &str) -> Result<Option<Vec<u8>>, VaultError> {
+        let Some(node) = vault.find(&name(path))? else {
+            return Ok(None);
+        };
+        let version = node.live_secret().and_then(|s| s.current()).unwrap().number;
+        let value = vault.value(&node, version)?;
+        Ok(value.map(|v| v.expose().to_vec()))
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_damage() {
+        let home = Home::new();
+        home.tamper(|_| {
+            let header = Header {
+                magic: *MAGIC,
+                format: FORMAT + 1,
+                vault: [0; 16],
+                created_ms: 0,
+            };
+            vec![(key::FORMAT.to_vec(), Some(encode(&header).unwrap()))]
+        });
+        let before = std::fs::read(home.path()).unwrap();
+        let refused = LockedVault::open(&home.path());
+        assert!(matches!(refused, Err(VaultError::Newer { found: 2, .. })));
+        drop(refused);
+        assert!(before == std::fs::read(home.path()).unwrap());
+    }
+
+    /// Every way to put one record's bytes in another one's place.
+    #[test]
+    fn no_record_can_stand_in_for_another() {
+        type KeyOf = fn(NodeId) -> Vec<u8>;
+        let moves: [(&str, KeyOf, KeyOf); 3] = [
+            ("value", |id| key::value(id, 1), |id| key::value(id, 1)),
+            (
+                "older value",
+                |id| key::value(id, 1),
+                |id| key::value(id, 2),
+            ),
+            ("node", key::node, key::node),
+        ];
+        for (what, from, to) in moves {
+            for same_secret in [false, true] {
+                let home = Home::new();
+                let vault = home.open();
+                set(&vault, "a", b"1");
+                let a = set(&vault, "a", b"2");
+                set(&vault, "b", b"1");
+                let b = set(&vault, "b", b"2");
+                drop(vault);
+                let source = if same_secret { a } else { b };
+                if from(source) == to(a) {
+                    continue;
+                }
+                home.tamper(|store| vec![(to(a), store.get(&from(source)).unwrap())]);
+                let vault = home.open();
+                let node = vault.find(&name("a"));
+                let result = match (node, what) {
+                    (Ok(Some(node)), "value") => vault.value(&node, 1).map(|_| ()),
+                    (Ok(_), _) => read(&vault, "a").map(|_| ()),
+                    (Err(error), _) => Err(error),
+                };
+                assert!(
+                    matches!(result, Err(VaultError::Damaged { .. })),
+                    "{what}, same secret: {same_secret}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_entry_cannot_be_pointed_elsewhere() {
+        let home = Home::new();
+        let vault = home.open();
+        set(&vault, "a", b"public");
+        let b = set(&vault, "b", b"secret");
+        let a_entry = key::entry(
+            crate::vault::ROOT,
+            crypto::name_hash(&vault.keys.names, crate::vault::ROOT, "a"),
+        );
+        drop(vault);
+        home.tamper(|_| vec![(a_entry, Some(b.to_be_bytes().to_vec()))]);
+        let result = read(&home.open(), "a");
+        assert!(matches!(result, Err(VaultError::Damaged { .. })));
+    }
+
+    #[test]
+    fn records_of_another_vault_do_not_open() {
+        let (home, other) = (Home::new(), Home::new());
+        let id = set(&home.open(), "a", b"mine");
+        assert_eq!(set(&other.open(), "a", b"theirs"), id);
+        let mut stolen = Vec::new();
+        other.tamper(|store| {
+            for k in [key::node(id), key::value(id, 1)] {
+                stolen.push((k.clone(), store.get(&k).unwrap()));
+            }
+            Batch::new()
+        });
+        home.tamper(|_| stolen);
+        let result = read(&home.open(), "a");
+        assert!(matches!(result, Err(VaultError::Damaged { .. })));
+    }
+}

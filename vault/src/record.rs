@@ -1,0 +1,212 @@
+//! Records and their keys in the store.
+//!
+//! Serialised with postcard (<https://postcard.jamesmunns.com/wire-format>)
+//! behind one byte that counts the record's own format.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Inode number and record id: unique for the life of a vault, never reused.
+pub type NodeId = u64;
+
+/// What a secret is, and so whether the daemon can make a new value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretType {
+    /// Bytes from outside; no generator.
+    Opaque,
+    /// Letters and digits.
+    Password {
+        /// Characters.
+        length: u16,
+    },
+}
+
+impl fmt::Display for SecretType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opaque => "opaque",
+            Self::Password { .. } => "password",
+        })
+    }
+}
+
+/// One immutable version of a secret; times are Unix milliseconds.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Version {
+    /// Counts from 1.
+    pub number: u32,
+    /// Key id, `LASTSEGMENT-YYYYMMDD-HHMMSS[-n]`.
+    pub kid: String,
+    /// When it became current.
+    pub created_ms: i64,
+    /// When it should be replaced.
+    pub expires_ms: i64,
+    /// Size of the value in bytes.
+    pub len: u32,
+    /// Who wrote it.
+    pub by_uid: u32,
+    /// The commit that wrote it.
+    pub seq: u64,
+}
+
+/// Mark of a soft delete.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// By whom.
+    pub by_uid: u32,
+}
+
+/// A secret without its values.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Secret {
+    /// Its type.
+    pub kind: SecretType,
+    /// The secret's data key, sealed under the tenant's wrapping key.
+    pub(crate) data_key: Vec<u8>,
+    /// Oldest first; the last is current; never empty.
+    pub versions: Vec<Version>,
+    /// Set while it can only be restored or purged.
+    pub deleted: Option<Deleted>,
+}
+
+impl Secret {
+    /// The version new opens get.
+    #[must_use]
+    pub fn current(&self) -> Option<&Version> {
+        self.versions.last()
+    }
+}
+
+/// What a node is.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum Body {
+    /// A directory; it stays when it becomes empty, so that bind mounts hold.
+    Directory {
+        /// Secrets anywhere beneath that are not deleted.
+        live: u64,
+    },
+    /// A secret.
+    Secret(Secret),
+}
+
+/// A directory or a secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// The directory it is in.
+    pub parent: NodeId,
+    /// Its whole name.
+    pub path: Box<str>,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+    /// Directory or secret.
+    pub body: Body,
+}
+
+impl Node {
+    /// The last segment of the name.
+    #[must_use]
+    pub fn segment(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The secret, unless it is a directory or deleted.
+    #[must_use]
+    pub fn live_secret(&self) -> Option<&Secret> {
+        match &self.body {
+            Body::Secret(secret) if secret.deleted.is_none() => Some(secret),
+            _ => None,
+        }
+    }
+}
+
+/// What changes with every commit.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Commits so far.
+    pub(crate) seq: u64,
+    /// The next id to hand out.
+    pub(crate) next_id: NodeId,
+    /// Live secrets.
+    pub(crate) secrets: u64,
+}
+
+/// Format of the records written by this release.
+const RECORD_FORMAT: u8 = 1;
+
+pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, postcard::Error> {
+    postcard::to_extend(record, vec![RECORD_FORMAT])
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
+    match bytes.split_first() {
+        Some((&RECORD_FORMAT, rest)) => postcard::from_bytes(rest),
+        _ => Err(postcard::Error::DeserializeBadEncoding),
+    }
+}
+
+/// Keys of the store, one leading byte a table; ids big-endian, so that scans
+/// run in their order.
+pub(crate) mod key {
+    use super::NodeId;
+    use crate::crypto::NAME_HASH;
+
+    pub(crate) const FORMAT: &[u8] = b"f";
+    pub(crate) const STATE: &[u8] = b"h";
+    pub(crate) const OUTBOX: &[u8] = b"o";
+    pub(crate) const DELETED: &[u8] = b"d";
+
+    fn with(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let mut key = vec![table];
+        for part in parts {
+            key.extend_from_slice(part);
+        }
+        key
+    }
+
+    pub(crate) fn slot(number: u8) -> Vec<u8> {
+        with(b's', &[&[number]])
+    }
+
+    pub(crate) fn tenant(tenant: u64) -> Vec<u8> {
+        with(b't', &[&tenant.to_be_bytes()])
+    }
+
+    pub(crate) fn node(id: NodeId) -> Vec<u8> {
+        with(b'n', &[&id.to_be_bytes()])
+    }
+
+    pub(crate) fn entry(parent: NodeId, hash: [u8; NAME_HASH]) -> Vec<u8> {
+        with(b'e', &[&parent.to_be_bytes(), &hash])
+    }
+
+    pub(crate) fn children(parent: NodeId) -> Vec<u8> {
+        with(b'c', &[&parent.to_be_bytes()])
+    }
+
+    pub(crate) fn child(parent: NodeId, id: NodeId) -> Vec<u8> {
+        with(b'c', &[&parent.to_be_bytes(), &id.to_be_bytes()])
+    }
+
+    pub(crate) fn value(id: NodeId, version: u32) -> Vec<u8> {
+        with(b'v', &[&id.to_be_bytes(), &version.to_be_bytes()])
+    }
+
+    pub(crate) fn deleted(id: NodeId) -> Vec<u8> {
+        with(b'd', &[&id.to_be_bytes()])
+    }
+
+    pub(crate) fn outbox(seq: u64, index: u16) -> Vec<u8> {
+        with(b'o', &[&seq.to_be_bytes(), &index.to_be_bytes()])
+    }
+
+    /// The last eight bytes of a key, as an id.
+    pub(crate) fn trailing_id(key: &[u8]) -> Option<NodeId> {
+        key.last_chunk().map(|id| NodeId::from_be_bytes(*id))
+    }
+}

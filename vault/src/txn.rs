@@ -1,0 +1,587 @@
+//! One change of the vault, from its first read to its commit.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use crate::crypto::{self, Kind};
+use crate::error::VaultError;
+use crate::name::SecretName;
+use crate::record::{self, Body, Deleted, Node, NodeId, Secret, SecretType, State, Version, key};
+use crate::secret::SecretBytes;
+use crate::store::Batch;
+use crate::vault::{ROOT, Vault, open_data_key, open_node, outbox_position};
+use crate::{MAX_VALUE, kid};
+
+/// What a `set` demands of the version it replaces.
+#[derive(Clone, Copy, Debug)]
+pub enum IfKid<'a> {
+    /// Nothing.
+    Any,
+    /// There must be no such secret.
+    Absent,
+    /// The current version must have this key id.
+    Current(&'a str),
+}
+
+/// A new version of a secret.
+pub struct Put<'a> {
+    /// The type; `None` keeps it (opaque for a new secret).
+    pub kind: Option<SecretType>,
+    /// What must be current.
+    pub if_kid: IfKid<'a>,
+    /// Who writes.
+    pub by_uid: u32,
+    /// Unix milliseconds.
+    pub now_ms: i64,
+    /// Life of the version in milliseconds.
+    pub life_ms: i64,
+    /// Versions to keep, at least 1.
+    pub keep: usize,
+    /// Whether a version is still needed by an open handle.
+    pub pinned: &'a dyn Fn(NodeId, u32) -> bool,
+}
+
+/// What became of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The secret's id.
+    pub id: NodeId,
+    /// Its current version.
+    pub version: u32,
+    /// Its current key id.
+    pub kid: String,
+    /// Whether the secret is new.
+    pub created: bool,
+}
+
+/// A change in the making: reads see its own writes.
+pub struct Txn<'v> {
+    vault: &'v Vault,
+    state: State,
+    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    nodes: Vec<NodeId>,
+    notes: u16,
+}
+
+pub(crate) struct Changed {
+    pub(crate) state: State,
+    pub(crate) nodes: Vec<NodeId>,
+}
+
+impl<'v> Txn<'v> {
+    pub(crate) fn new(vault: &'v Vault, mut state: State) -> Self {
+        state.seq += 1;
+        Self {
+            vault,
+            state,
+            writes: BTreeMap::new(),
+            nodes: Vec::new(),
+            notes: 0,
+        }
+    }
+
+    /// The sequence number this commit will have.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.state.seq
+    }
+
+    /// Keeps `note` with the commit until [`Vault::recorded`] confirms it.
+    ///
+    /// # Errors
+    /// [`VaultError::Keys`] when random bytes can't be had.
+    pub fn note(&mut self, note: &[u8]) -> Result<(), VaultError> {
+        let keys = &self.vault.keys;
+        let context = keys.context(Kind::Outbox, self.state.seq, u64::from(self.notes));
+        let sealed = crypto::seal(keys.meta.expose(), context, note)?;
+        self.put(key::outbox(self.state.seq, self.notes), sealed);
+        self.notes += 1;
+        Ok(())
+    }
+
+    /// Stores `value` as the new current version of `name`, creating the
+    /// secret and its directories when needed.
+    ///
+    /// # Errors
+    /// [`VaultError::TooLarge`], [`VaultError::Conflict`],
+    /// [`VaultError::IsDirectory`], [`VaultError::NotDirectory`], or a failure of
+    /// the vault.
+    pub fn set(
+        &mut self,
+        name: &SecretName,
+        value: &[u8],
+        put: &Put<'_>,
+    ) -> Result<Outcome, VaultError> {
+        if value.len() > MAX_VALUE {
+            return Err(VaultError::TooLarge {
+                len: value.len(),
+                max: MAX_VALUE,
+            });
+        }
+        let existing = self.find(name)?;
+        let current = match &existing {
+            None => None,
+            Some(node) => secret_of(node)?.current().map(|v| v.kid.clone()),
+        };
+        check_if_kid(name, put.if_kid, current)?;
+        let created = existing.is_none();
+        let node = match existing {
+            Some(node) => node,
+            None => self.create(name, put)?,
+        };
+        self.add_version(node, value, put, created)
+    }
+
+    /// Generates and stores a new version.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::NoGenerator`] for a type without a
+    /// generator, or what [`Txn::set`] returns.
+    pub fn rotate(&mut self, name: &SecretName, put: &Put<'_>) -> Result<Outcome, VaultError> {
+        let node = self.existing(name)?;
+        let kind = put.kind.unwrap_or(secret_of(&node)?.kind);
+        let value = kind
+            .generate()
+            .ok_or_else(|| VaultError::NoGenerator(name.to_string()))?;
+        self.set(name, value.expose(), put)
+    }
+
+    /// Generates the value of a secret that may be new.
+    ///
+    /// # Errors
+    /// As [`Txn::rotate`], except that the secret need not exist.
+    pub fn generate(
+        &mut self,
+        name: &SecretName,
+        kind: SecretType,
+        put: &Put<'_>,
+    ) -> Result<Outcome, VaultError> {
+        let value: SecretBytes = kind
+            .generate()
+            .ok_or_else(|| VaultError::NoGenerator(name.to_string()))?;
+        self.set(name, value.expose(), put)
+    }
+
+    /// Takes `name` out of the tree; it can be restored under its id.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::IsDirectory`], or a failure of the vault.
+    pub fn delete(
+        &mut self,
+        name: &SecretName,
+        by_uid: u32,
+        now_ms: i64,
+    ) -> Result<Outcome, VaultError> {
+        let mut node = self.existing(name)?;
+        let outcome = outcome(&node)?;
+        secret_mut(&mut node)?.deleted = Some(Deleted {
+            at_ms: now_ms,
+            by_uid,
+        });
+        self.unlink(&node);
+        self.put(key::deleted(node.id), Vec::new());
+        self.count(node.parent, false)?;
+        self.save(&node)?;
+        Ok(outcome)
+    }
+
+    /// Puts the latest deleted `name` back into the tree.
+    ///
+    /// # Errors
+    /// [`VaultError::Occupied`], [`VaultError::NotFound`] (also when it was
+    /// deleted before `not_before_ms`), or a failure of the vault.
+    pub fn restore(
+        &mut self,
+        name: &SecretName,
+        not_before_ms: i64,
+    ) -> Result<Outcome, VaultError> {
+        if self.find(name)?.is_some() {
+            return Err(VaultError::Occupied(name.to_string()));
+        }
+        let mut candidates = self.deleted_nodes(|node| &*node.path == name.as_str())?;
+        candidates.retain(|node| deleted_at(node).is_some_and(|at| at >= not_before_ms));
+        let mut node = candidates
+            .into_iter()
+            .max_by_key(|node| (deleted_at(node), node.id))
+            .ok_or_else(|| VaultError::NotFound(name.to_string()))?;
+        secret_mut(&mut node)?.deleted = None;
+        self.remove(key::deleted(node.id));
+        self.link(&node);
+        self.count(node.parent, true)?;
+        self.save(&node)?;
+        outcome(&node)
+    }
+
+    /// Destroys every deleted secret called `name`: data key and all versions.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`] when none is deleted, or a failure of the vault.
+    pub fn purge(&mut self, name: &SecretName) -> Result<Vec<NodeId>, VaultError> {
+        let doomed = self.deleted_nodes(|node| &*node.path == name.as_str())?;
+        if doomed.is_empty() {
+            return Err(VaultError::NotFound(name.to_string()));
+        }
+        Ok(self.destroy(&doomed))
+    }
+
+    /// Destroys what was deleted before `before_ms`; gives names and ids.
+    ///
+    /// # Errors
+    /// A failure of the vault.
+    pub fn purge_expired(&mut self, before_ms: i64) -> Result<Vec<(Box<str>, NodeId)>, VaultError> {
+        let doomed =
+            self.deleted_nodes(|node| deleted_at(node).is_some_and(|at| at < before_ms))?;
+        self.destroy(&doomed);
+        Ok(doomed.into_iter().map(|n| (n.path, n.id)).collect())
+    }
+
+    fn create(&mut self, name: &SecretName, put: &Put<'_>) -> Result<Node, VaultError> {
+        let parent = self.make_directories(name, put.now_ms)?;
+        let id = self.allocate();
+        let data_key = crypto::random_key()?;
+        let keys = &self.vault.keys;
+        let context = keys.context(Kind::DataKey, id, 0);
+        let node = Node {
+            id,
+            parent,
+            path: name.as_str().into(),
+            created_ms: put.now_ms,
+            body: Body::Secret(Secret {
+                kind: put.kind.unwrap_or(SecretType::Opaque),
+                data_key: crypto::seal(keys.wrap.expose(), context, data_key.as_slice())?,
+                versions: Vec::new(),
+                deleted: None,
+            }),
+        };
+        self.link(&node);
+        self.count(parent, true)?;
+        Ok(node)
+    }
+
+    /// The directory `name` belongs in, made when missing.
+    fn make_directories(&mut self, name: &SecretName, now_ms: i64) -> Result<NodeId, VaultError> {
+        let mut parent = ROOT;
+        let mut path = String::new();
+        let mut segments = name.segments();
+        segments.next_back();
+        for segment in segments {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(segment);
+            parent = match self.lookup(parent, segment)? {
+                Some(node) if matches!(node.body, Body::Directory { .. }) => node.id,
+                Some(node) => return Err(VaultError::NotDirectory(node.path.into())),
+                None => self.make_directory(parent, &path, now_ms)?,
+            };
+        }
+        Ok(parent)
+    }
+
+    fn make_directory(
+        &mut self,
+        parent: NodeId,
+        path: &str,
+        now_ms: i64,
+    ) -> Result<NodeId, VaultError> {
+        let node = Node {
+            id: self.allocate(),
+            parent,
+            path: path.into(),
+            created_ms: now_ms,
+            body: Body::Directory { live: 0 },
+        };
+        self.link(&node);
+        self.save(&node)?;
+        Ok(node.id)
+    }
+
+    fn add_version(
+        &mut self,
+        mut node: Node,
+        value: &[u8],
+        put: &Put<'_>,
+        created: bool,
+    ) -> Result<Outcome, VaultError> {
+        let (id, seq) = (node.id, self.state.seq);
+        let segment = node.segment().to_owned();
+        let secret = secret_mut(&mut node)?;
+        let last = secret.versions.last();
+        let number = last.map_or(1, |v| v.number.saturating_add(1));
+        // A clock set back must not make a key id twice.
+        let created_ms = last.map_or(put.now_ms, |v| v.created_ms.max(put.now_ms));
+        let kid = kid::next(&segment, created_ms, last.map(|v| v.kid.as_str()));
+        secret.kind = put.kind.unwrap_or(secret.kind);
+        secret.versions.push(Version {
+            number,
+            kid: kid.clone(),
+            created_ms,
+            expires_ms: created_ms.saturating_add(put.life_ms),
+            len: u32::try_from(value.len()).unwrap_or(u32::MAX),
+            by_uid: put.by_uid,
+            seq,
+        });
+        let keys = &self.vault.keys;
+        let data_key = open_data_key(keys, id, secret).map_err(|e| self.vault.damaged(e))?;
+        let context = keys.context(Kind::Value, id, u64::from(number));
+        let sealed = crypto::seal(&data_key, context, value)?;
+        let pruned = prune(secret, put.keep, |version| (put.pinned)(id, version));
+        self.put(key::value(id, number), sealed);
+        for version in pruned {
+            self.remove(key::value(id, version));
+        }
+        self.save(&node)?;
+        Ok(Outcome {
+            id,
+            version: number,
+            kid,
+            created,
+        })
+    }
+
+    fn destroy(&mut self, doomed: &[Node]) -> Vec<NodeId> {
+        for node in doomed {
+            if let Body::Secret(secret) = &node.body {
+                for version in &secret.versions {
+                    self.remove(key::value(node.id, version.number));
+                }
+            }
+            self.remove(key::node(node.id));
+            self.remove(key::deleted(node.id));
+            self.nodes.push(node.id);
+        }
+        doomed.iter().map(|node| node.id).collect()
+    }
+
+    fn deleted_nodes(&self, wanted: impl Fn(&Node) -> bool) -> Result<Vec<Node>, VaultError> {
+        let mut ids = Vec::new();
+        self.vault
+            .store
+            .scan(key::DELETED, key::DELETED, &mut |k, _| {
+                ids.extend(key::trailing_id(k));
+                ControlFlow::Continue(())
+            })?;
+        // The store shows what was before this change.
+        let written = self.writes.range(key::DELETED.to_vec()..);
+        for (k, value) in written.take_while(|(k, _)| k.starts_with(key::DELETED)) {
+            let id = key::trailing_id(k).unwrap_or_default();
+            ids.retain(|&known| known != id);
+            ids.extend(value.as_ref().map(|_| id));
+        }
+        let mut nodes = Vec::new();
+        for id in ids {
+            nodes.extend(self.node(id)?.filter(&wanted));
+        }
+        Ok(nodes)
+    }
+
+    /// Adds or takes one live secret in `directory` and all above it.
+    fn count(&mut self, directory: NodeId, more: bool) -> Result<(), VaultError> {
+        let step = |count: u64| {
+            if more {
+                count + 1
+            } else {
+                count.saturating_sub(1)
+            }
+        };
+        self.state.secrets = step(self.state.secrets);
+        let mut id = directory;
+        while id != ROOT {
+            let missing = || self.vault.damaged("a directory is missing");
+            let mut node = self.node(id)?.ok_or_else(missing)?;
+            if let Body::Directory { live } = &mut node.body {
+                *live = step(*live);
+            }
+            self.save(&node)?;
+            id = node.parent;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, node: &Node) {
+        let entry = self.entry_key(node);
+        self.put(entry, node.id.to_be_bytes().to_vec());
+        self.put(key::child(node.parent, node.id), Vec::new());
+    }
+
+    fn unlink(&mut self, node: &Node) {
+        let entry = self.entry_key(node);
+        self.remove(entry);
+        self.remove(key::child(node.parent, node.id));
+    }
+
+    fn entry_key(&self, node: &Node) -> Vec<u8> {
+        let names = &self.vault.keys.names;
+        key::entry(
+            node.parent,
+            crypto::name_hash(names, node.parent, node.segment()),
+        )
+    }
+
+    fn allocate(&mut self) -> NodeId {
+        let id = self.state.next_id;
+        self.state.next_id += 1;
+        id
+    }
+
+    fn save(&mut self, node: &Node) -> Result<(), VaultError> {
+        let keys = &self.vault.keys;
+        let plain = SecretBytes::new(encoded(self.vault, node)?);
+        let context = keys.context(Kind::Node, node.id, 0);
+        let sealed = crypto::seal(keys.meta.expose(), context, plain.expose())?;
+        self.put(key::node(node.id), sealed);
+        self.nodes.push(node.id);
+        Ok(())
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.insert(key, Some(value));
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.writes.insert(key, None);
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
+        match self.writes.get(key) {
+            Some(written) => Ok(written.clone()),
+            None => Ok(self.vault.store.get(key)?),
+        }
+    }
+
+    fn node(&self, id: NodeId) -> Result<Option<Node>, VaultError> {
+        match self.get(&key::node(id))? {
+            None => Ok(None),
+            Some(sealed) => open_node(&self.vault.keys, id, sealed)
+                .map(Some)
+                .map_err(|e| self.vault.damaged(e)),
+        }
+    }
+
+    fn lookup(&self, parent: NodeId, segment: &str) -> Result<Option<Node>, VaultError> {
+        let hash = crypto::name_hash(&self.vault.keys.names, parent, segment);
+        match self.get(&key::entry(parent, hash))? {
+            None => Ok(None),
+            Some(id) => self.node(key::trailing_id(&id).unwrap_or_default()),
+        }
+    }
+
+    fn find(&self, name: &SecretName) -> Result<Option<Node>, VaultError> {
+        let mut parent = ROOT;
+        let mut found = None;
+        for segment in name.segments() {
+            match self.lookup(parent, segment)? {
+                None => return Ok(None),
+                Some(node) => {
+                    parent = node.id;
+                    found = Some(node);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn existing(&self, name: &SecretName) -> Result<Node, VaultError> {
+        self.find(name)?
+            .ok_or_else(|| VaultError::NotFound(name.to_string()))
+    }
+
+    pub(crate) fn commit(mut self, recorded: u64) -> Result<Changed, VaultError> {
+        self.forget_notes(recorded)?;
+        let keys = &self.vault.keys;
+        let state = encoded(self.vault, &self.state)?;
+        let context = keys.context(Kind::State, 0, 0);
+        let sealed = crypto::seal(keys.state.expose(), context, &state)?;
+        self.put(key::STATE.to_vec(), sealed);
+        let batch: Batch = self.writes.into_iter().collect();
+        self.vault.store.commit(&batch)?;
+        Ok(Changed {
+            state: self.state,
+            nodes: self.nodes,
+        })
+    }
+
+    fn forget_notes(&mut self, recorded: u64) -> Result<(), VaultError> {
+        let mut done = Vec::new();
+        self.vault.store.scan(
+            key::OUTBOX,
+            key::OUTBOX,
+            &mut |k, _| match outbox_position(k) {
+                Some((seq, _)) if seq > recorded => ControlFlow::Break(()),
+                _ => {
+                    done.push(k.to_vec());
+                    ControlFlow::Continue(())
+                }
+            },
+        )?;
+        for k in done {
+            self.remove(k);
+        }
+        Ok(())
+    }
+}
+
+fn encoded<T: serde::Serialize>(vault: &Vault, record: &T) -> Result<Vec<u8>, VaultError> {
+    record::encode(record).map_err(|e| vault.damaged(e.to_string()))
+}
+
+fn check_if_kid(
+    name: &SecretName,
+    if_kid: IfKid<'_>,
+    current: Option<String>,
+) -> Result<(), VaultError> {
+    let expected = match if_kid {
+        IfKid::Any => return Ok(()),
+        IfKid::Absent => None,
+        IfKid::Current(kid) => Some(kid),
+    };
+    if current.as_deref() == expected {
+        return Ok(());
+    }
+    Err(VaultError::Conflict {
+        name: name.to_string(),
+        expected: expected.unwrap_or("none").to_owned(),
+        found: current.unwrap_or_else(|| "none".to_owned()),
+    })
+}
+
+/// Takes superseded versions beyond `keep` out of `secret`, the oldest first,
+/// and gives their numbers.
+fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bool) -> Vec<u32> {
+    let excess = secret.versions.len().saturating_sub(keep.max(1));
+    let candidates = secret.versions.iter().take(excess).map(|v| v.number);
+    let pruned: Vec<u32> = candidates.filter(|&number| !pinned(number)).collect();
+    secret.versions.retain(|v| !pruned.contains(&v.number));
+    pruned
+}
+
+fn outcome(node: &Node) -> Result<Outcome, VaultError> {
+    let current = secret_of(node)?.current();
+    Ok(Outcome {
+        id: node.id,
+        version: current.map_or(0, |v| v.number),
+        kid: current.map(|v| v.kid.clone()).unwrap_or_default(),
+        created: false,
+    })
+}
+
+fn deleted_at(node: &Node) -> Option<i64> {
+    match &node.body {
+        Body::Secret(secret) => secret.deleted.map(|d| d.at_ms),
+        Body::Directory { .. } => None,
+    }
+}
+
+fn secret_of(node: &Node) -> Result<&Secret, VaultError> {
+    match &node.body {
+        Body::Secret(secret) => Ok(secret),
+        Body::Directory { .. } => Err(VaultError::IsDirectory(node.path.to_string())),
+    }
+}
+
+fn secret_mut(node: &mut Node) -> Result<&mut Secret, VaultError> {
+    match &mut node.body {
+        Body::Secret(secret) => Ok(secret),
+        Body::Directory { .. } => Err(VaultError::IsDirectory(node.path.to_string())),
+    }
+}
