@@ -1,1 +1,27 @@
-//! placeholder
+//! The FUSE side of jarvis-secretsd.
+//!
+//! The file system knows nothing of vaults, policies or audit logs: it asks a
+//! [`Tree`] and passes on who is calling. One adapter translates to fuser, one
+//! match turns errors into errno, one table says what is open.
+//!
+//! docs/SEMANTICS.md lists what applications see.
+#![forbid(unsafe_code)]
+
+mod adapter;
+mod attr;
+mod caller;
+mod control;
+mod errno;
+mod handles;
+mod mount;
+mod tree;
+
+pub use adapter::{FileSystem, MAX_REQUEST};
+pub use caller::{Caller, Claim, Unidentified, check_proc};
+pub use errno::FsError;
+pub use handles::{HandleTable, Limits, WORDS};
+pub use mount::{MountError, Mounted, clear_stale, mount};
+pub use tree::{
+    Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Listed, Opened, Request, SharedRead,
+    Tree, XATTRS, Xattr,
+};

@@ -1,0 +1,337 @@
+//! Who is calling: what the kernel says, cross-checked with `/proc`.
+//!
+//! The header of a FUSE request carries the fsuid, but a file system stacked on
+//! ours (overlayfs) or an io_uring personality puts another one there.
+//! `/proc/TID/status` shows the thread itself, so both must agree. A caller that
+//! waits for our answer cannot go away, so its `/proc` entry is its own; after
+//! the answer the number may belong to anyone, and nothing is cached by pid.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
+const MAX_STATUS: u64 = 1024 * 1024;
+
+/// What a request's header says; not yet believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// fsuid (real uid for `access`).
+    pub uid: u32,
+    /// fsgid (real gid for `access`).
+    pub gid: u32,
+    /// Thread id in the mount's pid namespace; 0 = outside of it.
+    pub tid: u32,
+}
+
+/// A caller whose identity holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User id, as the header and `/proc` agree.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Process id (thread group leader).
+    pub pid: u32,
+    /// Whether it runs in a container or another user or pid namespace; only
+    /// determined where id 0 is involved, whose meaning depends on it.
+    pub containerized: bool,
+}
+
+/// Why a caller has no identity; always a denial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unidentified {
+    /// pid 0: the caller is outside of the mount's pid namespace.
+    #[error("caller outside of the daemon's pid namespace")]
+    Foreign,
+    /// uid or gid -1: not mapped.
+    #[error("unmapped user or group")]
+    Unmapped,
+    /// `/proc/TID/status` is gone or cannot be read.
+    #[error("process vanished")]
+    Vanished,
+    /// The request carries another uid or gid than the thread has.
+    #[error("request carries other credentials than its process")]
+    Forged,
+}
+
+/// Which of a thread's ids the header of a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// The file-system ids: every request but ACCESS.
+    FileSystem,
+    /// Real or file-system ids: `access` swaps the real ones in, `faccessat`
+    /// with AT_EACCESS and `chdir` do not.
+    RealOrFileSystem,
+}
+
+impl Claim {
+    /// Believes the claim, or says why not. Reads `/proc`: only to be called
+    /// while the caller waits in OPEN, GETATTR, ACCESS, READDIR or an xattr call.
+    pub(crate) fn identify(self, ids: Ids) -> Result<Caller, Unidentified> {
+        if self.tid == 0 {
+            return Err(Unidentified::Foreign);
+        }
+        if self.uid == u32::MAX || self.gid == u32::MAX {
+            return Err(Unidentified::Unmapped);
+        }
+        let mut buffer = [0; 4096];
+        let mut long = Vec::new();
+        let text =
+            read_status(self.tid, &mut buffer, &mut long).map_err(|_| Unidentified::Vanished)?;
+        let status = Status::parse(text).ok_or(Unidentified::Vanished)?;
+        if !status.agrees(self, ids) {
+            return Err(Unidentified::Forged);
+        }
+        let root_involved = self.uid == 0 || self.gid == 0 || status.groups.contains(&0);
+        Ok(Caller {
+            uid: self.uid,
+            gid: self.gid,
+            containerized: status.nested || (root_involved && in_container(self.tid)),
+            groups: status.groups,
+            pid: status.tgid,
+        })
+    }
+}
+
+/// The status file in `buffer`, or in `long` when it is larger.
+fn read_status<'b>(tid: u32, buffer: &'b mut [u8], long: &'b mut Vec<u8>) -> io::Result<&'b str> {
+    let mut file = File::open(format!("/proc/{tid}/status"))?;
+    let mut len = 0;
+    while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest)? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    let bytes = if len < buffer.len() {
+        buffer.get(..len).unwrap_or_default()
+    } else {
+        long.extend_from_slice(buffer);
+        file.take(MAX_STATUS).read_to_end(long)?;
+        long.as_slice()
+    };
+    str::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The lines of `/proc/TID/status` that matter (proc_pid_status(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    tgid: u32,
+    /// real, effective, saved, file system
+    uids: [u32; 4],
+    gids: [u32; 4],
+    groups: Vec<u32>,
+    /// The process lives in a pid namespace below ours.
+    nested: bool,
+}
+
+impl Status {
+    fn parse(text: &str) -> Option<Self> {
+        let (mut tgid, mut uids, mut gids, mut groups, mut nested) = (None, None, None, None, None);
+        // The name comes first and is the process's own: the kernel escapes
+        // newlines in it, so every other line starts where it says.
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let mut numbers = value.split_ascii_whitespace().map(str::parse::<u32>);
+            match key {
+                "Tgid" => tgid = numbers.next()?.ok(),
+                "Uid" => uids = four(&mut numbers),
+                "Gid" => gids = four(&mut numbers),
+                "Groups" => groups = Some(numbers.collect::<Result<Vec<_>, _>>().ok()?),
+                "NSpid" => nested = Some(numbers.count() > 1),
+                _ => {}
+            }
+        }
+        Some(Self {
+            tgid: tgid?,
+            uids: uids?,
+            gids: gids?,
+            groups: groups?,
+            nested: nested?,
+        })
+    }
+
+    fn agrees(&self, claim: Claim, ids: Ids) -> bool {
+        let [real_uid, _, _, fs_uid] = self.uids;
+        let [real_gid, _, _, fs_gid] = self.gids;
+        let fs = (fs_uid, fs_gid) == (claim.uid, claim.gid);
+        let real = (real_uid, real_gid) == (claim.uid, claim.gid);
+        match ids {
+            Ids::FileSystem => fs,
+            Ids::RealOrFileSystem => fs || real,
+        }
+    }
+}
+
+fn four<E>(numbers: &mut impl Iterator<Item = Result<u32, E>>) -> Option<[u32; 4]> {
+    let mut next = || numbers.next()?.ok();
+    Some([next()?, next()?, next()?, next()?])
+}
+
+/// Whether a process that claims id 0 is in a container: another user
+/// namespace, or a cgroup that a container engine made. Anything unreadable
+/// counts as a container, for which id 0 means nothing.
+fn in_container(tid: u32) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
+    let same_user_namespace = match (namespace(&tid.to_string()), namespace("self")) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => false,
+    };
+    !same_user_namespace || container_cgroup(tid)
+}
+
+/// Names that Docker, Podman, containerd, Kubernetes, LXC and nspawn give the
+/// cgroups of their containers. A forged name costs its owner rights, so
+/// matching anywhere in the path is safe.
+const ENGINES: [&str; 8] = [
+    "/docker",
+    "/libpod",
+    "/crio",
+    "/containerd",
+    "kubepods",
+    "/lxc",
+    "/machine",
+    "/buildkit",
+];
+
+fn container_cgroup(tid: u32) -> bool {
+    let Ok(file) = File::open(format!("/proc/{tid}/cgroup")) else {
+        return true;
+    };
+    let mut text = String::new();
+    match file.take(MAX_STATUS).read_to_string(&mut text) {
+        Ok(_) => text.lines().any(|line| {
+            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+            ENGINES.iter().any(|engine| path.contains(engine))
+                || path.contains("docker-")
+                || path.contains("cri-")
+        }),
+        Err(_) => true,
+    }
+}
+
+/// Whether `/proc` can tell who is calling: it must belong to our pid namespace
+/// and show every process.
+///
+/// # Errors
+/// A sentence that says what is wrong and what to do.
+pub fn check_proc() -> Result<(), String> {
+    let own = std::fs::read_link("/proc/self")
+        .map_err(|e| format!("/proc cannot be read ({e}); mount it"))?;
+    if own != Path::new(&std::process::id().to_string()) {
+        return Err(
+            "/proc belongs to another pid namespace, callers cannot be identified; \
+             mount a proc of this namespace on /proc"
+                .into(),
+        );
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|e| format!("/proc/self/mountinfo cannot be read ({e})"))?;
+    match mounts.lines().find(|line| hides_processes(line)) {
+        Some(_) => Err(
+            "/proc is mounted with hidepid, callers cannot be identified; \
+             remount it with hidepid=0"
+                .into(),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn hides_processes(line: &str) -> bool {
+    let mut fields = line.split(' ');
+    let on_proc = fields.nth(4) == Some("/proc");
+    let hidden = fields
+        .flat_map(|field| field.split(','))
+        .filter_map(|option| option.strip_prefix("hidepid="))
+        .any(|value| value != "0" && value != "off");
+    on_proc && hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\tcat\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t4711\n\
+        Ngid:\t0\nPid:\t4712\nUid:\t1000\t0\t0\t1001\nGid:\t100\t5\t5\t101\n\
+        FDSize:\t64\nGroups:\t4 27 100 \nNStgid:\t4711\nNSpid:\t4712\n";
+
+    #[test]
+    fn status_is_read() {
+        let status = Status::parse(STATUS).unwrap();
+        assert_eq!(status.tgid, 4711);
+        assert_eq!(status.uids, [1000, 0, 0, 1001]);
+        assert_eq!(status.gids, [100, 5, 5, 101]);
+        assert_eq!(status.groups, [4, 27, 100]);
+        assert!(!status.nested);
+    }
+
+    #[test]
+    fn a_nested_pid_namespace_is_seen() {
+        let text = STATUS.replace("NSpid:\t4712", "NSpid:\t4712\t7");
+        assert!(Status::parse(&text).unwrap().nested);
+    }
+
+    #[test]
+    fn a_missing_line_is_no_identity() {
+        for key in ["Tgid", "Uid", "Gid", "Groups", "NSpid"] {
+            let text = STATUS.replace(&format!("\n{key}:"), "\nOther:");
+            assert_eq!(Status::parse(&text), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn header_and_status_must_agree() {
+        let status = Status::parse(STATUS).unwrap();
+        let claim = |uid, gid| Claim { uid, gid, tid: 1 };
+        assert!(status.agrees(claim(1001, 101), Ids::FileSystem));
+        assert!(!status.agrees(claim(1000, 100), Ids::FileSystem));
+        assert!(status.agrees(claim(1000, 100), Ids::RealOrFileSystem));
+        assert!(!status.agrees(claim(1000, 101), Ids::RealOrFileSystem));
+        assert!(!status.agrees(claim(0, 5), Ids::RealOrFileSystem));
+    }
+
+    #[test]
+    fn this_process_is_who_it_is() {
+        let tid = std::process::id();
+        let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();
+        let ids = Status::parse(&status).unwrap();
+        let claim = Claim {
+            uid: ids.uids[3],
+            gid: ids.gids[3],
+            tid,
+        };
+        let caller = claim.identify(Ids::FileSystem).unwrap();
+        assert_eq!((caller.pid, caller.uid), (tid, ids.uids[3]));
+        let forged = Claim {
+            uid: ids.uids[3] + 1,
+            ..claim
+        };
+        assert_eq!(forged.identify(Ids::FileSystem), Err(Unidentified::Forged));
+    }
+
+    #[test]
+    fn callers_without_a_number_are_refused() {
+        let claim = |uid, tid| Claim { uid, gid: 0, tid };
+        let identify = |claim: Claim| claim.identify(Ids::FileSystem);
+        assert_eq!(identify(claim(0, 0)), Err(Unidentified::Foreign));
+        assert_eq!(identify(claim(u32::MAX, 1)), Err(Unidentified::Unmapped));
+        assert_eq!(identify(claim(0, u32::MAX)), Err(Unidentified::Vanished));
+    }
+
+    #[test]
+    fn hidepid_is_found_in_mountinfo() {
+        let line = |options: &str| format!("22 27 0:21 / /proc rw,relatime - proc proc {options}");
+        assert!(hides_processes(&line("rw,hidepid=invisible")));
+        assert!(hides_processes(&line("rw,hidepid=2")));
+        assert!(!hides_processes(&line("rw,hidepid=off")));
+        assert!(!hides_processes(&line("rw")));
+        assert!(!hides_processes(
+            "1 2 0:3 / /mnt rw - proc proc rw,hidepid=2"
+        ));
+    }
+}

@@ -1,0 +1,100 @@
+//! The control file: one write is one request, its answer is read on the same
+//! handle.
+//!
+//! Requests run in a thread of their own, one after the other: a commit takes a
+//! disk flush, and a serving thread may not wait for that.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use fuser::ReplyWrite;
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use crate::caller::Caller;
+use crate::errno::FsError;
+use crate::tree::Tree;
+
+/// Requests that may wait for their turn.
+const QUEUE: usize = 64;
+
+/// An open control file. The authority is the opener's, established at OPEN.
+pub(crate) struct ControlHandle {
+    pub(crate) caller: Caller,
+    answer: Mutex<Unread>,
+}
+
+#[derive(Default)]
+struct Unread {
+    body: Vec<u8>,
+    from: usize,
+}
+
+impl ControlHandle {
+    pub(crate) fn new(caller: Caller) -> Self {
+        Self {
+            caller,
+            answer: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn put(&self, body: Vec<u8>) {
+        *self.answer.lock() = Unread { body, from: 0 };
+    }
+
+    /// The next `size` bytes of the answer; nothing at its end.
+    pub(crate) fn take(&self, size: usize, reply: impl FnOnce(&[u8])) {
+        let mut unread = self.answer.lock();
+        let to = unread.from.saturating_add(size).min(unread.body.len());
+        reply(unread.body.get(unread.from..to).unwrap_or_default());
+        unread.from = to;
+    }
+}
+
+/// A request on its way.
+pub(crate) struct Job {
+    pub(crate) handle: Arc<ControlHandle>,
+    pub(crate) request: Zeroizing<Vec<u8>>,
+    pub(crate) reply: ReplyWrite,
+}
+
+/// The thread that carries requests out.
+pub(crate) struct Executor {
+    queue: SyncSender<Job>,
+}
+
+impl Executor {
+    /// # Errors
+    /// When no thread can be had.
+    pub(crate) fn start<T: Tree>(tree: Arc<T>) -> std::io::Result<Self> {
+        let (queue, jobs) = sync_channel(QUEUE);
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || run(&*tree, &jobs))?;
+        Ok(Self { queue })
+    }
+
+    /// Queues `job`, or answers it when the queue is full.
+    pub(crate) fn submit<T: Tree>(&self, job: Job, tree: &T) {
+        let job = match self.queue.try_send(job) {
+            Ok(()) => return,
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+        };
+        let message = "too many control requests are waiting; try again";
+        job.handle
+            .put(tree.refuse_control(FsError::Busy, message).body);
+        job.reply.error(FsError::Busy.errno());
+    }
+}
+
+fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>) {
+    for job in jobs {
+        let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
+        let answer = tree.control(&job.handle.caller, job.request);
+        job.handle.put(answer.body);
+        match answer.error {
+            None => job.reply.written(written),
+            Some(error) => job.reply.error(error.errno()),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Errors of the file system and the one place that turns them into errno.
+
+use fuser::Errno;
+
+/// Why an operation is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FsError {
+    /// Policy says no, or the caller has no identity.
+    #[error("permission denied")]
+    Denied,
+    /// No such name, or no longer.
+    #[error("no such secret")]
+    NotFound,
+    /// A directory was needed.
+    #[error("not a directory")]
+    NotDirectory,
+    /// A file was needed.
+    #[error("is a directory")]
+    IsDirectory,
+    /// Secrets are written through the control file only.
+    #[error("read-only")]
+    ReadOnly,
+    /// A name exists that must not.
+    #[error("exists already")]
+    Exists,
+    /// The request is malformed, or asks for a cached read.
+    #[error("invalid request")]
+    Invalid,
+    /// The request or value is over a limit.
+    #[error("message too long")]
+    TooLong,
+    /// A name or segment is over a limit.
+    #[error("name too long")]
+    NameTooLong,
+    /// The secret's type cannot do that.
+    #[error("operation not supported")]
+    NotSupported,
+    /// What was expected to be current is not.
+    #[error("changed meanwhile")]
+    Conflict,
+    /// The caller holds too many handles, or opens too many at once.
+    #[error("too many open files")]
+    TooManyHandles,
+    /// All handles of the file system are taken.
+    #[error("file table full")]
+    TableFull,
+    /// The control queue is full.
+    #[error("try again")]
+    Busy,
+    /// No such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// The buffer given is too small.
+    #[error("buffer too small")]
+    Range,
+    /// The file descriptor is not one of ours.
+    #[error("bad file descriptor")]
+    BadHandle,
+    /// Real trouble: vault, audit log or machine.
+    #[error("input/output error")]
+    Io,
+}
+
+impl FsError {
+    /// The errno a caller sees; numbers are those of errno(3).
+    #[must_use]
+    pub fn code(self) -> i32 {
+        self.errno().code()
+    }
+
+    pub(crate) fn errno(self) -> Errno {
+        match self {
+            Self::Denied => Errno::EACCES,
+            Self::NotFound => Errno::ENOENT,
+            Self::NotDirectory => Errno::ENOTDIR,
+            Self::IsDirectory => Errno::EISDIR,
+            Self::ReadOnly => Errno::EROFS,
+            Self::Exists => Errno::EEXIST,
+            Self::Invalid => Errno::EINVAL,
+            Self::TooLong => Errno::EMSGSIZE,
+            Self::NameTooLong => Errno::ENAMETOOLONG,
+            Self::NotSupported => Errno::EOPNOTSUPP,
+            Self::Conflict => Errno::ESTALE,
+            Self::TooManyHandles => Errno::EMFILE,
+            Self::TableFull => Errno::ENFILE,
+            Self::Busy => Errno::EAGAIN,
+            Self::NoAttribute => Errno::ENODATA,
+            Self::Range => Errno::ERANGE,
+            Self::BadHandle => Errno::EBADF,
+            Self::Io => Errno::EIO,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Mounting, and clearing what a dead daemon left.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+
+use crate::adapter::FileSystem;
+use crate::tree::Tree;
+
+/// Type in mountinfo, after `fuse.`.
+const SUBTYPE: &str = "jarvis";
+/// How long a mount already there may take to show that it lives.
+const PROBE: Duration = Duration::from_secs(3);
+
+/// Why the file system could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// Another daemon serves the mount point.
+    #[error("{0} is already mounted and its daemon answers; stop that one first")]
+    Live(PathBuf),
+    /// Something is mounted and does not answer.
+    #[error(
+        "{0} is mounted and does not answer; find its number with `stat -c %d` on its parent or in \
+         /proc/self/mountinfo and abort it: echo 1 > /sys/fs/fuse/connections/N/abort"
+    )]
+    Hung(PathBuf),
+    /// The mount point is missing or unusable.
+    #[error("cannot use {path} as mount point: {source}")]
+    MountPoint {
+        /// The path.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// mount(2) or fusermount3 failed.
+    #[error("cannot mount on {path}: {source}")]
+    Mount {
+        /// The path.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// A served mount.
+pub struct Mounted {
+    unmounter: SessionUnmounter,
+    session: JoinHandle<io::Result<()>>,
+}
+
+impl Mounted {
+    /// Detaches the mount; open handles fail once the process ends.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub fn unmount(&mut self) -> io::Result<()> {
+        self.unmounter.unmount()
+    }
+
+    /// Whether the session has ended, for example by a foreign unmount.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.session.is_finished()
+    }
+}
+
+/// Mounts `fs` on `path` and serves it with `threads` threads; `on_end` runs
+/// when the session ends.
+///
+/// As root every user may enter; otherwise fusermount3 mounts, for the own user
+/// alone.
+///
+/// # Errors
+/// [`MountError::Mount`] or [`MountError::MountPoint`].
+pub fn mount<T: Tree>(
+    fs: FileSystem<T>,
+    path: &Path,
+    threads: usize,
+    root: bool,
+    on_end: impl FnOnce(io::Result<()>) + Send + 'static,
+) -> Result<Mounted, MountError> {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName("jarvis-secrets".into()),
+        MountOption::Subtype(SUBTYPE.into()),
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoExec,
+        MountOption::NoAtime,
+    ];
+    config.acl = if root {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    config.n_threads = Some(threads);
+    let failed = |source| MountError::Mount {
+        path: path.to_owned(),
+        source,
+    };
+    let mut session = Session::new(fs, path, &config).map_err(failed)?;
+    let unmounter = session.unmount_callable();
+    let session = std::thread::Builder::new()
+        .name("session".into())
+        .spawn(move || {
+            let result = session.run();
+            let outcome = result
+                .as_ref()
+                .map(|_| ())
+                .map_err(|e| io::Error::new(e.kind(), e.to_string()));
+            on_end(outcome);
+            result
+        })
+        .map_err(failed)?;
+    Ok(Mounted { unmounter, session })
+}
+
+/// Detaches a dead mount of ours on `path`; fails when a live one is there.
+/// Gives whether there was one.
+///
+/// # Errors
+/// [`MountError::Live`], [`MountError::Hung`], or what kept it from going away.
+pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
+    if !is_ours(path)? {
+        return Ok(false);
+    }
+    match alive(path) {
+        Some(true) => Err(MountError::Live(path.to_owned())),
+        None => Err(MountError::Hung(path.to_owned())),
+        Some(false) => {
+            detach(path)?;
+            Ok(true)
+        }
+    }
+}
+
+/// Whether mountinfo shows our type on `path`. The path itself is not touched.
+fn is_ours(path: &Path) -> Result<bool, MountError> {
+    let unreadable = |source| MountError::MountPoint {
+        path: path.to_owned(),
+        source,
+    };
+    let path = std::path::absolute(path).map_err(unreadable)?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(unreadable)?;
+    // mountinfo writes space, tab, newline and backslash as octal escapes.
+    let wanted = path
+        .to_string_lossy()
+        .trim_end_matches('/')
+        .replace('\\', "\\134")
+        .replace(' ', "\\040")
+        .replace('\t', "\\011")
+        .replace('\n', "\\012");
+    Ok(mounts.lines().any(|line| {
+        line.split(' ').nth(4) == Some(&wanted) && line.contains(&format!(" - fuse.{SUBTYPE} "))
+    }))
+}
+
+/// Asks the mount for an answer from a thread that may be left behind.
+fn alive(path: &Path) -> Option<bool> {
+    let (sender, receiver) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        let dead = std::fs::metadata(&path)
+            .is_err_and(|e| matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)));
+        // Nobody listens any more when the answer came too late.
+        sender.send(!dead).ok();
+    });
+    receiver.recv_timeout(PROBE).ok()
+}
+
+fn detach(path: &Path) -> Result<(), MountError> {
+    let failed = |source| MountError::MountPoint {
+        path: path.to_owned(),
+        source,
+    };
+    let output = Command::new("umount")
+        .arg("-l")
+        .arg("--")
+        .arg(path)
+        .output();
+    if output.is_ok_and(|o| o.status.success()) {
+        return Ok(());
+    }
+    let output = Command::new("fusermount3")
+        .args(["-u", "-z", "--"])
+        .arg(path)
+        .output()
+        .map_err(failed)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(failed(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))),
+    }
+}

@@ -1,0 +1,214 @@
+//! What the file system asks of the rest of the daemon.
+
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use crate::caller::{Caller, Claim, Unidentified};
+use crate::errno::FsError;
+
+/// Inode of the control file.
+pub const CONTROL: u64 = 2;
+/// Name of the control file in the root.
+pub const CONTROL_NAME: &str = "jarvisctl";
+/// Inode of the root directory.
+pub(crate) const ROOT: u64 = 1;
+
+/// Directory or secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Directory,
+    /// A secret whose current value has `size` bytes.
+    Secret {
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// An inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Inode number, never reused.
+    pub ino: u64,
+    /// Directory or secret.
+    pub kind: EntryKind,
+    /// When the current version was made.
+    pub modified: SystemTime,
+}
+
+/// A name in a directory listing.
+pub struct Listed<'a> {
+    /// Inode number; also the offset to resume after.
+    pub ino: u64,
+    /// Last segment of the name.
+    pub name: &'a str,
+    /// Whether it is a directory.
+    pub directory: bool,
+}
+
+/// A granted open.
+pub struct Opened<S> {
+    /// The version the handle will show.
+    pub version: u32,
+    /// Its plaintext.
+    pub snapshot: S,
+}
+
+/// An OPEN to be decided.
+#[derive(Clone, Copy)]
+pub struct Request {
+    /// The secret.
+    pub ino: u64,
+    /// The kernel sent it before; an earlier process may have served it.
+    pub resent: bool,
+}
+
+/// A READ by somebody else than the opener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedRead {
+    /// The secret.
+    pub ino: u64,
+    /// The version the handle shows.
+    pub version: u32,
+    /// Who opened it.
+    pub opener: u32,
+    /// Who reads; not cross-checked, READ may not look at `/proc`.
+    pub reader: Claim,
+}
+
+/// Extended attributes of a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xattr {
+    /// Key id.
+    Kid,
+    /// Version number.
+    Version,
+    /// RFC 3339 time.
+    CreatedAt,
+    /// RFC 3339 time.
+    ExpiresAt,
+    /// `current` or `expired`.
+    State,
+}
+
+/// The attributes by their names.
+pub const XATTRS: [(&str, Xattr); 5] = [
+    ("user.jarvis.kid", Xattr::Kid),
+    ("user.jarvis.version", Xattr::Version),
+    ("user.jarvis.created_at", Xattr::CreatedAt),
+    ("user.jarvis.expires_at", Xattr::ExpiresAt),
+    ("user.jarvis.state", Xattr::State),
+];
+
+/// Which bound a caller ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Handles or pending opens of one uid.
+    Caller,
+    /// Handles of the whole file system.
+    Table,
+}
+
+/// What a control request came to: the bytes to read back, and the errno of
+/// the write.
+pub struct Answer {
+    /// JSON and a newline.
+    pub body: Vec<u8>,
+    /// `None` when the request was carried out.
+    pub error: Option<FsError>,
+}
+
+/// The secrets behind the file system. Every method may be called from several
+/// threads; none may touch the mount.
+pub trait Tree: Send + Sync + 'static {
+    /// Plaintext of one version, wiped on drop.
+    type Snapshot: AsRef<[u8]> + Send + Sync;
+
+    /// The entry `name` of directory `parent`; the same for every caller.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] or [`FsError::Io`].
+    fn lookup(&self, parent: u64, name: &str) -> Result<Entry, FsError>;
+
+    /// The inode `ino`.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] once it is deleted, or [`FsError::Io`].
+    fn entry(&self, ino: u64) -> Result<Entry, FsError>;
+
+    /// Whether `caller` may read `ino` (a secret).
+    fn may_read(&self, caller: &Caller, ino: u64) -> bool;
+
+    /// Whether `caller` may open the control file.
+    fn may_control(&self, caller: &Caller) -> bool;
+
+    /// Shows the entries of `dir` that `caller` may see, those after inode
+    /// `after`, until `visit` breaks.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] or [`FsError::Io`].
+    fn list(
+        &self,
+        caller: &Caller,
+        dir: u64,
+        after: u64,
+        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), FsError>;
+
+    /// Decides, records and decrypts.
+    ///
+    /// # Errors
+    /// [`FsError::Denied`] (recorded), [`FsError::NotFound`], or
+    /// [`FsError::Io`] when vault or audit log fail.
+    fn open(&self, caller: &Caller, request: Request) -> Result<Opened<Self::Snapshot>, FsError>;
+
+    /// Decrypts a version that a handle is entitled to.
+    ///
+    /// # Errors
+    /// [`FsError::Io`].
+    fn reload(&self, ino: u64, version: u32) -> Result<Self::Snapshot, FsError>;
+
+    /// A handle is read by another user than its opener: called once a pair.
+    ///
+    /// # Errors
+    /// [`FsError::Denied`] when that is not allowed; [`FsError::Io`] when it
+    /// cannot be recorded.
+    fn shared_read(&self, read: SharedRead) -> Result<(), FsError>;
+
+    /// Decides and records whether `caller` may open the control file.
+    ///
+    /// # Errors
+    /// [`FsError::Denied`] (recorded) or [`FsError::Io`].
+    fn open_control(&self, caller: &Caller) -> Result<(), FsError>;
+
+    /// Carries out a control request of `caller`.
+    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>) -> Answer;
+
+    /// A control request that was not even handed to [`Tree::control`].
+    fn refuse_control(&self, error: FsError, message: &str) -> Answer;
+
+    /// An attribute of `ino` for `caller`.
+    ///
+    /// # Errors
+    /// [`FsError::Denied`] (recorded), [`FsError::NoAttribute`] for a
+    /// directory, [`FsError::NotFound`] or [`FsError::Io`].
+    fn xattr(&self, caller: &Caller, ino: u64, attribute: Xattr) -> Result<String, FsError>;
+
+    /// Whether `caller` may see the attributes of `ino`.
+    fn may_list_xattrs(&self, caller: &Caller, ino: u64) -> bool;
+
+    /// Records an open, a control open or an attribute read by a caller without
+    /// identity.
+    fn unidentified(&self, claim: Claim, ino: u64, why: Unidentified);
+
+    /// A control write by somebody else than the handle's opener.
+    fn foreign_control(&self, opener: u32, writer: Claim);
+
+    /// A bound was hit `count` times since the last call for this uid.
+    fn limited(&self, claim: Claim, limit: Limit, count: u64);
+
+    /// Live secrets.
+    fn secrets(&self) -> u64;
+}
