@@ -1,0 +1,154 @@
+//! Asking a policy.
+
+use std::fmt;
+
+use crate::pattern::Pattern;
+use crate::selector::{Caller, Selector};
+use crate::verb::{Verb, Verbs};
+
+/// A compiled policy.
+#[derive(Debug)]
+pub struct Policy {
+    pub(crate) clients: Vec<Client>,
+    pub(crate) strict_handles: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) name: Box<str>,
+    /// All must match; never empty.
+    pub(crate) selectors: Vec<Selector>,
+    pub(crate) allow: Vec<Pattern>,
+    pub(crate) deny: Vec<Pattern>,
+    pub(crate) verbs: Verbs,
+}
+
+/// The rule that made a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule<'p> {
+    /// An `allow` pattern.
+    Allow {
+        /// The client.
+        client: &'p str,
+        /// As written.
+        pattern: &'p str,
+    },
+    /// A `deny` pattern.
+    Deny {
+        /// The client.
+        client: &'p str,
+        /// As written.
+        pattern: &'p str,
+    },
+    /// Nothing matched.
+    Default,
+}
+
+impl fmt::Display for Rule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allow { client, pattern } => write!(f, "{client} allow {pattern:?}"),
+            Self::Deny { client, pattern } => write!(f, "{client} deny {pattern:?}"),
+            Self::Default => f.write_str("default deny"),
+        }
+    }
+}
+
+/// Whether, and by which rule.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'p> {
+    rule: Rule<'p>,
+}
+
+impl<'p> Decision<'p> {
+    /// Whether the request may go on.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        matches!(self.rule, Rule::Allow { .. })
+    }
+
+    /// The rule behind it.
+    #[must_use]
+    pub fn rule(&self) -> Rule<'p> {
+        self.rule
+    }
+}
+
+impl Client {
+    fn is(&self, caller: &Caller<'_>) -> bool {
+        self.selectors
+            .iter()
+            .all(|selector| selector.matches(caller))
+    }
+}
+
+impl Policy {
+    /// May `caller` do `verb` with the secret `name`? A deny of any matching
+    /// client wins, for every verb.
+    pub fn decide(&self, caller: &Caller<'_>, verb: Verb, name: &str) -> Decision<'_> {
+        let mut rule = Rule::Default;
+        for client in self.clients.iter().filter(|client| client.is(caller)) {
+            if let Some(deny) = client.deny.iter().find(|p| p.matches(name)) {
+                return Decision {
+                    rule: Rule::Deny {
+                        client: &client.name,
+                        pattern: deny.as_str(),
+                    },
+                };
+            }
+            if rule == Rule::Default && client.verbs.contains(verb) {
+                let allow = client.allow.iter().find(|p| p.matches(name));
+                rule = allow.map_or(Rule::Default, |allow| Rule::Allow {
+                    client: &client.name,
+                    pattern: allow.as_str(),
+                });
+            }
+        }
+        Decision { rule }
+    }
+
+    /// May `caller` do `verb` with anything that could stand beneath directory
+    /// `dir` (`""` is the root)? Never falsely no; yes may be too generous
+    /// where several deny patterns together cover all of it.
+    #[must_use]
+    pub fn may_beneath(&self, caller: &Caller<'_>, verb: Verb, dir: &str) -> bool {
+        let mut may = false;
+        for client in self.clients.iter().filter(|client| client.is(caller)) {
+            if client.deny.iter().any(|p| p.covers_beneath(dir)) {
+                return false;
+            }
+            may |=
+                client.verbs.contains(verb) && client.allow.iter().any(|p| p.matches_beneath(dir));
+        }
+        may
+    }
+
+    /// Does any client that `caller` is grant `verb` on anything?
+    #[must_use]
+    pub fn grants(&self, caller: &Caller<'_>, verb: Verb) -> bool {
+        let mut clients = self.clients.iter().filter(|client| client.is(caller));
+        clients.any(|client| client.verbs.contains(verb) && !client.allow.is_empty())
+    }
+
+    /// Does `caller` have any verb beyond reading and listing?
+    #[must_use]
+    pub fn manages(&self, caller: &Caller<'_>) -> bool {
+        Verb::ALL
+            .into_iter()
+            .filter(|verb| !matches!(verb, Verb::Read | Verb::List))
+            .any(|verb| self.grants(caller, verb))
+    }
+
+    /// Whether a handle may be read by its opener alone.
+    #[must_use]
+    pub fn strict_handles(&self) -> bool {
+        self.strict_handles
+    }
+
+    /// Number of clients.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+}

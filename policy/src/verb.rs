@@ -1,0 +1,96 @@
+//! What can be done.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Something a caller may do with a secret or with the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Open and read.
+    Read,
+    /// See the name and metadata.
+    List,
+    /// Set, generate, delete, restore, purge.
+    Write,
+    /// Have a new value generated.
+    Rotate,
+    /// Take out of service at once.
+    Revoke,
+    /// Approve somebody else's revocation.
+    Approve,
+    /// Read the audit log.
+    Audit,
+    /// Reload and examine the policy.
+    Policy,
+    /// Manage key slots.
+    Key,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 9] = [
+        Self::Read,
+        Self::List,
+        Self::Write,
+        Self::Rotate,
+        Self::Revoke,
+        Self::Approve,
+        Self::Audit,
+        Self::Policy,
+        Self::Key,
+    ];
+
+    /// The verb as it stands in a policy.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Write => "write",
+            Self::Rotate => "rotate",
+            Self::Revoke => "revoke",
+            Self::Approve => "approve",
+            Self::Audit => "audit",
+            Self::Policy => "policy",
+            Self::Key => "key",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Verb {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL
+            .into_iter()
+            .find(|verb| verb.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// A set of verbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verbs(u16);
+
+impl Verbs {
+    pub(crate) fn all() -> Self {
+        Verb::ALL.into_iter().collect()
+    }
+
+    pub(crate) fn contains(self, verb: Verb) -> bool {
+        self.0 & (1 << verb as u16) != 0
+    }
+}
+
+impl FromIterator<Verb> for Verbs {
+    fn from_iter<I: IntoIterator<Item = Verb>>(verbs: I) -> Self {
+        let bits = verbs.into_iter().map(|verb| 1 << verb as u16);
+        Self(bits.fold(0, |set, bit: u16| set | bit))
+    }
+}
