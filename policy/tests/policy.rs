@@ -1,5 +1,10 @@
 //! Policies as admins write them.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
 
 use jarvis_policy::{Accounts, Caller, Policy, PolicyError, Verb};
 use proptest::prelude::*;
