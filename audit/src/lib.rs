@@ -1,1 +1,25 @@
-//! placeholder
+//! The signed audit log of jarvis-secretsd.
+//!
+//! One line of JSON a record. Each record is chained to the one before it by a
+//! SHA-256 digest and signed with an epoch's Ed25519 key, which the host's
+//! identity key certifies at each start: everything verifies from the identity's
+//! public half alone. docs/FORMATS.md gives the bytes.
+//!
+//! No record has a field for a value, its length or a hash of it.
+#![forbid(unsafe_code)]
+
+mod event;
+mod file;
+mod keys;
+mod line;
+mod log;
+mod read;
+mod tail;
+mod verify;
+
+pub use event::{Action, Event, Outcome};
+pub use keys::{HostId, Identity, KeyError, PublicIdentity};
+pub use log::{AppendError, Counters, Durability, Log, Opening};
+pub use read::{Previous, Record, Records, Start, read_records};
+pub use tail::{OpenError, Tail};
+pub use verify::{End, Failure, FailureKind, Report, verify};

@@ -1,0 +1,171 @@
+//! What is recorded.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The daemon started; certifies the epoch key.
+    Start,
+    /// The daemon stopped in order.
+    Stop,
+    /// A secret was opened.
+    Read,
+    /// Names or metadata were shown.
+    List,
+    /// A secret was made.
+    Create,
+    /// A secret got a new value from outside.
+    Update,
+    /// A secret left the tree.
+    Delete,
+    /// A deleted secret came back.
+    Restore,
+    /// A deleted secret was destroyed.
+    Purge,
+    /// A secret got a generated value.
+    Rotate,
+    /// A secret was taken out of service.
+    Revoke,
+    /// A revocation was approved.
+    Approve,
+    /// A request was refused.
+    Deny,
+    /// The policy was loaded or refused.
+    Policy,
+    /// A key slot changed.
+    Key,
+    /// A bound was hit.
+    Limit,
+    /// A handle was read by another user than its opener.
+    SharedHandle,
+    /// The epoch key changed.
+    Epoch,
+    /// A segment was closed or begun.
+    Segment,
+    /// Old segments were removed.
+    Prune,
+    /// A checkpoint was published.
+    Checkpoint,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done.
+    Ok,
+    /// It was refused.
+    Denied,
+    /// It was tried and failed.
+    Failed,
+}
+
+/// The word as it stands in a record.
+fn word(f: &mut fmt::Formatter<'_>, value: &impl Serialize) -> fmt::Result {
+    let json = serde_json::to_string(value).map_err(|_| fmt::Error)?;
+    f.write_str(json.trim_matches('"'))
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        word(f, self)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        word(f, self)
+    }
+}
+
+/// One event to be recorded; borrows everything. Fields are written in this
+/// order, after the chain's own (`v seq prev time host epoch`).
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Event<'a> {
+    /// The vault's last commit that is recorded, this record included.
+    pub vault_seq: u64,
+    /// What happened.
+    pub action: Action,
+    /// How it ended.
+    pub result: Outcome,
+    /// Name of the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// Id of the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Its key id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<&'a str>,
+    /// Caller's user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Caller's group id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Caller's process id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Client of the policy that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<&'a str>,
+    /// Its pattern, or `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<&'a str>,
+    /// What the caller got, as in errno(3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+    /// More, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// How many events this record stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// The kernel sent the request a second time.
+    #[serde(skip_serializing_if = "is_false")]
+    pub resent: bool,
+    /// Written after the fact, for a change whose record was lost in a crash.
+    #[serde(skip_serializing_if = "is_false")]
+    pub recovered: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl Event<'_> {
+    /// An event without particulars.
+    #[must_use]
+    pub fn new(action: Action, result: Outcome, vault_seq: u64) -> Self {
+        Self {
+            vault_seq,
+            action,
+            result,
+            name: None,
+            id: None,
+            version: None,
+            kid: None,
+            uid: None,
+            gid: None,
+            pid: None,
+            client: None,
+            rule: None,
+            errno: None,
+            reason: None,
+            count: None,
+            resent: false,
+            recovered: false,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The three things the log does to its file, so that tests can make them fail.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+/// A file opened for appending.
+pub(crate) trait LogFile: Send + Sync {
+    /// One write(2) at the end; may be short.
+    fn append(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// fdatasync(2).
+    fn sync(&self) -> io::Result<()>;
+    /// ftruncate(2).
+    fn truncate(&self, len: u64) -> io::Result<()>;
+}
+
+impl LogFile for File {
+    fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = self;
+        loop {
+            match file.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}

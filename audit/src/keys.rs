@@ -1,0 +1,335 @@
+//! The host's identity key and the epoch keys it certifies.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+/// Largest key file accepted, in bytes.
+const MAX_KEY_FILE: u64 = 4096;
+const CERTIFICATE: &[u8] = b"jarvis-audit-v1 epoch\0";
+
+/// First 8 bytes of the SHA-256 of the identity's public key, shown as 16
+/// hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HostId([u8; 8]);
+
+impl HostId {
+    fn of(key: &VerifyingKey) -> Self {
+        let digest = Sha256::digest(key.as_bytes());
+        Self(digest.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HostId({self})")
+    }
+}
+
+/// Why an identity can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file system refused.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Others could read it.
+    #[error("{path} has mode {mode:04o}, others could read it; run: chmod 0600 {path}")]
+    TooWide {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// No Ed25519 key.
+    #[error("{path} holds no Ed25519 key in PEM ({what})")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        what: &'static str,
+    },
+    /// No random bytes.
+    #[error("no random bytes: {0}")]
+    Random(String),
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Io { what, path, source }
+}
+
+/// The host's identity key: certifies each start's epoch key. No `Debug`,
+/// `Clone` or `Serialize`; wiped on drop.
+pub struct Identity(SigningKey);
+
+impl Identity {
+    /// Makes a new identity: the key as PKCS#8 PEM (RFC 5958, 8410) of mode 0600
+    /// at `key`, its public half as SPKI PEM at `public`.
+    ///
+    /// # Errors
+    /// [`KeyError`]; a file that exists is not overwritten.
+    pub fn create(key: &Path, public: &Path) -> Result<Self, KeyError> {
+        let identity = Self(random_key()?);
+        let malformed = |path: &Path| KeyError::Malformed {
+            path: path.to_owned(),
+            what: "encoding failed",
+        };
+        let pem = identity.0.to_pkcs8_pem(LineEnding::LF);
+        write_new(key, 0o600, pem.map_err(|_| malformed(key))?.as_bytes())?;
+        let pem = identity.0.verifying_key().to_public_key_pem(LineEnding::LF);
+        write_new(
+            public,
+            0o644,
+            pem.map_err(|_| malformed(public))?.as_bytes(),
+        )?;
+        Ok(identity)
+    }
+
+    /// Reads an identity key.
+    ///
+    /// # Errors
+    /// [`KeyError`], also when others could read the file.
+    pub fn open(path: &Path) -> Result<Self, KeyError> {
+        let file = File::open(path).map_err(io_error("open", path))?;
+        let mode = file.metadata().map_err(io_error("stat", path))?.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::TooWide {
+                path: path.to_owned(),
+                mode,
+            });
+        }
+        let pem = read_pem(path, file)?;
+        match SigningKey::from_pkcs8_pem(&pem) {
+            Ok(key) => Ok(Self(key)),
+            Err(_) => Err(KeyError::Malformed {
+                path: path.to_owned(),
+                what: "PKCS#8 private key",
+            }),
+        }
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> PublicIdentity {
+        PublicIdentity(self.0.verifying_key())
+    }
+
+    pub(crate) fn certify(&self, claim: &EpochClaim<'_>) -> [u8; 64] {
+        self.0.sign(&claim.message(self.public().host())).to_bytes()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_seed(seed: u8) -> Self {
+        Self(SigningKey::from_bytes(&[seed; 32]))
+    }
+}
+
+/// What a relying party needs to verify a log.
+pub struct PublicIdentity(VerifyingKey);
+
+impl PublicIdentity {
+    /// Reads a public key (SPKI PEM).
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn open(path: &Path) -> Result<Self, KeyError> {
+        let file = File::open(path).map_err(io_error("open", path))?;
+        let pem = read_pem(path, file)?;
+        match VerifyingKey::from_public_key_pem(&pem) {
+            Ok(key) => Ok(Self(key)),
+            Err(_) => Err(KeyError::Malformed {
+                path: path.to_owned(),
+                what: "public key",
+            }),
+        }
+    }
+
+    /// The host's short name in records.
+    #[must_use]
+    pub fn host(&self) -> HostId {
+        HostId::of(&self.0)
+    }
+
+    /// SHA-256 of the raw public key in hexadecimal: what two people compare.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        hex::encode(Sha256::digest(self.0.as_bytes()))
+    }
+
+    pub(crate) fn certified(&self, claim: &EpochClaim<'_>, certificate: &[u8; 64]) -> bool {
+        let message = claim.message(self.host());
+        let signature = Signature::from_bytes(certificate);
+        self.0.verify_strict(&message, &signature).is_ok()
+    }
+}
+
+/// What a certificate says: this epoch key takes over at this point of the chain.
+pub(crate) struct EpochClaim<'a> {
+    pub(crate) epoch: u64,
+    pub(crate) first_seq: u64,
+    pub(crate) prev: &'a [u8; 32],
+    pub(crate) key: &'a [u8; 32],
+}
+
+impl EpochClaim<'_> {
+    /// `domain || host id (8) || epoch (8) || first seq (8) || prev (32) || key (32)`,
+    /// numbers big-endian.
+    fn message(&self, host: HostId) -> Vec<u8> {
+        [
+            CERTIFICATE,
+            &host.0,
+            &self.epoch.to_be_bytes(),
+            &self.first_seq.to_be_bytes(),
+            self.prev,
+            self.key,
+        ]
+        .concat()
+    }
+}
+
+/// The key of one epoch; lives in memory only.
+pub(crate) struct EpochKey(SigningKey);
+
+impl EpochKey {
+    pub(crate) fn generate() -> Result<Self, KeyError> {
+        random_key().map(Self)
+    }
+
+    pub(crate) fn public(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_seed(seed: u8) -> Self {
+        Self(SigningKey::from_bytes(&[seed; 32]))
+    }
+}
+
+/// The public half of an epoch key.
+pub(crate) struct EpochPublic(VerifyingKey);
+
+impl EpochPublic {
+    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Option<Self> {
+        VerifyingKey::from_bytes(bytes).ok().map(Self)
+    }
+
+    pub(crate) fn signed(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let signature = Signature::from_bytes(signature);
+        self.0.verify_strict(message, &signature).is_ok()
+    }
+}
+
+fn random_key() -> Result<SigningKey, KeyError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|e| KeyError::Random(e.to_string()))?;
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+fn read_pem(path: &Path, file: File) -> Result<Zeroizing<String>, KeyError> {
+    // Reserved at once: growing would leave copies of a private key behind.
+    let mut pem = Zeroizing::new(String::with_capacity(2 * 4096));
+    file.take(MAX_KEY_FILE + 1)
+        .read_to_string(&mut pem)
+        .map_err(io_error("read", path))?;
+    if pem.len() as u64 > MAX_KEY_FILE {
+        return Err(KeyError::Malformed {
+            path: path.to_owned(),
+            what: "over 4096 bytes",
+        });
+    }
+    Ok(pem)
+}
+
+/// Writes a file that must be new, durable together with its name.
+fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), KeyError> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .map_err(io_error("create", path))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(io_error("write", path))?;
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(io_error("sync", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn keys_survive_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, public) = (dir.path().join("k"), dir.path().join("k.pub"));
+        let made = Identity::create(&key, &public).unwrap();
+        let opened = Identity::open(&key).unwrap();
+        let half = PublicIdentity::open(&public).unwrap();
+        assert_eq!(made.public().fingerprint(), opened.public().fingerprint());
+        assert_eq!(made.public().fingerprint(), half.fingerprint());
+        assert_eq!(std::fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
+        let again = Identity::create(&key, &public);
+        assert!(matches!(again, Err(KeyError::Io { .. })));
+    }
+
+    #[test]
+    fn a_readable_key_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("k");
+        Identity::create(&key, &dir.path().join("k.pub")).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Identity::open(&key).err().unwrap().to_string();
+        assert!(
+            error.contains("0640") && error.contains("chmod 0600"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn other_files_are_no_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("k");
+        for content in ["", "hello", &"x".repeat(5000)] {
+            std::fs::write(&key, content).unwrap();
+            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(matches!(
+                Identity::open(&key),
+                Err(KeyError::Malformed { .. })
+            ));
+            assert!(matches!(
+                PublicIdentity::open(&key),
+                Err(KeyError::Malformed { .. })
+            ));
+        }
+    }
+}

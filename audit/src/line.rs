@@ -1,0 +1,90 @@
+//! The bytes of one record.
+//!
+//! `payload` is a JSON object. Its digest is SHA-256 over a domain and the
+//! payload as it is; the signature is over a domain and the digest. The line is
+//! the payload with `,"sig":"<86 characters>"` before its last brace, and a
+//! newline. That suffix has a fixed length: a verifier cuts it off unparsed.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use crate::keys::{EpochKey, EpochPublic};
+
+/// Longest line in bytes, with its newline.
+pub(crate) const MAX_LINE: usize = 16 * 1024;
+
+const RECORD: &[u8] = b"jarvis-audit-v1 record\0";
+const SIGNATURE: &[u8] = b"jarvis-audit-v1 signature\0";
+const BEFORE: &[u8] = b",\"sig\":\"";
+const AFTER: &[u8] = b"\"}";
+/// 64 bytes in base64url without padding.
+const ENCODED: usize = 86;
+
+/// SHA-256 that chains a record to the next.
+pub(crate) type Link = [u8; 32];
+
+pub(crate) fn digest(payload: &[u8]) -> Link {
+    Sha256::new()
+        .chain_update(RECORD)
+        .chain_update(payload)
+        .finalize()
+        .into()
+}
+
+fn message(link: &Link) -> [u8; SIGNATURE.len() + 32] {
+    let mut out = [0; SIGNATURE.len() + 32];
+    for (to, from) in out.iter_mut().zip(SIGNATURE.iter().chain(link)) {
+        *to = *from;
+    }
+    out
+}
+
+/// Turns the payload in `line` into a signed line and gives its digest.
+pub(crate) fn seal(line: &mut Vec<u8>, key: &EpochKey) -> Link {
+    let link = digest(line);
+    let signature = key.sign(&message(&link));
+    let mut encoded = [0; ENCODED];
+    // 64 bytes always fill 86 characters.
+    let _ = URL_SAFE_NO_PAD.encode_slice(signature, &mut encoded);
+    line.pop();
+    for part in [BEFORE, &encoded, AFTER, b"\n"] {
+        line.extend_from_slice(part);
+    }
+    link
+}
+
+/// A line taken apart; nothing is verified yet.
+pub(crate) struct Signed {
+    pub(crate) payload: Vec<u8>,
+    signature: [u8; 64],
+}
+
+impl Signed {
+    /// Cuts the suffix off `line` (without newline); `None` when it isn't there.
+    pub(crate) fn split(line: &[u8]) -> Option<Self> {
+        let line = line.strip_suffix(AFTER)?;
+        let (head, encoded) = line.split_at_checked(line.len().checked_sub(ENCODED)?)?;
+        let mut payload = head.strip_suffix(BEFORE)?.to_vec();
+        payload.push(b'}');
+        let signature = URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok()?;
+        Some(Self { payload, signature })
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        digest(&self.payload)
+    }
+
+    pub(crate) fn signed_by(&self, key: &EpochPublic) -> bool {
+        key.signed(&message(&self.link()), &self.signature)
+    }
+}
+
+/// 32 or 64 bytes as they stand in a record.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}

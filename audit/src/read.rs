@@ -1,0 +1,249 @@
+//! Records as a reader sees them.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Action, Outcome};
+use crate::line::{MAX_LINE, Signed};
+
+/// How the log ended before a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Previous {
+    /// There was no record.
+    None,
+    /// With a stop record.
+    Clean,
+    /// Without one: a crash, a kill or a power loss.
+    Unclean,
+}
+
+/// What a `start` record carries besides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Version of the daemon.
+    pub daemon: String,
+    /// Number of the segment the record is in.
+    pub segment: u32,
+    /// How the log ended before.
+    pub previous: Previous,
+    /// Bytes of an incomplete last record that were set aside.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub torn_bytes: u64,
+    /// The epoch's public key, base64url.
+    pub epoch_key: String,
+    /// The identity key's certificate for it, base64url.
+    pub cert: String,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A record, owned. Fields of later releases are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Format, 1.
+    pub v: u8,
+    /// Counts from 1.
+    pub seq: u64,
+    /// Digest of the record before, hexadecimal.
+    pub prev: String,
+    /// RFC 3339, UTC, microseconds.
+    pub time: String,
+    /// Host id.
+    pub host: String,
+    /// Epoch.
+    pub epoch: u64,
+    /// See [`crate::Event`], also for the rest.
+    pub vault_seq: u64,
+    #[allow(missing_docs)]
+    pub action: Action,
+    #[allow(missing_docs)]
+    pub result: Outcome,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[allow(missing_docs)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    #[allow(missing_docs)]
+    #[serde(default)]
+    pub resent: bool,
+    #[allow(missing_docs)]
+    #[serde(default)]
+    pub recovered: bool,
+    /// Of `start` records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+}
+
+/// The file of segment `number` in `dir`.
+pub(crate) fn segment_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:08}.jsonl"))
+}
+
+/// One line and where it stands.
+pub(crate) struct Line {
+    pub(crate) segment: u32,
+    /// Counts from 1 within the segment.
+    pub(crate) number: u64,
+    /// Of its first byte in the segment.
+    pub(crate) offset: u64,
+    /// Without its newline.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether it ended with a newline within [`MAX_LINE`].
+    pub(crate) complete: bool,
+}
+
+/// The lines of all segments in order, each bounded.
+pub(crate) struct Lines {
+    dir: PathBuf,
+    segment: u32,
+    number: u64,
+    offset: u64,
+    file: Option<BufReader<File>>,
+}
+
+impl Lines {
+    /// # Errors
+    /// When the first segment can't be opened.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let mut lines = Self {
+            dir: dir.to_owned(),
+            segment: 0,
+            number: 0,
+            offset: 0,
+            file: None,
+        };
+        lines.next_segment()?;
+        Ok(lines)
+    }
+
+    fn next_segment(&mut self) -> io::Result<()> {
+        let file = File::open(segment_path(&self.dir, self.segment + 1))?;
+        self.segment += 1;
+        (self.number, self.offset) = (0, 0);
+        self.file = Some(BufReader::with_capacity(64 * 1024, file));
+        Ok(())
+    }
+
+    fn read_line(&mut self) -> io::Result<Option<Line>> {
+        let Some(file) = &mut self.file else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        let read = file.take(MAX_LINE as u64).read_until(b'\n', &mut bytes)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let offset = self.offset;
+        self.offset += read as u64;
+        self.number += 1;
+        let complete = bytes.pop_if(|last| *last == b'\n').is_some();
+        Ok(Some(Line {
+            segment: self.segment,
+            number: self.number,
+            offset,
+            bytes,
+            complete,
+        }))
+    }
+}
+
+impl Iterator for Lines {
+    type Item = io::Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.read_line() {
+                Ok(Some(line)) => return Some(Ok(line)),
+                Err(error) => {
+                    self.file = None;
+                    return Some(Err(error));
+                }
+                Ok(None) => match self.file.is_some().then(|| self.next_segment()) {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                        self.file = None;
+                        return Some(Err(error));
+                    }
+                    _ => return None,
+                },
+            }
+        }
+    }
+}
+
+/// Parses the payload of a split line.
+pub(crate) fn parse(signed: &Signed) -> Result<Record, serde_json::Error> {
+    serde_json::from_slice(&signed.payload)
+}
+
+/// Records in order, not verified: for queries over a log that
+/// [`crate::verify`] accepted.
+pub struct Records(Lines);
+
+/// The records of the log in `dir`.
+///
+/// # Errors
+/// When the first segment can't be opened.
+pub fn read_records(dir: &Path) -> io::Result<Records> {
+    Lines::open(dir).map(Records)
+}
+
+impl Iterator for Records {
+    type Item = io::Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = match self.0.next()? {
+            Ok(line) => line,
+            Err(error) => return Some(Err(error)),
+        };
+        let record = Signed::split(&line.bytes).and_then(|signed| parse(&signed).ok());
+        let place = || {
+            format!(
+                "segment {}, line {} is no record",
+                line.segment, line.number
+            )
+        };
+        Some(record.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, place())))
+    }
+}
