@@ -1,1 +1,20 @@
-//! placeholder
+//! jarvis-secretsd: secrets as files.
+//!
+//! This package only composes: the file system (`jarvis-fs`), the vault
+//! (`jarvis-vault`), the policy (`jarvis-policy`) and the audit log
+//! (`jarvis-audit`) know nothing of each other and meet in [`gate`].
+#![forbid(unsafe_code)]
+
+mod accounts;
+mod change;
+mod clock;
+pub mod config;
+mod control;
+pub mod ctl;
+pub mod daemon;
+pub mod gate;
+mod http;
+mod metrics;
+mod request;
+
+pub use daemon::abort_on_panic;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
 
 use fuser::ReplyWrite;
 use parking_lot::Mutex;
@@ -58,9 +59,10 @@ pub(crate) struct Job {
     pub(crate) reply: ReplyWrite,
 }
 
-/// The thread that carries requests out.
+/// The thread that carries requests out; dropping waits for the one at work.
 pub(crate) struct Executor {
-    queue: SyncSender<Job>,
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Executor {
@@ -68,15 +70,21 @@ impl Executor {
     /// When no thread can be had.
     pub(crate) fn start<T: Tree>(tree: Arc<T>) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || run(&*tree, &jobs))?;
-        Ok(Self { queue })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 
     /// Queues `job`, or answers it when the queue is full.
     pub(crate) fn submit<T: Tree>(&self, job: Job, tree: &T) {
-        let job = match self.queue.try_send(job) {
+        let Some(queue) = &self.queue else {
+            return job.reply.error(FsError::Busy.errno());
+        };
+        let job = match queue.try_send(job) {
             Ok(()) => return,
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
         };
@@ -84,6 +92,16 @@ impl Executor {
         job.handle
             .put(tree.refuse_control(FsError::Busy, message).body);
         job.reply.error(FsError::Busy.errno());
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // It cannot have panicked without ending the process.
+            thread.join().ok();
+        }
     }
 }
 

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
@@ -12,10 +11,12 @@ use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use crate::adapter::FileSystem;
 use crate::tree::Tree;
 
-/// Type in mountinfo, after `fuse.`.
-const SUBTYPE: &str = "jarvis";
+/// Source in mountinfo.
+const SOURCE: &str = "jarvis-secrets";
 /// How long a mount already there may take to show that it lives.
 const PROBE: Duration = Duration::from_secs(3);
+/// How long the serving threads may take to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why the file system could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -50,22 +51,27 @@ pub enum MountError {
 /// A served mount.
 pub struct Mounted {
     unmounter: SessionUnmounter,
-    session: JoinHandle<io::Result<()>>,
+    ended: Receiver<()>,
+    connection: Option<u32>,
 }
 
 impl Mounted {
-    /// Detaches the mount; open handles fail once the process ends.
+    /// Detaches the mount and cuts the connection, so that open handles fail
+    /// and nothing of the file system stays in memory.
     ///
     /// # Errors
-    /// The system's answer.
-    pub fn unmount(&mut self) -> io::Result<()> {
-        self.unmounter.unmount()
-    }
-
-    /// Whether the session has ended, for example by a foreign unmount.
-    #[must_use]
-    pub fn ended(&self) -> bool {
-        self.session.is_finished()
+    /// The system's answer to the unmount.
+    pub fn end(mut self) -> io::Result<()> {
+        self.unmounter.unmount()?;
+        if let Some(connection) = self.connection {
+            // It is gone already when no handle was open; and where fusectl is
+            // not mounted the process's end cuts it.
+            let abort = format!("/sys/fs/fuse/connections/{connection}/abort");
+            std::fs::write(abort, "1").ok();
+        }
+        // Disconnected once the session's thread has dropped the file system.
+        self.ended.recv_timeout(FAREWELL).ok();
+        Ok(())
     }
 }
 
@@ -86,8 +92,8 @@ pub fn mount<T: Tree>(
 ) -> Result<Mounted, MountError> {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName("jarvis-secrets".into()),
-        MountOption::Subtype(SUBTYPE.into()),
+        MountOption::FSName(SOURCE.into()),
+        MountOption::Subtype("jarvis".into()),
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::NoExec,
@@ -105,19 +111,19 @@ pub fn mount<T: Tree>(
     };
     let mut session = Session::new(fs, path, &config).map_err(failed)?;
     let unmounter = session.unmount_callable();
-    let session = std::thread::Builder::new()
+    let (alive, ended) = channel();
+    std::thread::Builder::new()
         .name("session".into())
         .spawn(move || {
-            let result = session.run();
-            let outcome = result
-                .as_ref()
-                .map(|_| ())
-                .map_err(|e| io::Error::new(e.kind(), e.to_string()));
-            on_end(outcome);
-            result
+            on_end(session.run());
+            drop::<Sender<()>>(alive);
         })
         .map_err(failed)?;
-    Ok(Mounted { unmounter, session })
+    Ok(Mounted {
+        unmounter,
+        ended,
+        connection: find(path).ok().flatten(),
+    })
 }
 
 /// Detaches a dead mount of ours on `path`; fails when a live one is there.
@@ -126,7 +132,7 @@ pub fn mount<T: Tree>(
 /// # Errors
 /// [`MountError::Live`], [`MountError::Hung`], or what kept it from going away.
 pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
-    if !is_ours(path)? {
+    if find(path)?.is_none() {
         return Ok(false);
     }
     match alive(path) {
@@ -139,8 +145,9 @@ pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
     }
 }
 
-/// Whether mountinfo shows our type on `path`. The path itself is not touched.
-fn is_ours(path: &Path) -> Result<bool, MountError> {
+/// The number of the FUSE connection of ours that mountinfo shows on `path`.
+/// The path itself is not touched.
+fn find(path: &Path) -> Result<Option<u32>, MountError> {
     let unreadable = |source| MountError::MountPoint {
         path: path.to_owned(),
         source,
@@ -155,14 +162,20 @@ fn is_ours(path: &Path) -> Result<bool, MountError> {
         .replace(' ', "\\040")
         .replace('\t', "\\011")
         .replace('\n', "\\012");
-    Ok(mounts.lines().any(|line| {
-        line.split(' ').nth(4) == Some(&wanted) && line.contains(&format!(" - fuse.{SUBTYPE} "))
+    Ok(mounts.lines().rev().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(2);
+        let (_, minor) = fields.next()?.split_once(':')?;
+        let ours = fields.nth(1) == Some(&wanted)
+            && kind.starts_with("fuse")
+            && kind.split(' ').nth(1) == Some(SOURCE);
+        ours.then(|| minor.parse().ok()).flatten()
     }))
 }
 
 /// Asks the mount for an answer from a thread that may be left behind.
 fn alive(path: &Path) -> Option<bool> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = channel();
     let path = path.to_owned();
     std::thread::spawn(move || {
         let dead = std::fs::metadata(&path)

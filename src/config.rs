@@ -1,0 +1,356 @@
+//! `config.toml`, checked. Unknown keys are refused.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Largest configuration accepted, in bytes.
+const MAX_CONFIG: u64 = 256 * 1024;
+
+/// The daemon's configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Developer mode: what cannot be had without root is a warning.
+    #[serde(default)]
+    pub developer: bool,
+    /// Where and how the tree is shown.
+    pub mount: Mount,
+    /// Where the secrets are.
+    pub vault: Vault,
+    /// Who may do what.
+    pub policy: Policy,
+    /// What was done.
+    pub audit: Audit,
+    /// Health and metrics.
+    #[serde(default)]
+    pub http: Http,
+    /// Life of a version.
+    #[serde(default)]
+    pub rotation: Rotation,
+    /// The daemon's own messages.
+    #[serde(default)]
+    pub logging: Logging,
+}
+
+/// `[mount]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// The mount point.
+    pub path: PathBuf,
+    /// Serving threads, 2 to 64.
+    #[serde(default = "Mount::threads")]
+    pub threads: usize,
+    /// Open handles one uid may hold.
+    #[serde(default = "Mount::handles")]
+    pub handles_per_uid: u32,
+    /// Opens of one uid that may be served at once.
+    #[serde(default = "Mount::pending")]
+    pub pending_opens_per_uid: u32,
+}
+
+impl Mount {
+    fn threads() -> usize {
+        std::thread::available_parallelism().map_or(4, |n| n.get().clamp(4, 64))
+    }
+
+    fn handles() -> u32 {
+        1024
+    }
+
+    fn pending() -> u32 {
+        64
+    }
+}
+
+/// `[vault]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vault {
+    /// The vault file.
+    pub path: PathBuf,
+    /// The key file; without it the passphrase comes on standard input.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[policy]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// The policy file.
+    pub path: PathBuf,
+}
+
+/// `[audit]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The directory of the log.
+    pub dir: PathBuf,
+    /// The host's identity key.
+    pub identity: PathBuf,
+    /// When a read's record is durable enough to release the secret.
+    #[serde(default)]
+    pub durability: ReadDurability,
+}
+
+/// Durability of the records of reads; changes are always `sync`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadDurability {
+    /// In the kernel: survives the daemon, a power loss can take 10 ms of it.
+    #[default]
+    Write,
+    /// On disk.
+    Sync,
+}
+
+/// `[http]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Whether to listen at all.
+    #[serde(default = "Http::enabled")]
+    pub enabled: bool,
+    /// The address.
+    #[serde(default = "Http::listen")]
+    pub listen: SocketAddr,
+    /// Allows an address that other hosts can reach.
+    #[serde(default)]
+    pub allow_remote: bool,
+}
+
+impl Http {
+    fn enabled() -> bool {
+        true
+    }
+
+    fn listen() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8081))
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            enabled: Self::enabled(),
+            listen: Self::listen(),
+            allow_remote: false,
+        }
+    }
+}
+
+/// `[rotation]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rotation {
+    /// Days until a version should be replaced.
+    pub expiry_days: u32,
+    /// Versions kept of each secret, 1 to 1000.
+    pub keep_versions: usize,
+    /// Days in which a deleted secret can be restored.
+    pub recovery_days: u32,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self {
+            expiry_days: 90,
+            keep_versions: 10,
+            recovery_days: 7,
+        }
+    }
+}
+
+/// `[logging]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    /// Least severe level that is shown.
+    #[serde(default)]
+    pub level: Level,
+}
+
+/// Severity.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Failures.
+    Error,
+    /// Things to look at.
+    Warn,
+    /// Start, stop, reload.
+    #[default]
+    Info,
+    /// Details for developers; never values.
+    Debug,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It can't be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// It is no valid TOML, or has unknown or missing keys.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// With line and column.
+        message: String,
+    },
+    /// A value is out of range.
+    #[error("{path}: {key} {rule}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        rule: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks `path`. Relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file, the place and the rule.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let text = read_bounded(path, MAX_CONFIG).map_err(read)?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        config.check(path)?;
+        config.anchor(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let remote = !self.http.listen.ip().is_loopback() && !self.http.allow_remote;
+        let rules = [
+            (
+                (2..=64).contains(&self.mount.threads),
+                "mount.threads",
+                "must be 2 to 64",
+            ),
+            (
+                self.mount.handles_per_uid > 0,
+                "mount.handles_per_uid",
+                "must be at least 1",
+            ),
+            (
+                self.mount.pending_opens_per_uid > 0,
+                "mount.pending_opens_per_uid",
+                "must be at least 1",
+            ),
+            (
+                (1..=1000).contains(&self.rotation.keep_versions),
+                "rotation.keep_versions",
+                "must be 1 to 1000",
+            ),
+            (
+                !remote,
+                "http.listen",
+                "can be reached by other hosts; set http.allow_remote = true if that is meant",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _, _)| !holds) {
+            None => Ok(()),
+            Some((_, key, rule)) => Err(ConfigError::Value {
+                path: path.to_owned(),
+                key,
+                rule,
+            }),
+        }
+    }
+
+    fn anchor(&mut self, base: &Path) {
+        let paths = [
+            Some(&mut self.mount.path),
+            Some(&mut self.vault.path),
+            self.vault.key_file.as_mut(),
+            Some(&mut self.policy.path),
+            Some(&mut self.audit.dir),
+            Some(&mut self.audit.identity),
+        ];
+        for path in paths.into_iter().flatten() {
+            *path = base.join(&path);
+        }
+    }
+}
+
+/// The text of `path`, at most `limit` bytes.
+///
+/// # Errors
+/// What the system says; `FileTooLarge` over the limit.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let mut file = std::fs::File::open(path)?.take(limit + 1);
+    file.read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "[mount]\npath = \"m\"\n[vault]\npath = \"/v\"\nkey_file = \"k\"\n\
+        [policy]\npath = \"p\"\n[audit]\ndir = \"a\"\nidentity = \"i\"\n";
+
+    fn load(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_file() {
+        let config = load(BASE).unwrap();
+        assert!(config.mount.path.is_absolute() && config.mount.path.ends_with("m"));
+        assert_eq!(config.vault.path, Path::new("/v"));
+        assert_eq!(config.mount.handles_per_uid, 1024);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_line() {
+        for text in [
+            format!("colour = 1\n{BASE}"),
+            BASE.replace("[policy]", "[policy]\nmode = 1"),
+            format!("{BASE}[nonsense]\n"),
+        ] {
+            let error = load(&text).unwrap_err();
+            assert!(
+                error.contains("unknown field") && error.contains("line "),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_are_checked() {
+        let remote = format!("{BASE}[http]\nlisten = \"0.0.0.0:1\"\n");
+        assert!(load(&remote).unwrap_err().contains("allow_remote"));
+        assert!(load(&format!("{remote}allow_remote = true\n")).is_ok());
+        let threads = BASE.replace("[vault]", "threads = 1\n[vault]");
+        assert!(load(&threads).unwrap_err().contains("mount.threads"));
+    }
+}

@@ -1,0 +1,438 @@
+//! Carrying out control requests.
+
+use jarvis_audit::{Action, Event};
+use jarvis_fs::{Answer, Caller, FsError};
+use jarvis_policy::Verb;
+use jarvis_vault::{IfKid, NameError, Outcome, Put, SecretName, Txn, VaultError};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::change::{Actor, Change, Kind};
+use crate::clock::now_ms;
+use crate::gate::{Gate, LoadError, rule_of, subject};
+use crate::request::{Malformed, Operation, Parsed, parse};
+
+/// A refused request: for the caller as errno and as JSON.
+pub(crate) struct Failure {
+    error: FsError,
+    code: &'static str,
+    pub(crate) message: String,
+}
+
+/// What an operation answers with.
+#[derive(Serialize)]
+struct Done<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<&'a str>,
+    action: Kind,
+}
+
+/// Parses and carries out one write.
+pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8]) -> Answer {
+    let result = parse(bytes)
+        .map_err(Failure::from)
+        .and_then(|parsed| match parsed {
+            Parsed::One(operation) => one(gate, caller, operation),
+            Parsed::Batch(operations) => {
+                let changes = change(gate, caller, operations)?;
+                Ok(json!(changes.iter().map(done).collect::<Vec<_>>()))
+            }
+        });
+    match result {
+        Ok(result) => Answer {
+            body: line(&json!({"ok": true, "result": result})),
+            error: None,
+        },
+        Err(failure) => failure.answer(),
+    }
+}
+
+/// The answer to a request that is not carried out.
+pub(crate) fn refuse(error: FsError, message: &str) -> Answer {
+    let code = match error {
+        FsError::TooLong => "too_long",
+        FsError::Busy => "busy",
+        _ => "unavailable",
+    };
+    Failure::new(error, code, message).answer()
+}
+
+fn one(gate: &Gate, caller: &Caller, operation: Operation) -> Result<Value, Failure> {
+    match operation {
+        Operation::Status => {
+            let _: Actor = authorise(gate, caller, &operation)?;
+            Ok(status(gate))
+        }
+        Operation::Reload => {
+            let _: Actor = authorise(gate, caller, &operation)?;
+            let clients = gate.reload(Some(caller))?;
+            Ok(json!({"clients": clients}))
+        }
+        operation => {
+            let changes = change(gate, caller, vec![operation])?;
+            Ok(changes
+                .first()
+                .map_or(Value::Null, |change| json!(done(change))))
+        }
+    }
+}
+
+fn done(change: &Change) -> Done<'_> {
+    Done {
+        name: &change.name,
+        version: change.version,
+        kid: change.kid.as_deref(),
+        action: change.action,
+    }
+}
+
+fn status(gate: &Gate) -> Value {
+    let counts = gate.vault.counts();
+    let gauges = gate.gauges();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_secs": gate.started.elapsed().as_secs(),
+        "secrets_count": counts.secrets,
+        "vault_seq": counts.seq,
+        "open_handles": gauges.handles,
+        "policy_clients": gate.policy().clients(),
+        "audit_records": gauges.audit_records,
+        "audit_errors": gauges.audit_errors,
+        "opens_limited": gate.metrics.limited.with_label_values(&["caller"]).get(),
+    })
+}
+
+/// Decides every operation, commits them together, and records each.
+fn change(
+    gate: &Gate,
+    caller: &Caller,
+    operations: Vec<Operation>,
+) -> Result<Vec<Change>, Failure> {
+    let mut authorised = Vec::with_capacity(operations.len());
+    for operation in operations {
+        let actor = authorise(gate, caller, &operation)?;
+        authorised.push((operation, actor));
+    }
+    gate.settle().map_err(|_| unrecordable())?;
+    commit(gate, |txn| {
+        let mut changes = Vec::new();
+        for (operation, actor) in &authorised {
+            for mut change in apply(gate, txn, operation, caller.uid)? {
+                change.actor = Some(actor.clone());
+                changes.push(change);
+            }
+        }
+        Ok(changes)
+    })
+}
+
+/// Commits what `change` did with a note of it, then records it. Without the
+/// record the caller gets an error although the change is made: the note
+/// brings the record later, and nothing is released before.
+fn commit(
+    gate: &Gate,
+    change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
+) -> Result<Vec<Change>, Failure> {
+    let (seq, changes) = gate
+        .vault
+        .write(|txn| -> Result<_, VaultError> {
+            let changes = change(txn)?;
+            for change in &changes {
+                txn.note(&serde_json::to_vec(change).unwrap_or_default())?;
+            }
+            Ok((txn.seq(), changes))
+        })
+        .map_err(|error| Failure::vault(gate, &error))?;
+    for change in &changes {
+        count(gate, change.action);
+    }
+    gate.record_changes(seq, &changes).map_err(|_| {
+        Failure::new(
+            FsError::Io,
+            "not_recorded",
+            "the change is made, but its audit record cannot be written yet; see the daemon's log",
+        )
+    })?;
+    Ok(changes)
+}
+
+fn unrecordable() -> Failure {
+    Failure::new(
+        FsError::Io,
+        "audit_unavailable",
+        "the audit log cannot be written, so nothing was changed; see the daemon's log",
+    )
+}
+
+fn count(gate: &Gate, action: Kind) {
+    match action {
+        Kind::Create => gate.metrics.created.inc(),
+        Kind::Rotate => gate.metrics.rotated.inc(),
+        Kind::Update | Kind::Delete | Kind::Restore | Kind::Purge => {}
+    }
+}
+
+fn authorise(gate: &Gate, caller: &Caller, operation: &Operation) -> Result<Actor, Failure> {
+    let (verb, name) = operation.needs();
+    let policy = gate.policy();
+    let subject = subject(caller);
+    let Some(name) = name else {
+        // Who may open the control file may ask how the daemon is.
+        if verb == Verb::List || policy.grants(&subject, verb) {
+            return Ok(Actor::new(caller, verb.as_str(), ""));
+        }
+        return Err(denied(gate, caller, verb, None, (None, "default")));
+    };
+    let decision = policy.decide(&subject, verb, name.as_str());
+    let (client, rule) = rule_of(&decision);
+    if decision.allowed() {
+        gate.metrics.decided(true);
+        return Ok(Actor::new(caller, client.unwrap_or_default(), rule));
+    }
+    Err(denied(gate, caller, verb, Some(name), (client, rule)))
+}
+
+fn denied(
+    gate: &Gate,
+    caller: &Caller,
+    verb: Verb,
+    name: Option<&SecretName>,
+    (client, rule): (Option<&str>, &str),
+) -> Failure {
+    gate.deny(Event {
+        name: name.map(SecretName::as_str),
+        client,
+        rule: Some(rule),
+        reason: Some(verb.as_str()),
+        ..gate.event(Action::Deny, Some(caller))
+    });
+    let message = match name {
+        Some(name) => format!("the policy does not let uid {} {verb} `{name}`", caller.uid),
+        None => format!(
+            "the policy does not give uid {} the verb {verb}",
+            caller.uid
+        ),
+    };
+    Failure::new(FsError::Denied, "denied", message)
+}
+
+impl Actor {
+    fn new(caller: &Caller, client: &str, rule: &str) -> Self {
+        Self {
+            uid: caller.uid,
+            gid: caller.gid,
+            pid: caller.pid,
+            client: client.to_owned(),
+            rule: rule.to_owned(),
+        }
+    }
+}
+
+fn apply(
+    gate: &Gate,
+    txn: &mut Txn<'_>,
+    operation: &Operation,
+    by_uid: u32,
+) -> Result<Vec<Change>, VaultError> {
+    let now_ms = now_ms();
+    let pinned = |ino, version| gate.handles.pins(ino, version);
+    let put = Put {
+        kind: None,
+        if_kid: IfKid::Any,
+        by_uid,
+        now_ms,
+        life_ms: gate.settings.life_ms,
+        keep: gate.settings.keep,
+        pinned: &pinned,
+    };
+    let change = match operation {
+        Operation::Set {
+            name,
+            value,
+            kind,
+            if_kid,
+        } => {
+            let if_kid = match if_kid.as_deref() {
+                None => IfKid::Any,
+                Some("none") => IfKid::Absent,
+                Some(kid) => IfKid::Current(kid),
+            };
+            let put = Put {
+                kind: *kind,
+                if_kid,
+                ..put
+            };
+            let outcome = txn.set(name, value.expose(), &put)?;
+            Change::new(written(&outcome, Kind::Update), name, outcome)
+        }
+        Operation::Generate { name, kind } => {
+            let put = Put {
+                kind: Some(*kind),
+                ..put
+            };
+            let outcome = txn.generate(name, *kind, &put)?;
+            Change::new(written(&outcome, Kind::Rotate), name, outcome)
+        }
+        Operation::Rotate(name) => {
+            let outcome = txn.rotate(name, &put)?;
+            Change::new(Kind::Rotate, name, outcome)
+        }
+        Operation::Delete(name) => {
+            let outcome = txn.delete(name, by_uid, now_ms)?;
+            Change::new(Kind::Delete, name, outcome)
+        }
+        Operation::Restore(name) => {
+            let not_before = now_ms.saturating_sub(gate.settings.recovery_ms);
+            let outcome = txn.restore(name, not_before)?;
+            Change::new(Kind::Restore, name, outcome)
+        }
+        Operation::Purge(name) => {
+            let ids = txn.purge(name)?;
+            let purged = ids
+                .into_iter()
+                .map(|id| Change::purged(name.as_str(), id, "request"));
+            return Ok(purged.collect());
+        }
+        // `one` answers these without a change.
+        Operation::Reload | Operation::Status => return Ok(Vec::new()),
+    };
+    Ok(vec![change])
+}
+
+fn written(outcome: &Outcome, otherwise: Kind) -> Kind {
+    if outcome.created {
+        Kind::Create
+    } else {
+        otherwise
+    }
+}
+
+impl Change {
+    fn new(action: Kind, name: &SecretName, outcome: Outcome) -> Self {
+        Self {
+            action,
+            name: name.to_string(),
+            id: outcome.id,
+            version: Some(outcome.version),
+            kid: Some(outcome.kid),
+            actor: None,
+            reason: None,
+        }
+    }
+
+    fn purged(name: &str, id: u64, reason: &str) -> Self {
+        Self {
+            action: Kind::Purge,
+            name: name.to_owned(),
+            id,
+            version: None,
+            kid: None,
+            actor: None,
+            reason: Some(reason.to_owned()),
+        }
+    }
+}
+
+/// Destroys what was deleted longer ago than the recovery window.
+pub(crate) fn purge_expired(gate: &Gate) -> Result<(), Failure> {
+    let before = now_ms().saturating_sub(gate.settings.recovery_ms);
+    let mut due = false;
+    let look = gate.vault.deleted(|node| {
+        due |= matches!(&node.body, jarvis_vault::Body::Secret(s)
+            if s.deleted.is_some_and(|d| d.at_ms < before));
+    });
+    look.map_err(|error| Failure::vault(gate, &error))?;
+    if !due {
+        return Ok(());
+    }
+    gate.settle().map_err(|_| unrecordable())?;
+    commit(gate, |txn| {
+        let purged = txn.purge_expired(before)?;
+        let change =
+            |(name, id): &(Box<str>, u64)| Change::purged(name, *id, "recovery window over");
+        Ok(purged.iter().map(change).collect())
+    })?;
+    Ok(())
+}
+
+impl Failure {
+    fn new(error: FsError, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            error,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// What the vault says is for the caller when the caller can do something
+    /// about it; the rest is for the log.
+    fn vault(gate: &Gate, error: &VaultError) -> Self {
+        let (errno, code) = match error {
+            VaultError::Name(NameError::LongSegment(..) | NameError::TooDeep(_)) => {
+                (FsError::NameTooLong, "name_too_long")
+            }
+            VaultError::Name(_) | VaultError::Length(_) => (FsError::Invalid, "invalid"),
+            VaultError::NotFound(_) => (FsError::NotFound, "not_found"),
+            VaultError::IsDirectory(_) => (FsError::IsDirectory, "is_directory"),
+            VaultError::NotDirectory(_) => (FsError::NotDirectory, "not_directory"),
+            VaultError::TooLarge { .. } => (FsError::TooLong, "too_long"),
+            VaultError::Conflict { .. } => (FsError::Conflict, "conflict"),
+            VaultError::NoGenerator(_) => (FsError::NotSupported, "no_generator"),
+            VaultError::Occupied(_) => (FsError::Exists, "exists"),
+            VaultError::NotAVault { .. }
+            | VaultError::Newer { .. }
+            | VaultError::Damaged { .. }
+            | VaultError::WrongPassphrase { .. }
+            | VaultError::WrongKeyFile { .. }
+            | VaultError::NoSlot { .. }
+            | VaultError::KeyFileLength { .. }
+            | VaultError::PassphraseLength { .. }
+            | VaultError::SlotParameters { .. }
+            | VaultError::InUse { .. }
+            | VaultError::TooWide { .. }
+            | VaultError::Exists { .. }
+            | VaultError::Io { .. }
+            | VaultError::Store(_)
+            | VaultError::Keys(_) => {
+                let errno = gate.trouble(error);
+                return Self::new(errno, "io", "the vault failed; see the daemon's log");
+            }
+        };
+        Self::new(errno, code, error.to_string())
+    }
+
+    fn answer(self) -> Answer {
+        let error = json!({"code": self.code, "message": self.message});
+        Answer {
+            body: line(&json!({"ok": false, "error": error})),
+            error: Some(self.error),
+        }
+    }
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Invalid(message) => Self::new(FsError::Invalid, "invalid", message),
+            Malformed::NameTooLong(message) => {
+                Self::new(FsError::NameTooLong, "name_too_long", message)
+            }
+            Malformed::TooLong(message) => Self::new(FsError::TooLong, "too_long", message),
+        }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::new(FsError::Invalid, "policy", error.to_string())
+    }
+}
+
+fn line(value: &Value) -> Vec<u8> {
+    let mut body = value.to_string().into_bytes();
+    body.push(b'\n');
+    body
+}

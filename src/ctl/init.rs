@@ -1,0 +1,202 @@
+//! `init`: everything a daemon needs, in one directory.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jarvis_audit::Identity;
+use jarvis_vault::{Credential, KEY_FILE_LEN, NewSlot};
+use zeroize::Zeroizing;
+
+use super::exit::{Code, Failure};
+use crate::clock::now_ms;
+use crate::daemon::{read_key_file, read_passphrase};
+
+#[derive(Args)]
+pub(super) struct Init {
+    /// Where to put it all
+    #[arg(
+        long,
+        env = "JARVIS_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/jarvis"
+    )]
+    dir: PathBuf,
+    /// Key file that opens the vault; made when missing (default: DIR/vault.key)
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_stdin")]
+    key_file: Option<PathBuf>,
+    /// Open the vault with a passphrase, read from standard input (one line)
+    #[arg(long)]
+    passphrase_stdin: bool,
+}
+
+impl Init {
+    pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
+        let dir = std::path::absolute(&self.dir).map_err(Failure::other)?;
+        let mount = std::path::absolute(mount).map_err(Failure::other)?;
+        let config = dir.join("config.toml");
+        if config.exists() {
+            let message = format!("{} exists already; nothing was changed", config.display());
+            return Err(Failure::new(Code::Other, message));
+        }
+        for part in [&dir, &dir.join("vault"), &dir.join("audit")] {
+            make_directory(part)?;
+        }
+        let credential = self.credential(&dir)?;
+        let vault = dir.join("vault/vault.redb");
+        jarvis_vault::create(&vault, &NewSlot(credential), now_ms()).map_err(Failure::other)?;
+        let identity = Identity::create(&dir.join("identity.key"), &dir.join("identity.pub"));
+        let identity = identity.map_err(Failure::other)?;
+        write_new(&dir.join("policy.yaml"), &policy())?;
+        // Last: with it the directory counts as initialised.
+        write_new(&config, &self.config(&mount))?;
+        let fingerprint = identity.public().fingerprint();
+        let text = format!(
+            "initialised {}\nidentity {fingerprint}\n\
+             keep a copy of identity.pub elsewhere: it is what audit logs are verified with\n\
+             start: jarvis-secretsd --config {}\n",
+            dir.display(),
+            config.display()
+        );
+        io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(Failure::other)
+    }
+
+    fn credential(&self, dir: &Path) -> Result<Credential, Failure> {
+        if self.passphrase_stdin {
+            let line = read_passphrase(io::stdin().lock()).map_err(Failure::other)?;
+            return Ok(Credential::Passphrase(line));
+        }
+        let default = dir.join("vault.key");
+        let path = self.key_file.as_ref().unwrap_or(&default);
+        if !path.exists() {
+            make_key_file(path)?;
+        }
+        let key = read_key_file(path).map_err(Failure::other)?;
+        Ok(Credential::KeyFile(key))
+    }
+
+    fn config(&self, mount: &Path) -> String {
+        let root = nix::unistd::geteuid().is_root();
+        let key_file = match (&self.key_file, self.passphrase_stdin) {
+            (_, true) => "# started with --passphrase-stdin".to_owned(),
+            (None, false) => r#"key_file = "vault.key""#.to_owned(),
+            (Some(path), false) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                format!("key_file = {}", quoted(&path))
+            }
+        };
+        CONFIG
+            .replace("@DEVELOPER@", if root { "false" } else { "true" })
+            .replace("@MOUNT@", &quoted(mount))
+            .replace("@KEY@", &key_file)
+    }
+}
+
+/// A path as a TOML string.
+fn quoted(path: &Path) -> String {
+    toml::Value::String(path.to_string_lossy().into_owned()).to_string()
+}
+
+const CONFIG: &str = r#"# jarvis-secretsd. Relative paths start at this file's directory.
+
+# Without root: memory that cannot be locked is a warning, not an error.
+developer = @DEVELOPER@
+
+[mount]
+path = @MOUNT@
+# threads = 4
+# handles_per_uid = 1024
+# pending_opens_per_uid = 64
+
+[vault]
+path = "vault/vault.redb"
+@KEY@
+
+[policy]
+path = "policy.yaml"
+
+[audit]
+dir = "audit"
+identity = "identity.key"
+# "write": a read's record is in the kernel before the secret is released.
+# "sync": it is on disk.
+durability = "write"
+
+[http]
+# enabled = true
+# listen = "127.0.0.1:8081"
+
+[rotation]
+# expiry_days = 90
+# keep_versions = 10
+# recovery_days = 7
+
+[logging]
+# level = "info"
+"#;
+
+fn policy() -> String {
+    let uid = nix::unistd::geteuid().as_raw();
+    POLICY.replace("@UID@", &uid.to_string())
+}
+
+const POLICY: &str = r#"# Who may do what. All clients that match a caller apply; deny wins over
+# allow; what nothing allows is denied. After a change: jarvisctl reload
+#
+# match   uid, user, gid, group: a value or a list; all given keys must hold.
+#         Without match the client's name is a user's name. uid 0 and gid 0
+#         never match inside a container.
+# allow   names of secrets; "*" alone is everything, elsewhere * stays within
+# deny    a segment and ** crosses segments.
+# verbs   read, list (the default), write, rotate, revoke, approve, audit,
+#         policy, key, or "*".
+default_deny: true
+clients:
+  admin:
+    match: {uid: @UID@}
+    allow: ["*"]
+    verbs: ["*"]
+#  backend:
+#    match: {user: backend}
+#    allow: [jwt_signing_key, "backend/**"]
+#    deny: [backend/root_password]
+"#;
+
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| Failure::io("create", path, &e))
+}
+
+fn make_key_file(path: &Path) -> Result<(), Failure> {
+    let mut key = Zeroizing::new([0; KEY_FILE_LEN]);
+    let failed = |e: io::Error| Failure::io("create", path, &e);
+    io::Read::read_exact(
+        &mut std::fs::File::open("/dev/urandom").map_err(failed)?,
+        key.as_mut_slice(),
+    )
+    .map_err(failed)?;
+    create(path, key.as_slice())
+}
+
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    create(path, text.as_bytes())
+}
+
+fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |e: io::Error| Failure::io("create", path, &e);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}

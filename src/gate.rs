@@ -1,0 +1,660 @@
+//! Authorise, record, release: the one path to plaintext.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use jarvis_audit::{Action, AppendError, Durability, Event, Log, Outcome as Result_};
+use jarvis_fs::{
+    Answer, Caller, Claim, Entry, EntryKind, FsError, HandleTable, Limit, Listed, Opened, Request,
+    SharedRead, Tree, Unidentified, Xattr,
+};
+use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
+use jarvis_vault::{Body, Node, SecretBytes, Vault, VaultError};
+use parking_lot::{Mutex, RwLock};
+use zeroize::Zeroizing;
+
+use crate::accounts::SystemAccounts;
+use crate::change::Change;
+use crate::clock::{DAY_MS, now_ms, rfc3339, system_time};
+use crate::config::{Config, ReadDurability, read_bounded};
+use crate::control;
+use crate::metrics::{Gauges, Metrics};
+
+/// Largest policy file, in bytes.
+const MAX_POLICY: u64 = 1024 * 1024;
+
+/// Everything a request may need, and the order in which it is asked.
+pub struct Gate {
+    pub(crate) vault: Vault,
+    policy: RwLock<Arc<Policy>>,
+    policy_path: PathBuf,
+    audit: Log,
+    pub(crate) handles: Arc<HandleTable>,
+    pub(crate) metrics: Metrics,
+    pub(crate) settings: Settings,
+    pub(crate) started: Instant,
+    /// Commits whose records are written; what every other record carries.
+    recorded: AtomicU64,
+    /// A commit's record could not be written yet.
+    owed: AtomicBool,
+    settling: Mutex<()>,
+    stopping: AtomicBool,
+}
+
+/// What of the configuration matters after the start.
+pub(crate) struct Settings {
+    pub(crate) life_ms: i64,
+    pub(crate) keep: usize,
+    pub(crate) recovery_ms: i64,
+    durability: Durability,
+}
+
+impl Settings {
+    pub(crate) fn from(config: &Config) -> Self {
+        Self {
+            life_ms: i64::from(config.rotation.expiry_days) * DAY_MS,
+            keep: config.rotation.keep_versions,
+            recovery_ms: i64::from(config.rotation.recovery_days) * DAY_MS,
+            durability: match config.audit.durability {
+                ReadDurability::Write => Durability::Write,
+                ReadDurability::Sync => Durability::Sync,
+            },
+        }
+    }
+}
+
+/// A snapshot as the file system holds it.
+pub struct Snapshot(SecretBytes);
+
+impl AsRef<[u8]> for Snapshot {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+/// Why a policy was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It can't be read.
+    #[error("cannot read the policy {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// It is refused.
+    #[error("policy {path}: {source}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and why.
+        source: PolicyError,
+    },
+}
+
+/// Reads and compiles the policy at `path`.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_policy(path: &std::path::Path) -> Result<Policy, LoadError> {
+    let text = read_bounded(path, MAX_POLICY).map_err(|source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Policy::parse(&text, &SystemAccounts).map_err(|source| LoadError::Refused {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The parts of a gate.
+pub(crate) struct Parts {
+    pub(crate) vault: Vault,
+    pub(crate) policy: Policy,
+    pub(crate) policy_path: PathBuf,
+    pub(crate) audit: Log,
+    pub(crate) handles: Arc<HandleTable>,
+    pub(crate) metrics: Metrics,
+    pub(crate) settings: Settings,
+    /// The sequence number up to which the audit log has the vault's commits.
+    pub(crate) recorded: u64,
+}
+
+/// The policy's view of a caller.
+pub(crate) fn subject(caller: &Caller) -> jarvis_policy::Caller<'_> {
+    jarvis_policy::Caller {
+        uid: caller.uid,
+        gid: caller.gid,
+        groups: &caller.groups,
+        containerized: caller.containerized,
+    }
+}
+
+/// Client and rule of a decision, for a record.
+pub(crate) fn rule_of<'p>(decision: &Decision<'p>) -> (Option<&'p str>, &'p str) {
+    match decision.rule() {
+        Rule::Allow { client, pattern } | Rule::Deny { client, pattern } => (Some(client), pattern),
+        Rule::Default => (None, "default"),
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            vault: parts.vault,
+            policy: RwLock::new(Arc::new(parts.policy)),
+            policy_path: parts.policy_path,
+            audit: parts.audit,
+            handles: parts.handles,
+            metrics: parts.metrics,
+            settings: parts.settings,
+            started: Instant::now(),
+            recorded: AtomicU64::new(parts.recorded),
+            owed: AtomicBool::new(true),
+            settling: Mutex::new(()),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policy.read().clone()
+    }
+
+    /// Replaces the policy by the file's; a refused file changes nothing. Both
+    /// are recorded.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(crate) fn reload(&self, actor: Option<&Caller>) -> Result<usize, LoadError> {
+        let loaded = load_policy(&self.policy_path);
+        let failure = loaded.as_ref().err().map(ToString::to_string);
+        let event = Event {
+            result: if failure.is_some() {
+                Result_::Failed
+            } else {
+                Result_::Ok
+            },
+            reason: failure.as_deref().or(Some("reload")),
+            ..self.event(Action::Policy, actor)
+        };
+        self.append(&event, Durability::Sync).ok();
+        let policy = loaded?;
+        let clients = policy.clients();
+        *self.policy.write() = Arc::new(policy);
+        tracing::info!(clients, "policy loaded");
+        Ok(clients)
+    }
+
+    /// A record's common part.
+    pub(crate) fn event<'a>(&self, action: Action, caller: Option<&Caller>) -> Event<'a> {
+        Event {
+            uid: caller.map(|c| c.uid),
+            gid: caller.map(|c| c.gid),
+            pid: caller.map(|c| c.pid),
+            ..Event::new(action, Result_::Ok, self.recorded.load(Ordering::Acquire))
+        }
+    }
+
+    /// # Errors
+    /// [`FsError::Io`] when the record was not written.
+    pub(crate) fn append(&self, event: &Event<'_>, durability: Durability) -> Result<(), FsError> {
+        match self.audit.append(event, durability) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "audit record not written");
+                Err(FsError::Io)
+            }
+        }
+    }
+
+    /// Records the changes of commit `seq`, or remembers that they are owed.
+    pub(crate) fn record_changes(&self, seq: u64, changes: &[Change]) -> Result<(), AppendError> {
+        let result = self.append_changes(seq, changes, false);
+        match &result {
+            Ok(()) => self.confirm(seq),
+            Err(_) => self.owed.store(true, Ordering::Release),
+        }
+        result
+    }
+
+    fn append_changes(&self, seq: u64, changes: &[Change], late: bool) -> Result<(), AppendError> {
+        for (index, change) in changes.iter().enumerate() {
+            // Only the last record claims the commit: a crash before it makes
+            // the whole commit's records come again, marked as recovered.
+            let last = index + 1 == changes.len();
+            let actor = change.actor.as_ref();
+            let event = Event {
+                name: Some(&change.name),
+                id: Some(change.id),
+                version: change.version,
+                kid: change.kid.as_deref(),
+                uid: actor.map(|a| a.uid),
+                gid: actor.map(|a| a.gid),
+                pid: actor.map(|a| a.pid),
+                client: actor.map(|a| a.client.as_str()),
+                rule: actor.map(|a| a.rule.as_str()),
+                reason: change.reason.as_deref(),
+                recovered: late,
+                ..Event::new(
+                    change.action.action(),
+                    Result_::Ok,
+                    if last { seq } else { seq.saturating_sub(1) },
+                )
+            };
+            self.audit.append(&event, Durability::Sync)?;
+        }
+        Ok(())
+    }
+
+    fn confirm(&self, seq: u64) {
+        self.recorded.fetch_max(seq, Ordering::AcqRel);
+        self.vault.recorded(seq);
+    }
+
+    /// Writes the records of commits that have none: after a crash between the
+    /// two, or once a failing audit log works again. Until then nothing is
+    /// released.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when a record still cannot be written.
+    pub(crate) fn settle(&self) -> Result<(), FsError> {
+        if !self.owed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _turn = self.settling.lock();
+        if !self.owed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let recorded = self.recorded.load(Ordering::Acquire);
+        let pending = self.vault.pending(recorded).map_err(|e| self.trouble(&e))?;
+        for commit in pending.chunk_by(|a, b| a.seq == b.seq) {
+            let changes: Vec<Change> = commit
+                .iter()
+                .filter_map(|pending| serde_json::from_slice(&pending.note).ok())
+                .collect();
+            let Some(seq) = commit.first().map(|pending| pending.seq) else {
+                continue;
+            };
+            self.append_changes(seq, &changes, true).map_err(|error| {
+                tracing::error!(%error, "audit record not written");
+                FsError::Io
+            })?;
+            self.confirm(seq);
+        }
+        self.owed.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// A failure below: for the log in full, for the caller as EIO.
+    pub(crate) fn trouble(&self, error: &VaultError) -> FsError {
+        self.metrics.vault_errors.inc();
+        tracing::error!(%error, "vault");
+        FsError::Io
+    }
+
+    fn node(&self, ino: u64) -> Result<Arc<Node>, FsError> {
+        match self.vault.node(ino) {
+            Ok(Some(node)) => Ok(node),
+            Ok(None) => Err(FsError::NotFound),
+            Err(error) => Err(self.trouble(&error)),
+        }
+    }
+
+    fn allows(&self, caller: &Caller, verb: Verb, ino: u64) -> bool {
+        self.node(ino).is_ok_and(|node| {
+            let policy = self.policy();
+            policy.decide(&subject(caller), verb, &node.path).allowed()
+        })
+    }
+
+    /// Records a refusal; that it is one does not depend on the record.
+    pub(crate) fn deny(&self, event: Event<'_>) {
+        self.metrics.decided(false);
+        let event = Event {
+            action: Action::Deny,
+            result: Result_::Denied,
+            errno: Some(FsError::Denied.code()),
+            ..event
+        };
+        // A refusal stands also when it cannot be recorded; `append` logs that.
+        self.append(&event, Durability::Write).ok();
+    }
+
+    fn decide_open(&self, caller: &Caller, node: &Node) -> Result<(), FsError> {
+        let policy = self.policy();
+        let decision = policy.decide(&subject(caller), Verb::Read, &node.path);
+        if decision.allowed() {
+            self.metrics.decided(true);
+            return Ok(());
+        }
+        let (client, rule) = rule_of(&decision);
+        self.deny(Event {
+            name: Some(&node.path),
+            id: Some(node.id),
+            client,
+            rule: Some(rule),
+            reason: Some(Verb::Read.as_str()),
+            ..self.event(Action::Deny, Some(caller))
+        });
+        Err(FsError::Denied)
+    }
+
+    /// Decrypts the current version; a version pruned in between is looked up again.
+    fn decrypt_current(&self, ino: u64) -> Result<(Arc<Node>, u32, SecretBytes), FsError> {
+        for _ in 0..3 {
+            let node = self.node(ino)?;
+            let secret = node.live_secret().ok_or(FsError::NotFound)?;
+            let version = secret.current().ok_or(FsError::NotFound)?.number;
+            match self.vault.value(&node, version) {
+                Ok(Some(value)) => return Ok((node, version, value)),
+                Ok(None) => {}
+                Err(error) => return Err(self.trouble(&error)),
+            }
+        }
+        Err(FsError::Io)
+    }
+
+    fn record_read(
+        &self,
+        caller: &Caller,
+        node: &Node,
+        version: u32,
+        resent: bool,
+    ) -> Result<(), FsError> {
+        let policy = self.policy();
+        let decision = policy.decide(&subject(caller), Verb::Read, &node.path);
+        let (client, rule) = rule_of(&decision);
+        let kid = node
+            .live_secret()
+            .and_then(|s| s.versions.iter().rev().find(|v| v.number == version))
+            .map(|v| v.kid.as_str());
+        let event = Event {
+            name: Some(&node.path),
+            id: Some(node.id),
+            version: Some(version),
+            kid,
+            client,
+            rule: Some(rule),
+            resent,
+            ..self.event(Action::Read, Some(caller))
+        };
+        self.append(&event, self.settings.durability)
+    }
+
+    /// Destroys what was deleted longer ago than the recovery window.
+    pub(crate) fn housekeep(&self) {
+        if let Err(error) = control::purge_expired(self) {
+            tracing::error!(error = %error.message, "housekeeping");
+        }
+    }
+
+    pub(crate) fn gauges(&self) -> Gauges {
+        let audit = self.audit.counters();
+        Gauges {
+            secrets: self.vault.counts().secrets,
+            handles: self.handles.open() as u64,
+            audit_records: audit.records,
+            audit_errors: audit.errors,
+        }
+    }
+
+    /// Writes the stop record; from here on nothing is released.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Err(error) = self.audit.stop(self.recorded.load(Ordering::Acquire)) {
+            tracing::error!(%error, "no stop record");
+        }
+    }
+
+    fn check_running(&self) -> Result<(), FsError> {
+        match self.stopping.load(Ordering::Acquire) {
+            true => Err(FsError::Io),
+            false => Ok(()),
+        }
+    }
+}
+
+fn entry_of(node: &Node) -> Result<Entry, FsError> {
+    let (kind, modified_ms) = match &node.body {
+        Body::Directory { .. } => (EntryKind::Directory, node.created_ms),
+        Body::Secret(_) => {
+            let secret = node.live_secret().ok_or(FsError::NotFound)?;
+            let current = secret.current().ok_or(FsError::NotFound)?;
+            let size = u64::from(current.len);
+            (EntryKind::Secret { size }, current.created_ms)
+        }
+    };
+    Ok(Entry {
+        ino: node.id,
+        kind,
+        modified: system_time(modified_ms),
+    })
+}
+
+impl Tree for Gate {
+    type Snapshot = Snapshot;
+
+    fn lookup(&self, parent: u64, name: &str) -> Result<Entry, FsError> {
+        match self.vault.lookup(parent, name) {
+            Ok(Some(node)) => entry_of(&node),
+            Ok(None) => Err(FsError::NotFound),
+            Err(error) => Err(self.trouble(&error)),
+        }
+    }
+
+    fn entry(&self, ino: u64) -> Result<Entry, FsError> {
+        entry_of(&*self.node(ino)?)
+    }
+
+    fn may_read(&self, caller: &Caller, ino: u64) -> bool {
+        self.allows(caller, Verb::Read, ino)
+    }
+
+    fn may_control(&self, caller: &Caller) -> bool {
+        self.policy().manages(&subject(caller))
+    }
+
+    fn list(
+        &self,
+        caller: &Caller,
+        dir: u64,
+        after: u64,
+        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), FsError> {
+        let policy = self.policy();
+        let subject = subject(caller);
+        let visible = |node: &Node| {
+            [Verb::Read, Verb::List]
+                .into_iter()
+                .any(|verb| match node.body {
+                    Body::Directory { live } => {
+                        live > 0 && policy.may_beneath(&subject, verb, &node.path)
+                    }
+                    Body::Secret(_) => policy.decide(&subject, verb, &node.path).allowed(),
+                })
+        };
+        let listing = self.vault.children(dir, after, |node| {
+            if !visible(node) {
+                return ControlFlow::Continue(());
+            }
+            visit(Listed {
+                ino: node.id,
+                name: node.segment(),
+                directory: matches!(node.body, Body::Directory { .. }),
+            })
+        });
+        listing.map_err(|error| self.trouble(&error))
+    }
+
+    fn open(&self, caller: &Caller, request: Request) -> Result<Opened<Snapshot>, FsError> {
+        let timer = self.metrics.open_seconds.start_timer();
+        self.check_running()?;
+        self.settle()?;
+        let node = self.node(request.ino)?;
+        node.live_secret().ok_or(FsError::NotFound)?;
+        self.decide_open(caller, &node)?;
+        let (node, version, value) = self.decrypt_current(request.ino)?;
+        self.record_read(caller, &node, version, request.resent)?;
+        self.metrics.retrieved.inc();
+        timer.observe_duration();
+        Ok(Opened {
+            version,
+            snapshot: Snapshot(value),
+        })
+    }
+
+    fn reload(&self, ino: u64, version: u32) -> Result<Snapshot, FsError> {
+        self.check_running()?;
+        let node = self.node(ino)?;
+        match self.vault.value(&node, version) {
+            Ok(Some(value)) => Ok(Snapshot(value)),
+            Ok(None) => Err(FsError::Io),
+            Err(error) => Err(self.trouble(&error)),
+        }
+    }
+
+    fn shared_read(&self, read: SharedRead) -> Result<(), FsError> {
+        self.metrics.shared_handles.inc();
+        let node = self.node(read.ino)?;
+        let strict = self.policy().strict_handles();
+        let opener = format!("opened by uid {}", read.opener);
+        let event = Event {
+            result: if strict { Result_::Denied } else { Result_::Ok },
+            errno: strict.then(|| FsError::Denied.code()),
+            name: Some(&node.path),
+            id: Some(node.id),
+            version: Some(read.version),
+            uid: Some(read.reader.uid),
+            gid: Some(read.reader.gid),
+            pid: Some(read.reader.tid),
+            reason: Some(&opener),
+            ..self.event(Action::SharedHandle, None)
+        };
+        self.append(&event, self.settings.durability)?;
+        match strict {
+            true => Err(FsError::Denied),
+            false => Ok(()),
+        }
+    }
+
+    fn open_control(&self, caller: &Caller) -> Result<(), FsError> {
+        self.check_running()?;
+        if self.may_control(caller) {
+            return Ok(());
+        }
+        self.deny(Event {
+            name: Some(jarvis_fs::CONTROL_NAME),
+            rule: Some("default"),
+            reason: Some("control"),
+            ..self.event(Action::Deny, Some(caller))
+        });
+        Err(FsError::Denied)
+    }
+
+    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>) -> Answer {
+        let answer = match self.check_running() {
+            Ok(()) => control::run(self, caller, &request),
+            Err(error) => control::refuse(error, "the daemon is stopping"),
+        };
+        let result = if answer.error.is_none() {
+            "ok"
+        } else {
+            "error"
+        };
+        self.metrics.control.with_label_values(&[result]).inc();
+        answer
+    }
+
+    fn refuse_control(&self, error: FsError, message: &str) -> Answer {
+        self.metrics.control.with_label_values(&["error"]).inc();
+        control::refuse(error, message)
+    }
+
+    fn xattr(&self, caller: &Caller, ino: u64, attribute: Xattr) -> Result<String, FsError> {
+        let node = self.node(ino)?;
+        if matches!(node.body, Body::Directory { .. }) {
+            return Err(FsError::NoAttribute);
+        }
+        let current = node.live_secret().and_then(|s| s.current());
+        let current = current.ok_or(FsError::NotFound)?;
+        if !self.may_list_xattrs(caller, ino) {
+            self.deny(Event {
+                name: Some(&node.path),
+                id: Some(ino),
+                reason: Some(Verb::List.as_str()),
+                ..self.event(Action::Deny, Some(caller))
+            });
+            return Err(FsError::Denied);
+        }
+        Ok(match attribute {
+            Xattr::Kid => current.kid.clone(),
+            Xattr::Version => current.number.to_string(),
+            Xattr::CreatedAt => rfc3339(current.created_ms),
+            Xattr::ExpiresAt => rfc3339(current.expires_ms),
+            Xattr::State if current.expires_ms <= now_ms() => "expired".into(),
+            Xattr::State => "current".into(),
+        })
+    }
+
+    fn may_list_xattrs(&self, caller: &Caller, ino: u64) -> bool {
+        self.allows(caller, Verb::Read, ino) || self.allows(caller, Verb::List, ino)
+    }
+
+    fn unidentified(&self, claim: Claim, ino: u64, why: Unidentified) {
+        let node = self.node(ino).ok();
+        let reason = why.to_string();
+        self.deny(Event {
+            name: node.as_ref().map(|n| &*n.path),
+            id: Some(ino),
+            reason: Some(&reason),
+            ..self.claimed(Action::Deny, claim)
+        });
+    }
+
+    fn foreign_control(&self, opener: u32, writer: Claim) {
+        let reason = format!("control handle opened by uid {opener}");
+        self.deny(Event {
+            name: Some(jarvis_fs::CONTROL_NAME),
+            reason: Some(&reason),
+            ..self.claimed(Action::Deny, writer)
+        });
+    }
+
+    fn limited(&self, claim: Claim, limit: Limit, count: u64) {
+        let (label, reason) = match limit {
+            Limit::Caller => ("caller", "handles or pending opens of this uid"),
+            Limit::Table => ("table", "handles of the file system"),
+        };
+        self.metrics
+            .limited
+            .with_label_values(&[label])
+            .inc_by(count);
+        let event = Event {
+            result: Result_::Denied,
+            reason: Some(reason),
+            count: Some(count),
+            ..self.claimed(Action::Limit, claim)
+        };
+        self.append(&event, Durability::Write).ok();
+    }
+
+    fn secrets(&self) -> u64 {
+        self.vault.counts().secrets
+    }
+}
+
+impl Gate {
+    /// A record about somebody whose identity is only claimed.
+    fn claimed<'a>(&self, action: Action, claim: Claim) -> Event<'a> {
+        Event {
+            uid: Some(claim.uid),
+            gid: Some(claim.gid),
+            pid: Some(claim.tid),
+            ..self.event(action, None)
+        }
+    }
+}
