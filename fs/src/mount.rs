@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use fuser::{Config, MountOption, Session, SessionACL};
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::adapter::FileSystem;
 use crate::tree::Tree;
@@ -50,7 +51,7 @@ pub enum MountError {
 
 /// A served mount.
 pub struct Mounted {
-    unmounter: SessionUnmounter,
+    path: PathBuf,
     ended: Receiver<()>,
     connection: Option<u32>,
 }
@@ -60,9 +61,11 @@ impl Mounted {
     /// and nothing of the file system stays in memory.
     ///
     /// # Errors
-    /// The system's answer to the unmount.
-    pub fn end(mut self) -> io::Result<()> {
-        self.unmounter.unmount()?;
+    /// [`MountError::MountPoint`]: the system's answer to the unmount.
+    pub fn end(self) -> Result<(), MountError> {
+        if find(&self.path)? == self.connection {
+            detach(&self.path)?;
+        }
         if let Some(connection) = self.connection {
             // It is gone already when no handle was open; and where fusectl is
             // not mounted the process's end cuts it.
@@ -109,8 +112,8 @@ pub fn mount<T: Tree>(
         path: path.to_owned(),
         source,
     };
-    let mut session = Session::new(fs, path, &config).map_err(failed)?;
-    let unmounter = session.unmount_callable();
+    let path = resolve(path)?;
+    let session = Session::new(fs, &path, &config).map_err(failed)?;
     let (alive, ended) = channel();
     std::thread::Builder::new()
         .name("session".into())
@@ -120,9 +123,9 @@ pub fn mount<T: Tree>(
         })
         .map_err(failed)?;
     Ok(Mounted {
-        unmounter,
+        connection: find(&path)?,
+        path,
         ended,
-        connection: find(path).ok().flatten(),
     })
 }
 
@@ -132,28 +135,40 @@ pub fn mount<T: Tree>(
 /// # Errors
 /// [`MountError::Live`], [`MountError::Hung`], or what kept it from going away.
 pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
-    if find(path)?.is_none() {
+    let path = resolve(path)?;
+    if find(&path)?.is_none() {
         return Ok(false);
     }
-    match alive(path) {
-        Some(true) => Err(MountError::Live(path.to_owned())),
-        None => Err(MountError::Hung(path.to_owned())),
-        Some(false) => {
-            detach(path)?;
-            Ok(true)
-        }
+    match alive(&path) {
+        Some(true) => Err(MountError::Live(path)),
+        None => Err(MountError::Hung(path)),
+        Some(false) => detach(&path).map(|()| true),
+    }
+}
+
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> MountError {
+    let path = path.to_owned();
+    move |source| MountError::MountPoint { path, source }
+}
+
+/// `path` as mountinfo shows it: links resolved above it, itself not touched.
+fn resolve(path: &Path) -> Result<PathBuf, MountError> {
+    let path = std::path::absolute(path).map_err(unusable(path))?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => match parent.canonicalize() {
+            Ok(parent) => Ok(parent.join(name)),
+            // Nothing is mounted in a directory that is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
+            Err(error) => Err(unusable(&path)(error)),
+        },
+        _ => Ok(path),
     }
 }
 
 /// The number of the FUSE connection of ours that mountinfo shows on `path`.
 /// The path itself is not touched.
 fn find(path: &Path) -> Result<Option<u32>, MountError> {
-    let unreadable = |source| MountError::MountPoint {
-        path: path.to_owned(),
-        source,
-    };
-    let path = std::path::absolute(path).map_err(unreadable)?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(unreadable)?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(unusable(path))?;
     // mountinfo writes space, tab, newline and backslash as octal escapes.
     let wanted = path
         .to_string_lossy()
@@ -186,28 +201,22 @@ fn alive(path: &Path) -> Option<bool> {
     receiver.recv_timeout(PROBE).ok()
 }
 
+/// Takes the mount away at once, also when files in it are open.
 fn detach(path: &Path) -> Result<(), MountError> {
-    let failed = |source| MountError::MountPoint {
-        path: path.to_owned(),
-        source,
-    };
-    let output = Command::new("umount")
-        .arg("-l")
-        .arg("--")
-        .arg(path)
-        .output();
-    if output.is_ok_and(|o| o.status.success()) {
+    if unmount(path, UnmountFlags::DETACH).is_ok() {
         return Ok(());
     }
+    // Not root: the helper that mounted it.
     let output = Command::new("fusermount3")
         .args(["-u", "-z", "--"])
         .arg(path)
         .output()
-        .map_err(failed)?;
+        .map_err(unusable(path))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(failed(io::Error::other(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ))),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(unusable(path)(io::Error::other(said.trim().to_owned())))
+        }
     }
 }

@@ -1,0 +1,172 @@
+//! No record, no secret.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::harness::*;
+
+#[test]
+fn every_event_is_in_the_verified_log() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"1");
+    daemon.set("app/db", b"2");
+    home.ok(&["generate", "app/p"], b"");
+    home.ok(&["rotate", "app/p"], b"");
+    alice().read(&daemon.file("app/db")).unwrap();
+    bob().read(&daemon.file("app/db")).unwrap_err();
+    home.ok(&["delete", "app/db"], b"");
+    home.ok(&["restore", "app/db"], b"");
+    home.ok(&["delete", "app/db"], b"");
+    home.ok(&["purge", "app/db"], b"");
+    home.ok(&["reload"], b"");
+    daemon.stop();
+    let actions: Vec<_> = home
+        .records()
+        .iter()
+        .map(|r| r["action"].as_str().unwrap().to_owned())
+        .collect();
+    let expected = [
+        "start", "create", "update", "create", "rotate", "read", "deny", "delete", "restore",
+        "delete", "purge", "policy", "stop",
+    ];
+    assert_eq!(actions, expected);
+    let report = home.verify();
+    assert!(
+        report.contains("records   13") && report.contains("stopped in order"),
+        "{report}"
+    );
+    let read = &home.records_with(&[("action", json!("read"))])[0];
+    for (key, value) in [
+        ("name", json!("app/db")),
+        ("version", json!(2)),
+        ("uid", json!(alice().uid)),
+        ("pid", json!(std::process::id())),
+        ("client", json!("jarvis-alice")),
+        ("rule", json!("app/**")),
+        ("vault_seq", json!(4)),
+    ] {
+        assert_eq!(read[key], value, "{key}");
+    }
+}
+
+#[test]
+fn the_verifier_names_the_first_bad_record() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    for n in 0..5 {
+        daemon.set("a", &[n]);
+    }
+    daemon.stop();
+    let log = fs::read(home.audit_log()).unwrap();
+    let third = log
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b == b'\n')
+        .nth(2)
+        .unwrap()
+        .0;
+    let file = OpenOptions::new()
+        .write(true)
+        .open(home.audit_log())
+        .unwrap();
+    file.write_all_at(b"X", third as u64 + 40).unwrap();
+    let output = home.audit_verify();
+    assert_eq!(output.status.code(), Some(6));
+    assert!(
+        text(&output.stderr).contains("record 4 is bad"),
+        "{output:?}"
+    );
+}
+
+/// The log's file system fills up, and is given space again.
+#[test]
+fn a_full_disk_releases_nothing_and_recovers() {
+    let home = Home::new().init(POLICY);
+    let audit = home.path("etc/audit");
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"])
+        .arg(&audit);
+    assert!(mount.status().unwrap().success());
+    let _unmount = Tmpfs(audit.clone());
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let db = daemon.file("app/db");
+    assert!(alice().read(&db).is_ok());
+    let ballast = audit.join("ballast");
+    let fill = run(
+        {
+            let mut dd = Command::new("dd");
+            dd.arg("if=/dev/zero")
+                .arg(format!("of={}", ballast.display()))
+                .arg("bs=512");
+            dd
+        },
+        b"",
+    );
+    assert!(!fill.status.success(), "the disk is full");
+    // What is left of the last page takes some records more.
+    let refused = (0..100).find_map(|_| alice().read(&db).err());
+    assert_eq!(refused, Some(EIO));
+    assert_eq!(alice().read(&db), Err(EIO));
+    assert_eq!(
+        bob().read(&db),
+        Err(EACCES),
+        "a refusal needs no record to stand"
+    );
+    let before = home.records().len();
+    let change = home.ctl(&["set", "app/db"], b"w");
+    assert_eq!(change.status.code(), Some(1));
+    fs::remove_file(&ballast).unwrap();
+    let value = alice().read(&db).unwrap();
+    let late = home.records_with(&[("action", json!("update"))]);
+    match value.as_slice() {
+        b"w" => assert_eq!(
+            late[0]["recovered"], true,
+            "made, and recorded before it is read"
+        ),
+        _ => assert!(late.is_empty(), "not made"),
+    }
+    assert!(home.records().len() > before);
+    daemon.stop();
+    home.verify();
+}
+
+struct Tmpfs(std::path::PathBuf);
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_restored_vault_is_refused_unless_accepted() {
+    let home = Home::new().init(POLICY);
+    let vault = home.path("etc/vault/vault.redb");
+    let daemon = home.start();
+    daemon.set("a", b"1");
+    daemon.stop();
+    let copy = fs::read(&vault).unwrap();
+    let daemon = home.start();
+    daemon.set("a", b"2");
+    daemon.stop();
+    fs::write(&vault, &copy).unwrap();
+    let log = fs::read(home.audit_log()).unwrap();
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("older than its audit log"), "{error}");
+    assert!(error.contains("--accept-restored-vault"), "{error}");
+    assert!(fs::read(home.audit_log()).unwrap() == log && fs::read(&vault).unwrap() == copy);
+    let mut accepting = home.daemon();
+    accepting.arg("--accept-restored-vault");
+    let daemon = home.start_command(accepting, b"");
+    assert_eq!(root().read(&daemon.file("a")), Ok(b"1".to_vec()));
+    daemon.stop();
+    let starts = home.records_with(&[("action", json!("start"))]);
+    assert!(starts[2]["reason"].as_str().unwrap().contains("accepted"));
+    home.verify();
+}

@@ -1,0 +1,253 @@
+//! The control file.
+
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use serde_json::{Value, json};
+
+use crate::harness::*;
+
+fn code(answer: &Value) -> &str {
+    answer["error"]["code"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn requests_answer_on_their_own_handle() {
+    let home = Home::new().init(POLICY);
+    let _daemon = home.start();
+    let mut first = Control::open(&home.mount()).unwrap();
+    let mut second = Control::open(&home.mount()).unwrap();
+    let (written, answer) = first.ask(r#"{"op":"set","name":"a","value":"one"}"#);
+    assert_eq!(written, Ok(37));
+    assert_eq!(
+        (&answer["ok"], &answer["result"]["action"]),
+        (&json!(true), &json!("create"))
+    );
+    let (refused, answer) = second.ask("rotate nope");
+    assert_eq!(refused, Err(ENOENT));
+    assert_eq!((&answer["ok"], code(&answer)), (&json!(false), "not_found"));
+    // The next request on the same handle starts afresh.
+    let (again, answer) = second.ask("set a two\n");
+    assert_eq!(again, Ok(10));
+    assert_eq!(answer["result"]["version"], 2);
+    assert_eq!(root().read(&home.mount().join("a")), Ok(b"two".to_vec()));
+}
+
+#[test]
+fn a_shell_gets_errno() {
+    let home = Home::new().init(POLICY);
+    let _daemon = home.start();
+    let sh = |user: User, script: &str| {
+        let mut command = user.command("bash");
+        command.args(["-c", script]).current_dir(home.mount());
+        run(command, b"")
+    };
+    assert!(
+        sh(root(), "echo 'set db/pw hunter2' > jarvisctl")
+            .status
+            .success()
+    );
+    assert_eq!(sh(root(), "cat db/pw").stdout, b"hunter2");
+    assert!(
+        sh(root(), "echo 'set db/pw hunter3' >> jarvisctl")
+            .status
+            .success()
+    );
+    assert_eq!(sh(root(), "cat db/pw").stdout, b"hunter3");
+    let missing = sh(root(), "echo 'rotate nope' > jarvisctl");
+    assert!(!missing.status.success() && text(&missing.stderr).contains("No such file"));
+    let two = sh(
+        root(),
+        "{ echo 'set x 1'; echo 'set y 2'; } > jarvisctl && cat x y",
+    );
+    assert_eq!(two.stdout, b"12");
+    let stranger = sh(bob(), "echo 'set db/pw mine' > jarvisctl");
+    assert!(
+        text(&stranger.stderr).contains("Permission denied"),
+        "{stranger:?}"
+    );
+    let denied = home.records_with(&[("action", json!("deny")), ("name", json!("jarvisctl"))]);
+    assert_eq!((denied.len(), &denied[0]["uid"]), (1, &json!(bob().uid)));
+}
+
+#[test]
+fn opaque_secrets_are_not_rotated() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("a", b"v");
+    let mut control = Control::open(&home.mount()).unwrap();
+    let (refused, answer) = control.ask("rotate a");
+    assert_eq!((refused, code(&answer)), (Err(95), "no_generator"));
+    assert!(
+        answer["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("`set`"),
+        "advice"
+    );
+    let made = home.ok(&["generate", "p", "--length", "64"], b"");
+    let first = root().read(&daemon.file("p")).unwrap();
+    let rotated = home.ok(&["rotate", "p"], b"");
+    let second = root().read(&daemon.file("p")).unwrap();
+    assert!(first.len() == 64 && second.len() == 64 && first != second);
+    assert!(made["kid"] != rotated["kid"] && rotated["version"] == 2);
+    assert_eq!(home.records_with(&[("action", json!("rotate"))]).len(), 1);
+}
+
+#[test]
+fn set_can_demand_what_it_replaces() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let set = |kid: &str| home.ctl(&["set", "a", "--if-kid", kid], b"v").status.code();
+    assert_eq!(set("a-20200101-000000"), Some(1), "nothing there");
+    assert_eq!(set("none"), Some(0));
+    assert_eq!(set("none"), Some(1), "there by now");
+    let kid = daemon.set("a", b"2")["kid"].as_str().unwrap().to_owned();
+    assert_eq!(set(&kid), Some(0));
+    assert_eq!(set(&kid), Some(1), "used up");
+    let mut control = Control::open(&home.mount()).unwrap();
+    let request = json!({"op": "set", "name": "a", "value": "v", "if_kid": kid});
+    let (refused, answer) = control.ask(request.to_string());
+    assert_eq!((refused, code(&answer)), (Err(116), "conflict"), "ESTALE");
+}
+
+#[test]
+fn a_batch_happens_whole_or_not() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let mut control = Control::open(&home.mount()).unwrap();
+    let good = r#"[{"op":"set","name":"x/a","value":"1"},{"op":"set","name":"x/b","value":"2"}]"#;
+    let (_, answer) = control.ask(good);
+    assert_eq!(answer["result"].as_array().unwrap().len(), 2);
+    let bad = r#"[{"op":"set","name":"x/a","value":"3"},{"op":"delete","name":"x/none"}]"#;
+    assert_eq!(control.ask(bad).0, Err(ENOENT));
+    assert_eq!(root().read(&daemon.file("x/a")), Ok(b"1".to_vec()));
+}
+
+#[test]
+fn malformed_requests_say_what_is_wrong() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let mut control = Control::open(&home.mount()).unwrap();
+    let name = |n: &str| format!("set {n} v");
+    let deep = format!(r#"{{"op":{}"#, "[".repeat(5000));
+    let seventeen = vec!["a"; 17].join("/");
+    let cases: Vec<(String, i32, &str)> = vec![
+        ("dance".into(), EINVAL, "unknown request"),
+        ("{".into(), EINVAL, "ends early at line 1"),
+        (deep, EINVAL, "JSON"),
+        (r#"{"op":"set","op":"set"}"#.into(), EINVAL, "given twice"),
+        (
+            r#"{"op":"set","name":"a","colour":1}"#.into(),
+            EINVAL,
+            "unknown field",
+        ),
+        (name(".."), EINVAL, "dot"),
+        (name(".kid"), EINVAL, "dot"),
+        (name("a//b"), EINVAL, "segment 2"),
+        (name("a/"), EINVAL, "segment 2"),
+        (name("jarvisctl"), EINVAL, "control file"),
+        (name("nul\0"), EINVAL, "U+0000"),
+        (name(&"n".repeat(256)), 36, "256 bytes"),
+        (name(&seventeen), 36, "17 segments"),
+        (
+            format!("set a {}", "v".repeat(512 * 1024 + 1)),
+            90,
+            "524289 bytes",
+        ),
+    ];
+    for (request, errno, message) in cases {
+        let shown: String = request.chars().take(60).collect();
+        let (refused, answer) = control.ask(&request);
+        assert_eq!(refused, Err(errno), "{shown}");
+        let said = answer["error"]["message"].as_str().unwrap();
+        assert!(said.contains(message), "{shown}: {said}");
+    }
+    assert_eq!(control.ask(b"set a \xff").0, Err(EINVAL));
+    for name in [&"n".repeat(255), &vec!["a"; 16].join("/")] {
+        assert!(
+            control.ask(format!("set {name} v")).0.is_ok(),
+            "the limits themselves"
+        );
+    }
+    assert_eq!(
+        root().read(&daemon.file("a")),
+        Err(21),
+        "no partial effect: `a` is a directory"
+    );
+}
+
+/// A write longer than the kernel's piece never counts as a request, whole or
+/// in part.
+#[test]
+fn a_write_in_pieces_is_refused() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let path = home.mount().join("jarvisctl");
+    for extra in [0, 1, 4096, 1024 * 1024] {
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let request = format!("set a {}", "v".repeat(1024 * 1024 - 6 + extra));
+        let refused = file.write(request.as_bytes()).map_err(|e| errno(&e));
+        assert_eq!(refused, Err(90), "{extra}");
+        let at_offset = file
+            .write_at(b"set b x", 1024 * 1024)
+            .map_err(|e| errno(&e));
+        assert!(
+            matches!(at_offset, Err(29) | Ok(7)),
+            "a stream has no offsets: {at_offset:?}"
+        );
+    }
+    assert_eq!(root().read(&daemon.file("a")), Err(ENOENT));
+}
+
+#[test]
+fn a_control_handle_serves_its_opener_alone() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let mut control = Control::open(&home.mount()).unwrap();
+    let refused = bob().act(|| {
+        let mut options = std::fs::OpenOptions::new();
+        let own = options.write(true).open(home.mount().join("jarvisctl"));
+        assert_eq!(own.map(drop).map_err(|e| errno(&e)), Err(EACCES));
+        // root's descriptor, used by bob.
+        control.write(b"set a mine").map_err(|e| errno(&e))
+    });
+    assert_eq!(refused, Err(EACCES));
+    assert_eq!(root().read(&daemon.file("a")), Err(ENOENT));
+    let denied = home.records_with(&[("action", json!("deny")), ("uid", json!(bob().uid))]);
+    assert_eq!(denied.len(), 2);
+}
+
+#[test]
+fn verbs_bound_what_a_manager_may_do() {
+    let home = Home::new().init(
+        "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
+         jarvis-carol: {allow: ['app/**'], verbs: [rotate]}\n",
+    );
+    let _daemon = home.start();
+    home.ok(&["generate", "app/p"], b"");
+    home.ok(&["generate", "other"], b"");
+    let carol = |arguments: &[&str]| home.ctl_as(&carol(), arguments, b"v").status.code();
+    assert_eq!(carol(&["rotate", "app/p"]), Some(0));
+    assert_eq!(carol(&["rotate", "other"]), Some(3));
+    assert_eq!(carol(&["set", "app/p"]), Some(3));
+    assert_eq!(carol(&["delete", "app/p"]), Some(3));
+    assert_eq!(carol(&["reload"]), Some(3));
+    assert_eq!(carol(&["status"]), Some(0));
+    assert_eq!(carol(&["get", "app/p"]), Some(3));
+    assert_eq!(carol(&["get", "none"]), Some(4));
+    let denied = home.records_with(&[("action", json!("deny"))]);
+    let reasons: Vec<_> = denied
+        .iter()
+        .map(|r| r["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons, ["rotate", "write", "write", "policy", "read"]);
+}
+
+#[test]
+fn the_command_line_reports_an_absent_daemon() {
+    let home = Home::new().init(POLICY);
+    std::fs::create_dir(home.mount()).unwrap();
+    assert_eq!(home.ctl(&["status"], b"").status.code(), Some(5));
+    assert_eq!(home.ctl(&["frobnicate"], b"").status.code(), Some(2));
+}

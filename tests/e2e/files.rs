@@ -1,0 +1,316 @@
+//! What applications see.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use serde_json::json;
+
+use crate::harness::*;
+
+fn names(user: &User, dir: &std::path::Path) -> Vec<String> {
+    user.act(|| {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    })
+}
+
+#[test]
+fn each_caller_sees_itself_as_owner() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"12345");
+    let file = daemon.file("app/db");
+    for (user, mode) in [
+        (alice(), 0o100_400),
+        (bob(), 0o100_000),
+        (root(), 0o100_400),
+    ] {
+        let seen = user.act(|| fs::metadata(&file)).unwrap();
+        assert_eq!((seen.uid(), seen.gid()), (user.uid, user.gid));
+        assert_eq!(seen.mode(), mode, "{}", user.name);
+        assert_eq!(seen.len(), 5, "the size is the true one for all");
+    }
+}
+
+#[test]
+fn access_tells_the_truth() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let file = daemon.file("app/db");
+    let may = |user: &User, what| {
+        user.act(|| accessat(CWD, &file, what, AtFlags::empty()).map_err(|e| e.raw_os_error()))
+    };
+    assert_eq!(may(&alice(), Access::READ_OK), Ok(()));
+    assert_eq!(may(&bob(), Access::READ_OK), Err(EACCES));
+    assert_eq!(may(&bob(), Access::EXISTS), Ok(()));
+    assert_eq!(may(&alice(), Access::WRITE_OK), Err(EROFS));
+    assert_eq!(may(&alice(), Access::EXEC_OK), Err(EACCES));
+    for (user, code) in [(alice(), 0), (bob(), 1)] {
+        let mut test = user.command("test");
+        test.arg("-r").arg(&file);
+        assert_eq!(run(test, b"").status.code(), Some(code));
+    }
+    assert!(
+        home.records_with(&[("action", json!("deny"))]).is_empty(),
+        "asking is free"
+    );
+}
+
+#[test]
+fn listings_show_what_may_be_read() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    for name in ["app/db", "app/forbidden", "ops/key", "shared", "top"] {
+        daemon.set(name, b"v");
+    }
+    assert_eq!(names(&alice(), &home.mount()), ["app", "shared"]);
+    assert_eq!(names(&alice(), &daemon.file("app")), ["db"]);
+    assert_eq!(names(&bob(), &home.mount()), [""; 0]);
+    assert_eq!(
+        names(&root(), &home.mount()),
+        ["app", "jarvisctl", "ops", "shared", "top"]
+    );
+    // A name that may not be listed exists all the same: lookups are alike for all.
+    assert!(bob().act(|| fs::metadata(daemon.file("ops/key"))).is_ok());
+    assert_eq!(bob().read(&daemon.file("ops/none")), Err(ENOENT));
+}
+
+#[test]
+fn a_large_directory_is_listed_whole() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let mut control = Control::open(&home.mount()).unwrap();
+    for chunk in 0..4 {
+        let batch: Vec<_> = (0..500)
+            .map(|n| json!({"op": "set", "name": format!("app/many/s{chunk}-{n}"), "value": "v"}))
+            .collect();
+        assert_eq!(control.ask(json!(batch).to_string()).1["ok"], true);
+    }
+    let listed = names(&alice(), &daemon.file("app/many"));
+    assert_eq!(listed.len(), 2000);
+    assert_eq!(
+        listed
+            .iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        2000
+    );
+}
+
+#[test]
+fn values_are_binary_safe_up_to_the_limit() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let large: Vec<u8> = (0..512 * 1024).map(|n| (n * 7 % 251) as u8).collect();
+    for (name, value) in [
+        ("empty", &b""[..]),
+        ("bytes", &every_byte),
+        ("large", &large),
+    ] {
+        daemon.set(&format!("app/{name}"), value);
+        assert!(
+            alice().read(&daemon.file(&format!("app/{name}"))).unwrap() == value,
+            "{name}"
+        );
+    }
+    let over = [&large[..], b"x"].concat();
+    let refused = home.ctl(&["set", "app/over"], &over);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("524288"), "{refused:?}");
+    assert_eq!(alice().read(&daemon.file("app/over")), Err(ENOENT));
+}
+
+#[test]
+fn reads_honour_offset_and_length() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"0123456789");
+    let mut file = File::open(daemon.file("app/db")).unwrap();
+    let mut part = [0; 3];
+    file.read_exact_at(&mut part, 4).unwrap();
+    assert_eq!(&part, b"456");
+    assert_eq!(file.read_at(&mut part, 10).unwrap(), 0);
+    assert_eq!(file.read_at(&mut part, u64::MAX / 4).unwrap(), 0);
+    assert_eq!(file.seek(SeekFrom::End(-2)).unwrap(), 8);
+    let mut rest = String::new();
+    file.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "89");
+}
+
+#[test]
+fn nothing_can_be_written_through_the_tree() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let (file, other) = (daemon.file("app/db"), daemon.file("app/new"));
+    let dir = daemon.file("app");
+    let attempt = |result: io::Result<()>| result.map_err(|e| errno(&e));
+    let attempts: Vec<(&str, Result<(), i32>)> = vec![
+        (
+            "O_WRONLY",
+            attempt(OpenOptions::new().write(true).open(&file).map(drop)),
+        ),
+        (
+            "O_RDWR",
+            attempt(
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open(&file)
+                    .map(drop),
+            ),
+        ),
+        (
+            "O_TRUNC",
+            attempt(
+                OpenOptions::new()
+                    .write(true)
+                    .truncate(true)
+                    .open(&file)
+                    .map(drop),
+            ),
+        ),
+        ("create", attempt(File::create_new(&other).map(drop))),
+        ("unlink", attempt(fs::remove_file(&file))),
+        ("rename", attempt(fs::rename(&file, &other))),
+        (
+            "chmod",
+            attempt(fs::set_permissions(
+                &file,
+                fs::Permissions::from_mode(0o777),
+            )),
+        ),
+        ("mkdir", attempt(fs::create_dir(&other))),
+        ("rmdir", attempt(fs::remove_dir(&dir))),
+        ("link", attempt(fs::hard_link(&file, &other))),
+        ("symlink", attempt(std::os::unix::fs::symlink("x", &other))),
+        (
+            "chown",
+            attempt(std::os::unix::fs::chown(&file, Some(1), None)),
+        ),
+    ];
+    for (what, result) in attempts {
+        assert_eq!(result, Err(EROFS), "{what}");
+    }
+    assert_eq!(alice().read(&file), Ok(b"v".to_vec()));
+}
+
+#[test]
+fn attributes_tell_of_the_secret_not_its_value() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let made = daemon.set("app/db", b"hunter2");
+    let file = daemon.file("app/db");
+    let get = |user: &User, name: &str| {
+        user.act(|| {
+            let mut buffer = [0; 256];
+            rustix::fs::getxattr(&file, name, &mut buffer)
+                .map(|len| text(&buffer[..len]))
+                .map_err(|e| e.raw_os_error())
+        })
+    };
+    assert_eq!(
+        get(&alice(), "user.jarvis.kid").unwrap(),
+        made["kid"].as_str().unwrap()
+    );
+    assert_eq!(get(&alice(), "user.jarvis.version").unwrap(), "1");
+    assert_eq!(get(&alice(), "user.jarvis.state").unwrap(), "current");
+    let (created, expires) = (
+        get(&alice(), "user.jarvis.created_at").unwrap(),
+        get(&alice(), "user.jarvis.expires_at").unwrap(),
+    );
+    let days = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_second() / 86_400;
+    assert_eq!(days(&expires) - days(&created), 90);
+    assert_eq!(get(&bob(), "user.jarvis.kid"), Err(EACCES));
+    assert_eq!(get(&alice(), "user.jarvis.value"), Err(61), "ENODATA");
+    let mut names = [0; 512];
+    let len = rustix::fs::listxattr(&file, &mut names).unwrap();
+    assert_eq!(
+        names[..len]
+            .split(|&b| b == 0)
+            .filter(|n| !n.is_empty())
+            .count(),
+        5
+    );
+    let denied = home.records_with(&[("action", json!("deny")), ("uid", json!(bob().uid))]);
+    assert_eq!(denied.len(), 1);
+}
+
+/// splice, sendfile and mappings would put plaintext into the page cache.
+#[test]
+fn cached_reads_are_refused() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", &[7; 10_000]);
+    let file = File::open(daemon.file("app/db")).unwrap();
+    let (_reader, writer) = rustix::pipe::pipe().unwrap();
+    let spliced = rustix::pipe::splice(
+        &file,
+        None,
+        &writer,
+        None,
+        4096,
+        rustix::pipe::SpliceFlags::empty(),
+    );
+    assert_eq!(spliced.map_err(|e| e.raw_os_error()), Err(EINVAL));
+    let mut copy = OpenOptions::new();
+    let copy = copy
+        .write(true)
+        .create(true)
+        .mode(0o600)
+        .open(home.path("copy"))
+        .unwrap();
+    let sent = rustix::fs::sendfile(&copy, &file, None, 4096);
+    assert_eq!(sent.map_err(|e| e.raw_os_error()), Err(EINVAL));
+}
+
+#[test]
+fn statfs_counts_secrets() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let figures = rustix::fs::statvfs(home.mount()).unwrap();
+    assert_eq!((figures.f_files, figures.f_namemax), (1, 255));
+    daemon.stop();
+}
+
+/// A stranger's lookups must not make names go away for others.
+#[test]
+fn bind_mounts_survive_strangers_and_deletion_of_siblings() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    daemon.set("app/other", b"w");
+    let target = home.path("bound");
+    fs::create_dir(&target).unwrap();
+    let bind = std::process::Command::new("mount")
+        .args(["--bind"])
+        .arg(daemon.file("app"))
+        .arg(&target)
+        .status();
+    assert!(bind.unwrap().success());
+    bob().act(|| {
+        for _ in 0..200 {
+            fs::metadata(daemon.file("app/db")).unwrap();
+            File::open(daemon.file("app/db")).unwrap_err();
+            fs::read_dir(daemon.file("app")).unwrap().count();
+        }
+    });
+    home.ok(&["delete", "app/other"], b"");
+    assert_eq!(alice().read(&target.join("db")), Ok(b"v".to_vec()));
+    assert_eq!(bob().read(&target.join("db")), Err(EACCES));
+    home.ok(&["set", "app/db"], b"rotated");
+    assert_eq!(alice().read(&target.join("db")), Ok(b"rotated".to_vec()));
+    std::process::Command::new("umount")
+        .arg(&target)
+        .status()
+        .unwrap();
+}

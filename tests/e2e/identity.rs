@@ -1,0 +1,318 @@
+//! Who may read: by uid, user, gid, group and supplementary group.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::harness::*;
+
+/// Under `selector` exactly `can` of the three users may read.
+fn matrix(selector: &str, can: &[&str]) {
+    let policy = format!(
+        "clients:\n  admin: {{match: {{uid: 0}}, allow: ['*'], verbs: ['*']}}\n  \
+         under_test: {{match: {{{selector}}}, allow: [app/db]}}\n"
+    );
+    let home = Home::new().init(&policy);
+    let daemon = home.start();
+    daemon.set("app/db", b"the value");
+    daemon.set("app/other", b"another");
+    for user in [alice(), bob(), carol()] {
+        let may = can.contains(&user.name);
+        let expected = if may {
+            Ok(b"the value".to_vec())
+        } else {
+            Err(EACCES)
+        };
+        assert_eq!(
+            user.read(&daemon.file("app/db")),
+            expected,
+            "{selector} {}",
+            user.name
+        );
+        assert_eq!(user.read(&daemon.file("app/other")), Err(EACCES));
+        let (action, result) = if may {
+            ("read", "ok")
+        } else {
+            ("deny", "denied")
+        };
+        let records = home.records_with(&[
+            ("name", json!("app/db")),
+            ("uid", json!(user.uid)),
+            ("action", json!(action)),
+        ]);
+        assert_eq!(records.len(), 1, "{selector} {}", user.name);
+        assert_eq!(records[0]["result"], result);
+        assert_eq!(records[0]["gid"], user.gid);
+        match may {
+            true => assert_eq!(records[0]["client"], "under_test"),
+            false => {
+                assert_eq!(records[0]["rule"], "default");
+                assert_eq!(records[0]["errno"], EACCES);
+            }
+        }
+    }
+    daemon.stop();
+    home.verify();
+}
+
+#[test]
+fn by_uid() {
+    matrix(&format!("uid: {}", alice().uid), &["jarvis-alice"]);
+}
+
+#[test]
+fn by_user_name() {
+    matrix(
+        "user: [jarvis-alice, jarvis-bob]",
+        &["jarvis-alice", "jarvis-bob"],
+    );
+}
+
+#[test]
+fn by_primary_gid() {
+    matrix(&format!("gid: {}", bob().gid), &["jarvis-bob"]);
+}
+
+#[test]
+fn by_supplementary_group() {
+    // carol has it besides her own; the others don't.
+    assert!(carol().gid != ops());
+    matrix("group: jarvis-ops", &["jarvis-carol"]);
+    matrix(&format!("gid: {}", ops()), &["jarvis-carol"]);
+}
+
+#[test]
+fn all_selectors_must_hold() {
+    matrix("user: jarvis-alice, group: jarvis-ops", &[]);
+    matrix("user: jarvis-carol, group: jarvis-ops", &["jarvis-carol"]);
+}
+
+#[test]
+fn root_has_no_rights_without_a_rule() {
+    let home = Home::new().init("clients: {jarvis-alice: {allow: ['*'], verbs: ['*']}}");
+    let daemon = home.start();
+    let made = home.ctl_as(&alice(), &["set", "a"], b"v");
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(root().read(&daemon.file("a")), Err(EACCES));
+    assert_eq!(alice().read(&daemon.file("a")), Ok(b"v".to_vec()));
+}
+
+#[test]
+fn whole_programs_are_told_apart() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"the value");
+    let cat = |user: User| {
+        let mut command = user.command("cat");
+        command.arg(daemon.file("app/db"));
+        run(command, b"")
+    };
+    assert_eq!(cat(alice()).stdout, b"the value");
+    let refused = cat(bob());
+    assert!(refused.stdout.is_empty() && text(&refused.stderr).contains("Permission denied"));
+}
+
+#[test]
+fn the_policy_reloads_and_a_bad_one_is_refused() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let db = daemon.file("app/db");
+    assert_eq!(bob().read(&db), Err(EACCES));
+
+    home.policy(&POLICY.replace("jarvis-alice:", "jarvis-bob:"));
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.eventually("reloaded", || bob().read(&db).is_ok());
+    assert_eq!(alice().read(&db), Err(EACCES));
+
+    home.policy("clients:\n  x:\n    allwo: [a]\n");
+    let refused = home.ctl(&["reload"], b"");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        text(&refused.stderr).contains("line 3, column 5"),
+        "{refused:?}"
+    );
+    daemon.signal(rustix::process::Signal::HUP);
+    daemon.eventually("logged", || daemon.log().contains("the old one stays"));
+    assert!(bob().read(&db).is_ok(), "the old policy stays");
+
+    home.policy(POLICY);
+    home.ok(&["reload"], b"");
+    assert_eq!(bob().read(&db), Err(EACCES));
+    let loads = home.records_with(&[("action", json!("policy"))]);
+    let results: Vec<_> = loads
+        .iter()
+        .map(|r| r["result"].as_str().unwrap())
+        .collect();
+    assert_eq!(results, ["ok", "failed", "failed", "ok"]);
+}
+
+#[test]
+fn a_bad_policy_keeps_the_daemon_from_starting() {
+    let home = Home::new().init("clients:\n  nobody-has-this-name:\n    allow: [a]\n");
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(
+        error.contains("line 3, column 5") && error.contains("policy.yaml"),
+        "{error}"
+    );
+    assert!(
+        !home.audit_log().exists(),
+        "a refused start leaves no record"
+    );
+}
+
+/// A file system stacked on ours asks with its mounter's uid.
+#[test]
+fn a_stacked_overlay_does_not_lend_its_mounters_rights() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"the value");
+    for part in ["upper", "work", "merged"] {
+        std::fs::create_dir(home.path(part)).unwrap();
+    }
+    let merged = home.path("merged");
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        home.mount().display(),
+        home.path("upper").display(),
+        home.path("work").display()
+    );
+    // An upper directory must be on another file system than the temporary one
+    // may be: a read-only overlay of two lower directories will do as well.
+    let read_only = format!(
+        "lowerdir={}:{}",
+        home.mount().display(),
+        home.path("upper").display()
+    );
+    let mounted = [options, read_only].iter().any(|options| {
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "overlay", "overlay", "-o", options])
+            .arg(&merged);
+        mount
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    });
+    assert!(mounted, "an overlay on the mount");
+    let _unmount = Unmount(&merged);
+    // overlayfs itself goes by the mode that its mounter sees.
+    assert_eq!(bob().read(&merged.join("app/db")), Err(EACCES));
+    // With a capability that passes this check, the request reaches us as root's.
+    let mut cat = Command::new("timeout");
+    cat.args([
+        "10",
+        "setpriv",
+        &format!("--reuid={}", bob().uid),
+        &format!("--regid={}", bob().gid),
+    ]);
+    cat.args([
+        "--clear-groups",
+        "--inh-caps=+dac_override",
+        "--ambient-caps=+dac_override",
+        "cat",
+    ]);
+    cat.arg(merged.join("app/db")).env("LC_ALL", "C");
+    let refused = run(cat, b"");
+    assert!(
+        text(&refused.stderr).contains("Permission denied"),
+        "{refused:?}"
+    );
+    assert!(refused.stdout.is_empty());
+    let denied = home.records_with(&[("action", json!("deny")), ("name", json!("app/db"))]);
+    assert!(!denied.is_empty());
+    let reason = denied[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("other credentials"), "{reason}");
+    assert!(home.records_with(&[("action", json!("read"))]).is_empty());
+}
+
+struct Unmount<'p>(&'p Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.0).status().ok();
+    }
+}
+
+/// The daemon lives in a child pid namespace: a caller outside of it has pid 0.
+#[test]
+fn a_caller_outside_the_pid_namespace_is_nobody() {
+    let home = Home::new().init(POLICY);
+    let mut command = Command::new("unshare");
+    let inner = home.daemon();
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--mount"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    let daemon = home.start_command(command, b"");
+    let enter = |extra: &[&str], program: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.args(["10", "nsenter", "--target"]);
+        command
+            .arg(child_of(daemon.pid()).to_string())
+            .arg("--mount");
+        command.args(extra).args(program).env("LC_ALL", "C");
+        run(command, b"v")
+    };
+    let mount = home.mount();
+    let ctl = jarvisctl();
+    let (mount, ctl) = (mount.to_str().unwrap(), ctl.to_str().unwrap());
+    let file = format!("{mount}/app/db");
+    let inside = enter(&["--pid"], &[ctl, "--mount", mount, "set", "app/db"]);
+    assert!(inside.status.success(), "{inside:?}");
+    assert_eq!(enter(&["--pid"], &["cat", &file]).stdout, b"v");
+    let outside = enter(&[], &["cat", &file]);
+    assert!(
+        text(&outside.stderr).contains("Permission denied"),
+        "{outside:?}"
+    );
+    let denied = home.records_with(&[("action", json!("deny"))]);
+    assert_eq!(denied.len(), 1);
+    assert!(
+        denied[0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("pid namespace")
+    );
+}
+
+fn child_of(pid: rustix::process::Pid) -> u32 {
+    let pid = pid.as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_proc_of_another_namespace_keeps_the_daemon_from_starting() {
+    let home = Home::new().init(POLICY);
+    let mut command = Command::new("unshare");
+    let inner = home.daemon();
+    command.args(["--pid", "--fork", "--kill-child"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    let error = home.try_start(command, b"").err().unwrap();
+    assert!(error.contains("another pid namespace"), "{error}");
+}
+
+#[test]
+fn a_handle_passed_to_another_user_is_recorded_once() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"the value");
+    let open = || alice().act(|| std::fs::File::open(daemon.file("app/db")).unwrap());
+    let read = |file: &std::fs::File| {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = [0; 9];
+        bob().act(|| file.read_at(&mut bytes, 0).map_err(|e| errno(&e)))
+    };
+    let file = open();
+    assert_eq!((read(&file), read(&file)), (Ok(9), Ok(9)));
+    let shared = || home.records_with(&[("action", json!("shared_handle"))]);
+    assert_eq!(shared().len(), 1);
+    assert_eq!(shared()[0]["uid"], bob().uid);
+    assert_eq!(shared()[0]["result"], "ok");
+
+    home.policy(&format!("strict_handles: true\n{POLICY}"));
+    home.ok(&["reload"], b"");
+    assert_eq!(read(&open()), Err(EACCES));
+    assert_eq!(shared()[1]["result"], "denied");
+}

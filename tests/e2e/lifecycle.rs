@@ -1,0 +1,341 @@
+//! Start, stop, and what must not leak.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::*;
+
+fn mounted(home: &Home) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = home.mount();
+    mounts
+        .lines()
+        .any(|line| line.split(' ').nth(4) == mount.to_str())
+}
+
+#[test]
+fn signals_unmount_also_with_open_handles() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let home = Home::new().init(POLICY);
+        let mut daemon = home.start();
+        daemon.set("app/db", b"v");
+        let held = fs::File::open(daemon.file("app/db")).unwrap();
+        daemon.signal(signal);
+        assert!(daemon.wait().success());
+        assert!(!mounted(&home));
+        assert!(held.read_at(&mut [0; 1], 0).is_err());
+        assert_eq!(home.records().last().unwrap()["action"], "stop");
+        home.verify();
+    }
+}
+
+#[test]
+fn a_dead_daemons_mount_is_cleared() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    daemon.kill();
+    assert!(mounted(&home));
+    assert!(fs::read_dir(home.mount()).is_err(), "nobody serves it");
+    let daemon = home.start();
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+    daemon.stop();
+    assert!(!mounted(&home));
+    assert!(home.verify().contains("2, 1 of them after an unclean end"));
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("already mounted"), "{error}");
+    home.configure(
+        &home.mount().to_string_lossy(),
+        &home.path("elsewhere").to_string_lossy(),
+    );
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("in use by another"), "{error}");
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+}
+
+#[test]
+fn a_passphrase_opens_the_vault() {
+    let home = Home::new();
+    let etc = home.etc();
+    let arguments = ["init", "--passphrase-stdin", "--dir", etc.to_str().unwrap()];
+    assert!(home.ctl(&arguments, b"correct horse\n").status.success());
+    home.configure("[http]", "[http]\nenabled = false");
+    home.policy(POLICY);
+    let command = || {
+        let mut command = home.daemon();
+        command.arg("--passphrase-stdin");
+        command
+    };
+    let vault = fs::read(home.path("etc/vault/vault.redb")).unwrap();
+    let error = home.try_start(command(), b"wrong\n").err().unwrap();
+    assert!(error.contains("wrong passphrase"), "{error}");
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("--passphrase-stdin"), "{error}");
+    assert!(vault == fs::read(home.path("etc/vault/vault.redb")).unwrap());
+    let daemon = home.start_command(command(), b"correct horse\n");
+    daemon.set("app/db", b"v");
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+}
+
+#[test]
+fn key_files_are_checked() {
+    let home = Home::new().init(POLICY);
+    let key = home.path("etc/vault.key");
+    let refused = |what: &str| {
+        let error = home.try_start(home.daemon(), b"").err().unwrap();
+        assert!(error.contains(what), "{error}");
+    };
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    refused("chmod 0600");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let right = fs::read(&key).unwrap();
+    fs::write(&key, [0; 32]).unwrap();
+    refused("does not belong to");
+    fs::write(&key, [0; 33]).unwrap();
+    refused("exactly 32");
+    fs::write(&key, right).unwrap();
+    fs::set_permissions(
+        home.path("etc/vault/vault.redb"),
+        fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
+    refused("mode 0666");
+    fs::set_permissions(
+        home.path("etc/vault/vault.redb"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    home.start().stop();
+}
+
+#[test]
+fn init_overwrites_nothing() {
+    let home = Home::new().init(POLICY);
+    let again = home.ctl(&["init", "--dir", home.etc().to_str().unwrap()], b"");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("exists already"));
+    home.start().stop();
+}
+
+#[test]
+fn delete_restore_and_purge() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let first = daemon.set("app/db", b"kept");
+    let db = daemon.file("app/db");
+    let kid = first["kid"].as_str().unwrap();
+    let pattern = kid.strip_prefix("db-").unwrap();
+    assert!(
+        pattern.len() == 15 && pattern.as_bytes()[8] == b'-',
+        "{kid}"
+    );
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&db).unwrap());
+    let before = inode();
+    let held = fs::File::open(&db).unwrap();
+    home.ok(&["delete", "app/db"], b"");
+    assert_eq!(alice().read(&db), Err(ENOENT));
+    let mut bytes = [0; 4];
+    held.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"kept", "an open handle keeps its version");
+    assert_eq!(home.ctl(&["delete", "app/db"], b"").status.code(), Some(4));
+    home.ok(&["restore", "app/db"], b"");
+    assert_eq!((alice().read(&db), inode()), (Ok(b"kept".to_vec()), before));
+    home.ok(&["delete", "app/db"], b"");
+    home.ok(&["purge", "app/db"], b"");
+    assert_eq!(home.ctl(&["restore", "app/db"], b"").status.code(), Some(4));
+    daemon.set("app/db", b"new");
+    assert!(inode() > before, "an id is never used again");
+}
+
+#[test]
+fn the_recovery_window_ends() {
+    let home = Home::new().init(POLICY);
+    home.configure("# recovery_days = 7", "recovery_days = 0");
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    home.ok(&["delete", "app/db"], b"");
+    daemon.stop();
+    let daemon = home.start();
+    assert_eq!(home.ctl(&["restore", "app/db"], b"").status.code(), Some(4));
+    let purged = home.records_with(&[("action", json!("purge"))]);
+    assert_eq!(purged[0]["reason"], "recovery window over");
+    assert!(purged[0].get("uid").is_none(), "nobody asked");
+    daemon.stop();
+}
+
+#[test]
+fn nothing_planted_is_found_anywhere() {
+    let home = Home::new().init(POLICY);
+    let mut command = Command::new("sh");
+    let inner = home.daemon();
+    // A shell that allows core dumps, in a directory that could take one.
+    command.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.current_dir(home.path(""));
+    let mut daemon = home.start_command(command, b"");
+    let value = b"planted-value-4711";
+    daemon.set("planted-dir/planted-name", value);
+    home.ctl(&["set", "planted-dir/planted-name/below"], value);
+    home.ctl(&["rotate", "planted-dir/planted-name"], b"");
+    root()
+        .read(&daemon.file("planted-dir/planted-name"))
+        .unwrap();
+    bob()
+        .read(&daemon.file("planted-dir/planted-name"))
+        .unwrap_err();
+    let _held = fs::File::open(daemon.file("planted-dir/planted-name")).unwrap();
+    let environ = fs::read(format!("/proc/{}/environ", daemon.pid().as_raw_nonzero())).unwrap();
+    assert!(!contains(&environ, value));
+    daemon.signal(Signal::ABORT);
+    daemon.wait();
+    let mut files = Vec::new();
+    all_files(&home.path("etc"), &mut files);
+    files.push(home.path("daemon.log"));
+    assert!(files.len() > 6);
+    for file in &files {
+        let bytes = fs::read(file).unwrap();
+        assert!(!contains(&bytes, value), "{}", file.display());
+        if file.ends_with("vault.redb") {
+            assert!(
+                !contains(&bytes, b"planted-"),
+                "a name in {}",
+                file.display()
+            );
+        }
+    }
+    let left: Vec<_> = fs::read_dir(home.path(""))
+        .unwrap()
+        .map(|f| f.unwrap().file_name())
+        .collect();
+    assert!(
+        !left.iter().any(|f| f.to_string_lossy().contains("core")),
+        "{left:?}"
+    );
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+fn all_files(dir: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all_files(&path, files),
+            false => files.push(path),
+        }
+    }
+}
+
+#[test]
+fn memory_is_locked_and_not_for_others() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let pid = daemon.pid().as_raw_nonzero();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let locked = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmLck:"))
+        .unwrap();
+    let kib: u64 = locked.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib > 1000, "{locked}");
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits
+        .lines()
+        .find(|l| l.starts_with("Max core file size"))
+        .unwrap();
+    assert!(
+        core.split_whitespace().filter(|word| *word == "0").count() >= 2,
+        "{core}"
+    );
+    // Not dumpable: only a privileged user may look at its memory.
+    let maps = bob().read(format!("/proc/{pid}/maps").as_ref());
+    assert_eq!(maps, Err(EACCES));
+}
+
+#[test]
+fn a_low_limit_on_locked_memory_is_an_error_or_a_warning() {
+    let home = Home::new().init(POLICY);
+    let command = || {
+        let inner = home.daemon();
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]);
+        command.args(["prlimit", "--memlock=8388608:8388608"]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command
+    };
+    let error = home.try_start(command(), b"").err().unwrap();
+    assert!(
+        error.contains("8388608 bytes") && error.contains("LimitMEMLOCK"),
+        "{error}"
+    );
+    home.configure("developer = false", "developer = true");
+    let daemon = home.start_command(command(), b"");
+    assert!(
+        daemon.log().contains("values may reach swap"),
+        "{}",
+        daemon.log()
+    );
+    daemon.set("app/db", b"v");
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+}
+
+/// Developer mode: an ordinary user with fusermount3 and nothing else.
+#[test]
+fn an_ordinary_user_serves_itself() {
+    let home = Home::new();
+    fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    let alice = alice();
+    let init = home.ctl_as(
+        &alice,
+        &["init", "--dir", home.etc().to_str().unwrap()],
+        b"",
+    );
+    assert!(init.status.success(), "{init:?}");
+    let edit =
+        "clients: {me: {match: {user: jarvis-alice}, allow: ['*'], deny: [no], verbs: ['*']}}";
+    alice.act(|| {
+        fs::write(home.path("etc/policy.yaml"), edit).unwrap();
+        home.configure("[http]", "[http]\nenabled = false");
+    });
+    let mut command = Command::new("setpriv");
+    let inner = home.daemon();
+    command
+        .arg(format!("--reuid={}", alice.uid))
+        .arg(format!("--regid={}", alice.gid));
+    command
+        .arg("--init-groups")
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    let mut daemon = home.start_command(command, b"");
+    assert!(daemon.log().contains("not root"), "{}", daemon.log());
+    let set = home.ctl_as(&alice, &["set", "app/db"], b"mine");
+    assert!(set.status.success(), "{set:?}");
+    let path = daemon.file("app/db");
+    let mut cat = alice.command("cat");
+    cat.arg(&path);
+    assert_eq!(run(cat, b"").stdout, b"mine");
+    assert_eq!(
+        home.ctl_as(&alice, &["set", "no"], b"v").status.code(),
+        Some(3)
+    );
+    assert!(bob().read(&path).is_err(), "the kernel lets nobody else in");
+    assert!(root().read(&path).is_err());
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    assert!(!mounted(&home));
+    home.verify();
+}

@@ -1,0 +1,74 @@
+//! What one user may take.
+
+use std::fs::File;
+use std::sync::Barrier;
+
+use serde_json::json;
+
+use crate::harness::*;
+
+#[test]
+fn handles_are_capped_per_user() {
+    let home = Home::new().init(POLICY);
+    home.configure("# handles_per_uid = 1024", "handles_per_uid = 8");
+    let daemon = home.start();
+    daemon.set("shared", b"v");
+    let open = |user: &User| user.act(|| File::open(daemon.file("shared")).map_err(|e| errno(&e)));
+    let mut held: Vec<_> = (0..8).map(|_| open(&alice()).unwrap()).collect();
+    for _ in 0..20 {
+        assert_eq!(open(&alice()).map(drop), Err(EMFILE));
+    }
+    assert!(open(&root()).is_ok(), "another user is not concerned");
+    let burst = home.records_with(&[("action", json!("limit")), ("uid", json!(alice().uid))]);
+    assert_eq!(burst.len(), 1, "one record a burst");
+    assert_eq!(home.ok(&["status"], b"")["opens_limited"], 1);
+    held.pop();
+    daemon.eventually("released", || open(&alice()).is_ok());
+}
+
+#[test]
+fn a_thousand_handles_are_the_default() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("shared", b"v");
+    let (held, refused) = alice().act(|| {
+        let mut held = Vec::new();
+        loop {
+            match File::open(daemon.file("shared")) {
+                Ok(file) => held.push(file),
+                Err(error) => return (held, errno(&error)),
+            }
+        }
+    });
+    assert_eq!((held.len(), refused), (1024, EMFILE));
+    assert_eq!(
+        home.ok(&["status"], b"")["open_handles"],
+        1025,
+        "and the control file"
+    );
+}
+
+#[test]
+fn pending_opens_are_capped_per_user() {
+    let home = Home::new().init(POLICY);
+    home.configure("# pending_opens_per_uid = 64", "pending_opens_per_uid = 1");
+    let daemon = home.start();
+    daemon.set("shared", &[1; 200_000]);
+    // Eight threads of one user at four serving threads: some opens overlap.
+    let barrier = Barrier::new(8);
+    let refused: usize = std::thread::scope(|scope| {
+        let opener = || {
+            alice().become_thread();
+            barrier.wait();
+            let attempts = (0..500).map(|_| File::open(daemon.file("shared")));
+            attempts
+                .filter(|r| matches!(r, Err(e) if errno(e) == EMFILE))
+                .count()
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(opener)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).sum()
+    });
+    assert!(refused > 0, "no two opens overlapped");
+    assert!(!home.records_with(&[("action", json!("limit"))]).is_empty());
+    assert!(File::open(daemon.file("shared")).is_ok());
+}

@@ -1,0 +1,25 @@
+//! End to end: a real daemon, a real mount, real other users.
+//!
+//! Needs root, FUSE, Docker and the users that tests/setup.sh makes; `make
+//! test` sees to all of that. Nothing is skipped: what is missing fails.
+#![allow(
+    unreachable_pub,
+    clippy::cast_sign_loss,
+    clippy::redundant_closure_for_method_calls,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+
+mod audit;
+mod container;
+mod control;
+mod crash;
+mod files;
+mod harness;
+mod identity;
+mod lifecycle;
+mod limits;
+mod rotation;
