@@ -124,11 +124,10 @@ impl Policy {
         may
     }
 
-    /// Does any client that `caller` is grant `verb` on anything?
+    /// May `caller` do `verb` with anything at all?
     #[must_use]
     pub fn grants(&self, caller: &Caller<'_>, verb: Verb) -> bool {
-        let mut clients = self.clients.iter().filter(|client| client.is(caller));
-        clients.any(|client| client.verbs.contains(verb) && !client.allow.is_empty())
+        self.may_beneath(caller, verb, "")
     }
 
     /// Does `caller` have any verb beyond reading and listing?

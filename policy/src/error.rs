@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde_saphyr::Location;
 
+/// Longest message in characters.
+const MAX_MESSAGE: usize = 300;
+
 /// A refused policy: the place and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError {
@@ -18,7 +21,7 @@ impl PolicyError {
             // The parser has no place for an empty document: its start.
             line: at.line().max(1),
             column: at.column().max(1),
-            message: message.into(),
+            message: harmless(&message.into()),
         }
     }
 
@@ -26,7 +29,7 @@ impl PolicyError {
         Self {
             line: 1,
             column: 1,
-            message: message.into(),
+            message: harmless(&message.into()),
         }
     }
 
@@ -52,6 +55,14 @@ impl PolicyError {
     pub fn column(&self) -> u64 {
         self.column
     }
+}
+
+/// Messages quote the file: no control characters, and not more than a line.
+fn harmless(message: &str) -> String {
+    let visible = message
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    visible.take(MAX_MESSAGE).collect()
 }
 
 impl fmt::Display for PolicyError {

@@ -1,10 +1,10 @@
 //! From YAML to a compiled policy; every refusal has its line and column.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 use crate::Accounts;
@@ -24,34 +24,85 @@ const MAX_CLIENT_NAME: usize = 64;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WirePolicy {
+    #[serde(default, deserialize_with = "present")]
     default_deny: Option<Spanned<bool>>,
     #[serde(default)]
     strict_handles: bool,
-    clients: BTreeMap<String, Spanned<WireClient>>,
+    clients: Clients,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireClient {
+    #[serde(default, deserialize_with = "present")]
     r#match: Option<Spanned<WireMatch>>,
     #[serde(default)]
     allow: Vec<Spanned<String>>,
     #[serde(default)]
     deny: Vec<Spanned<String>>,
+    #[serde(default, deserialize_with = "present")]
     verbs: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireMatch {
+    #[serde(default, deserialize_with = "present")]
     uid: Option<Spanned<OneOrMany>>,
+    #[serde(default, deserialize_with = "present")]
     user: Option<Spanned<OneOrMany>>,
+    #[serde(default, deserialize_with = "present")]
     gid: Option<Spanned<OneOrMany>>,
+    #[serde(default, deserialize_with = "present")]
     group: Option<Spanned<OneOrMany>>,
 }
 
+/// A key that is there must have a value: to read null as "not there" would
+/// take a selector away and let more callers match.
+fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: de::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The clients with the places of their names. Read without a map, in which a
+/// client could take the place of an earlier one of the same name.
+struct Clients(Vec<(Spanned<String>, Spanned<WireClient>)>);
+
+impl<'de> Deserialize<'de> for Clients {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ClientsVisitor;
+
+        impl<'de> Visitor<'de> for ClientsVisitor {
+            type Value = Clients;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of clients")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Clients, A::Error> {
+                let mut clients = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    if clients.len() == MAX_CLIENTS {
+                        return Err(de::Error::custom("too many clients"));
+                    }
+                    clients.push(entry);
+                }
+                Ok(Clients(clients))
+            }
+        }
+
+        deserializer.deserialize_map(ClientsVisitor)
+    }
+}
+
 /// A scalar, or a list of them.
-struct OneOrMany(Vec<Id>);
+enum OneOrMany {
+    One(Id),
+    Many(Vec<Spanned<Id>>),
+}
 
 /// A number or a name.
 enum Id {
@@ -59,23 +110,32 @@ enum Id {
     Name(String),
 }
 
+impl Id {
+    fn from_text(text: &str) -> Self {
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits => Self::Number(number),
+            _ => Self::Name(text.into()),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let OneOrMany(ids) = deserializer.deserialize_any(IdVisitor { lists: false })?;
-        let one = ids.into_iter().next();
-        one.ok_or_else(|| de::Error::custom("a number or a name is expected"))
+        match deserializer.deserialize_any(IdVisitor)? {
+            OneOrMany::One(id) => Ok(id),
+            OneOrMany::Many(_) => Err(de::Error::custom("a list within a list")),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(IdVisitor { lists: true })
+        deserializer.deserialize_any(IdVisitor)
     }
 }
 
-struct IdVisitor {
-    lists: bool,
-}
+struct IdVisitor;
 
 impl<'de> Visitor<'de> for IdVisitor {
     type Value = OneOrMany;
@@ -85,7 +145,7 @@ impl<'de> Visitor<'de> for IdVisitor {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<OneOrMany, E> {
-        Ok(OneOrMany(vec![Id::Number(number)]))
+        Ok(OneOrMany::One(Id::Number(number)))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<OneOrMany, E> {
@@ -95,17 +155,11 @@ impl<'de> Visitor<'de> for IdVisitor {
         }
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<OneOrMany, E> {
-        let id = name
-            .parse()
-            .map_or_else(|_| Id::Name(name.into()), Id::Number);
-        Ok(OneOrMany(vec![id]))
+    fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
+        Ok(OneOrMany::One(Id::from_text(text)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
-        if !self.lists {
-            return Err(de::Error::custom("a list within a list"));
-        }
         let mut ids = Vec::new();
         while let Some(id) = list.next_element()? {
             if ids.len() == MAX_LIST {
@@ -113,7 +167,7 @@ impl<'de> Visitor<'de> for IdVisitor {
             }
             ids.push(id);
         }
-        Ok(OneOrMany(ids))
+        Ok(OneOrMany::Many(ids))
     }
 }
 
@@ -138,13 +192,12 @@ impl Policy {
                 "`default_deny` can only be true: what no rule allows is denied",
             ));
         }
-        if wire.clients.len() > MAX_CLIENTS {
-            return Err(PolicyError::start(format!("over {MAX_CLIENTS} clients")));
-        }
-        let clients = wire.clients.into_iter();
+        let Clients(clients) = wire.clients;
+        check_distinct(&clients)?;
+        let clients = clients.into_iter();
         Ok(Self {
             clients: clients
-                .map(|(name, client)| compile(&name, client, accounts))
+                .map(|(name, client)| compile(&name, client.value, accounts))
                 .collect::<Result<_, _>>()?,
             strict_handles: wire.strict_handles,
         })
@@ -155,6 +208,9 @@ fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         with_snippet: false,
         strict_booleans: true,
+        underscored_numbers_as_strings: true,
+        reject_unsupported_tags: true,
+        reject_tagged_field_names: true,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
         budget: serde_saphyr::budget! {
             max_depth: 8,
@@ -166,20 +222,32 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
+fn check_distinct(clients: &[(Spanned<String>, Spanned<WireClient>)]) -> Result<(), PolicyError> {
+    let mut seen = BTreeSet::new();
+    let repeated = clients.iter().find(|(name, _)| !seen.insert(&name.value));
+    match repeated {
+        None => Ok(()),
+        Some((name, _)) => Err(PolicyError::new(
+            name.referenced,
+            format!("client `{}` stands here a second time", name.value),
+        )),
+    }
+}
+
 fn compile(
-    name: &str,
-    client: Spanned<WireClient>,
+    name: &Spanned<String>,
+    wire: WireClient,
     accounts: &dyn Accounts,
 ) -> Result<Client, PolicyError> {
-    let at = client.referenced;
-    let wire = client.value;
+    let at = name.referenced;
+    let name = &name.value;
     check_name(name, at)?;
     if wire.allow.is_empty() && wire.deny.is_empty() {
         let message = format!("client `{name}` neither allows nor denies anything");
         return Err(PolicyError::new(at, message));
     }
     Ok(Client {
-        name: name.into(),
+        name: name.as_str().into(),
         selectors: match wire.r#match {
             Some(selectors) => compile_match(selectors, accounts)?,
             None => vec![user_called(name, at, accounts)?],
@@ -250,26 +318,35 @@ fn resolve(
         return Ok(None);
     };
     let at = ids.referenced;
-    let OneOrMany(ids) = ids.value;
+    let ids = match ids.value {
+        OneOrMany::One(id) => vec![Spanned::new(id, at, at)],
+        OneOrMany::Many(ids) => ids,
+    };
     if ids.is_empty() {
         let message = format!("`{key}` is an empty list: it would be nobody");
         return Err(PolicyError::new(at, message));
     }
-    let resolved = ids.into_iter().map(|id| match id {
+    let resolved = ids.iter().map(|id| resolve_one(key, id, look_up));
+    resolved.collect::<Result<_, _>>().map(Some)
+}
+
+fn resolve_one(
+    key: &str,
+    id: &Spanned<Id>,
+    look_up: &dyn Fn(&str) -> Option<u32>,
+) -> Result<u32, PolicyError> {
+    let refused = |message: String| PolicyError::new(id.referenced, message);
+    match &id.value {
         // The highest id is the kernel's "no id".
-        Id::Number(number) => u32::try_from(number)
+        Id::Number(number) => u32::try_from(*number)
             .ok()
             .filter(|&id| id != u32::MAX)
-            .ok_or_else(|| PolicyError::new(at, format!("{number} is no valid id"))),
-        Id::Name(name) => look_up(&name).ok_or_else(|| {
-            let what = match key {
-                "uid" | "gid" => format!("`{key}` takes numbers; `{name}` is none"),
-                _ => format!("there is no {key} `{name}`"),
-            };
-            PolicyError::new(at, what)
+            .ok_or_else(|| refused(format!("{number} is no valid id"))),
+        Id::Name(name) => look_up(name).ok_or_else(|| match key {
+            "uid" | "gid" => refused(format!("`{key}` takes numbers; `{name}` is none")),
+            _ => refused(format!("there is no {key} `{name}`")),
         }),
-    });
-    resolved.collect::<Result<_, _>>().map(Some)
+    }
 }
 
 fn patterns(wire: Vec<Spanned<String>>) -> Result<Vec<Pattern>, PolicyError> {
@@ -287,20 +364,17 @@ fn patterns(wire: Vec<Spanned<String>>) -> Result<Vec<Pattern>, PolicyError> {
 
 fn verbs(wire: Option<Vec<Spanned<String>>>) -> Result<Verbs, PolicyError> {
     let Some(words) = wire else {
-        return Ok([Verb::Read, Verb::List].into_iter().collect());
+        return Ok(Verbs::one(Verb::Read).and(Verbs::one(Verb::List)));
     };
-    if words.iter().any(|word| word.value == "*") {
-        return Ok(Verbs::all());
-    }
-    let verb = |word: &Spanned<String>| {
-        word.value.parse::<Verb>().map_err(|()| {
+    let verb = |word: &Spanned<String>| match word.value.as_str() {
+        "*" => Ok(Verbs::all()),
+        text => text.parse().map(Verbs::one).map_err(|()| {
             let known = Verb::ALL.map(Verb::as_str).join(", ");
-            let message = format!(
-                "unknown verb {:?}, expected one of {known} or \"*\"",
-                word.value
-            );
+            let message = format!("unknown verb {text:?}, expected one of {known} or \"*\"");
             PolicyError::new(word.referenced, message)
-        })
+        }),
     };
-    words.iter().map(verb).collect()
+    words
+        .iter()
+        .try_fold(Verbs::default(), |all, word| Ok(all.and(verb(word)?)))
 }

@@ -79,18 +79,21 @@ impl FromStr for Verb {
 pub(crate) struct Verbs(u16);
 
 impl Verbs {
+    pub(crate) fn one(verb: Verb) -> Self {
+        Self(1 << verb as u16)
+    }
+
     pub(crate) fn all() -> Self {
-        Verb::ALL.into_iter().collect()
+        Verb::ALL
+            .into_iter()
+            .fold(Self(0), |all, verb| all.and(Self::one(verb)))
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     pub(crate) fn contains(self, verb: Verb) -> bool {
-        self.0 & (1 << verb as u16) != 0
-    }
-}
-
-impl FromIterator<Verb> for Verbs {
-    fn from_iter<I: IntoIterator<Item = Verb>>(verbs: I) -> Self {
-        let bits = verbs.into_iter().map(|verb| 1 << verb as u16);
-        Self(bits.fold(0, |set, bit: u16| set | bit))
+        self.0 & Self::one(verb).0 != 0
     }
 }

@@ -247,21 +247,33 @@ fn refusals_have_their_place() {
             "`match` is empty",
         ),
         (
-            "clients:\n  ghost:\n    allow: [x]\n",
+            "clients:\n  a:\n    match: {user: [web, nope]}\n    allow: [x]\n",
             3,
+            25,
+            "no user `nope`",
+        ),
+        (
+            "clients:\n  a:\n    match: {uid: 1}\n    allow: [x]\n    verbs: ['*', fly]\n",
             5,
+            18,
+            "unknown verb",
+        ),
+        (
+            "clients:\n  ghost:\n    allow: [x]\n",
+            2,
+            3,
             "no user `ghost`",
         ),
         (
             "clients:\n  a:\n    match: {uid: 1}\n",
+            2,
             3,
-            5,
             "neither allows nor denies",
         ),
         (
             "clients:\n  a b:\n    match: {uid: 1}\n    allow: [x]\n",
+            2,
             3,
-            5,
             "client's name",
         ),
     ];
@@ -275,6 +287,48 @@ fn refusals_have_their_place() {
         assert!(
             error.to_string().contains(message),
             "{error} lacks {message}"
+        );
+    }
+}
+
+#[test]
+fn null_takes_no_selector_away() {
+    for text in [
+        "clients: {web: {match: {uid: null, user: web}, allow: [x]}}",
+        "clients: {web: {match: {uid: ~, user: web}, allow: [x]}}",
+        "clients: {web: {match: {uid: , user: web}, allow: [x]}}",
+        "clients: {web: {match: ~, allow: [x]}}",
+        "clients: {web: {match: {user: web}, allow: [x], verbs: ~}}",
+        "default_deny: ~\nclients: {web: {match: {user: web}, allow: [x]}}",
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn no_client_takes_anothers_place() {
+    for key in ["web", "!foo web", "!!str web", "'web'", "\"web\""] {
+        let text =
+            format!("clients:\n  web: {{allow: ['*'], deny: [y]}}\n  {key}: {{allow: ['*']}}\n");
+        assert!(parse(&text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_suspended_client_manages_nothing() {
+    let policy = parse("clients: {web: {allow: ['*'], deny: ['*'], verbs: ['*']}}").unwrap();
+    assert!(!policy.manages(&user(2000)) && !policy.grants(&user(2000), Verb::Policy));
+}
+
+#[test]
+fn messages_hold_no_control_characters() {
+    let long = "n".repeat(5000);
+    for name in ["q\\e[31m\\nq", &long] {
+        let text = format!("clients: {{a: {{match: {{user: \"{name}\"}}, allow: [x]}}}}");
+        let message = parse(&text).unwrap_err().to_string();
+        assert!(
+            !message.contains(char::is_control) && message.len() < 400,
+            "{message:?}"
         );
     }
 }

@@ -153,7 +153,7 @@ fn a_bad_policy_keeps_the_daemon_from_starting() {
     let home = Home::new().init("clients:\n  nobody-has-this-name:\n    allow: [a]\n");
     let error = home.try_start(home.daemon(), b"").err().unwrap();
     assert!(
-        error.contains("line 3, column 5") && error.contains("policy.yaml"),
+        error.contains("line 2, column 3") && error.contains("policy.yaml"),
         "{error}"
     );
     assert!(
