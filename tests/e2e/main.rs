@@ -17,6 +17,7 @@ mod audit;
 mod container;
 mod control;
 mod crash;
+mod demo;
 mod files;
 mod harness;
 mod identity;

@@ -1,0 +1,64 @@
+//! `make run DEMO=1`, as root and as an ordinary user.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::harness::*;
+
+/// Everything the demo needs, where every user can get at it.
+fn copy_out() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.sh");
+    for from in [
+        script.as_path(),
+        Path::new(env!("CARGO_BIN_EXE_jarvis-secretsd")),
+        Path::new(env!("CARGO_BIN_EXE_jarvisctl")),
+    ] {
+        let to = dir.path().join(from.file_name().unwrap());
+        fs::copy(from, &to).unwrap();
+        fs::set_permissions(to, Permissions::from_mode(0o755)).unwrap();
+    }
+    dir
+}
+
+fn demo(user: &User) -> String {
+    let dir = copy_out();
+    let mut command = user.command(dir.path().join("demo.sh"));
+    command
+        .env("BIN", dir.path())
+        .env("DEMO", "1")
+        .current_dir(dir.path());
+    let output = run(command, b"");
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("Permission denied"),
+        "the refusal is shown"
+    );
+    assert!(
+        shown.contains("deny\tdenied") && shown.contains("rotate\tok"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("all good") && shown.contains("Done"),
+        "{shown}"
+    );
+    let version = |label: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(label));
+        line.unwrap().trim().to_owned()
+    };
+    assert_ne!(version("held open:"), version("opened now:"));
+    shown
+}
+
+#[test]
+fn the_demo_works_as_root() {
+    assert!(demo(&root()).contains("correct horse battery staple"));
+}
+
+#[test]
+fn the_demo_works_as_an_ordinary_user() {
+    assert!(demo(&alice()).contains("db/root_password"));
+}
