@@ -97,3 +97,44 @@ fn release_builds_abort_on_panic() {
         Some("abort")
     );
 }
+
+/// `files: a, b; control: c` in the last column of a table.
+fn tests_in(cell: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for group in cell.split("; ") {
+        let Some((file, names)) = group.split_once(": ") else {
+            continue;
+        };
+        let path = match file.trim() {
+            path if path.contains('/') => path.to_owned(),
+            module => format!("tests/e2e/{module}.rs"),
+        };
+        let names = names
+            .split(", ")
+            .map(|name| (path.clone(), name.trim().to_owned()));
+        found.extend(names);
+    }
+    found
+}
+
+#[test]
+fn every_line_of_the_semantics_names_a_test_that_is_there() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
+    let text = read("docs/SEMANTICS.md");
+    let rows = text.lines().filter(|line| {
+        line.starts_with("| ") && !line.starts_with("| operation") && !line.starts_with("| event")
+    });
+    let mut checked = 0;
+    for row in rows {
+        let cell = row.trim_matches('|').rsplit('|').next().unwrap();
+        let tests = tests_in(cell.trim());
+        assert!(!tests.is_empty(), "no test: {row}");
+        for (path, name) in tests {
+            let found = read(&path).contains(&format!("#[test]\nfn {name}()"));
+            assert!(found, "{path} has no test {name}: {row}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "only {checked} rows were understood");
+}
