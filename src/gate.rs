@@ -12,7 +12,7 @@ use jarvis_fs::{
     SharedRead, Tree, Unidentified, Xattr,
 };
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
-use jarvis_vault::{Body, Node, SecretBytes, Vault, VaultError};
+use jarvis_vault::{Body, Node, Secret, SecretBytes, Vault, VaultError, Version};
 use parking_lot::{Mutex, RwLock};
 use zeroize::Zeroizing;
 
@@ -324,12 +324,17 @@ impl Gate {
         self.append(&event, Durability::Write).ok();
     }
 
-    fn decide_open(&self, caller: &Caller, node: &Node) -> Result<(), FsError> {
-        let policy = self.policy();
+    /// Asks the policy; a refusal is recorded.
+    fn authorise_read<'p>(
+        &self,
+        policy: &'p Policy,
+        caller: &Caller,
+        node: &Node,
+    ) -> Result<Decision<'p>, FsError> {
         let decision = policy.decide(&subject(caller), Verb::Read, &node.path);
         if decision.allowed() {
             self.metrics.decided(true);
-            return Ok(());
+            return Ok(decision);
         }
         let (client, rule) = rule_of(&decision);
         self.deny(Event {
@@ -343,14 +348,19 @@ impl Gate {
         Err(FsError::Denied)
     }
 
-    /// Decrypts the current version; a version pruned in between is looked up again.
-    fn decrypt_current(&self, ino: u64) -> Result<(Arc<Node>, u32, SecretBytes), FsError> {
+    /// Decrypts the current version and lets `release` decide over it; a version
+    /// pruned in between is looked up again.
+    fn with_current<T>(
+        &self,
+        ino: u64,
+        release: impl FnOnce(&Node, &Version, SecretBytes) -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
         for _ in 0..3 {
             let node = self.node(ino)?;
-            let secret = node.live_secret().ok_or(FsError::NotFound)?;
-            let version = secret.current().ok_or(FsError::NotFound)?.number;
-            match self.vault.value(&node, version) {
-                Ok(Some(value)) => return Ok((node, version, value)),
+            let current = node.live_secret().and_then(Secret::current);
+            let current = current.ok_or(FsError::NotFound)?;
+            match self.vault.value(&node, current.number) {
+                Ok(Some(value)) => return release(&node, current, value),
                 Ok(None) => {}
                 Err(error) => return Err(self.trouble(&error)),
             }
@@ -361,22 +371,16 @@ impl Gate {
     fn record_read(
         &self,
         caller: &Caller,
-        node: &Node,
-        version: u32,
+        decision: &Decision<'_>,
+        (node, version): (&Node, &Version),
         resent: bool,
     ) -> Result<(), FsError> {
-        let policy = self.policy();
-        let decision = policy.decide(&subject(caller), Verb::Read, &node.path);
-        let (client, rule) = rule_of(&decision);
-        let kid = node
-            .live_secret()
-            .and_then(|s| s.versions.iter().rev().find(|v| v.number == version))
-            .map(|v| v.kid.as_str());
+        let (client, rule) = rule_of(decision);
         let event = Event {
             name: Some(&node.path),
             id: Some(node.id),
-            version: Some(version),
-            kid,
+            version: Some(version.number),
+            kid: Some(&version.kid),
             client,
             rule: Some(rule),
             resent,
@@ -496,15 +500,18 @@ impl Tree for Gate {
         self.settle()?;
         let node = self.node(request.ino)?;
         node.live_secret().ok_or(FsError::NotFound)?;
-        self.decide_open(caller, &node)?;
-        let (node, version, value) = self.decrypt_current(request.ino)?;
-        self.record_read(caller, &node, version, request.resent)?;
+        let policy = self.policy();
+        let decision = self.authorise_read(&policy, caller, &node)?;
+        let opened = self.with_current(request.ino, |node, version, value| {
+            self.record_read(caller, &decision, (node, version), request.resent)?;
+            Ok(Opened {
+                version: version.number,
+                snapshot: Snapshot(value),
+            })
+        })?;
         self.metrics.retrieved.inc();
         timer.observe_duration();
-        Ok(Opened {
-            version,
-            snapshot: Snapshot(value),
-        })
+        Ok(opened)
     }
 
     fn reload(&self, ino: u64, version: u32) -> Result<Snapshot, FsError> {

@@ -466,7 +466,19 @@ impl<T: Tree> Filesystem for FileSystem<T> {
 
     fn lookup(&self, req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.find(parent.0, name) {
-            Ok(entry) => reply.entry(&TTL, &self.attributes(&entry, claim(req)), GENERATION),
+            // The answer is the same for every caller; what it may do is told by
+            // GETATTR, which the kernel asks before it shows any attribute.
+            Ok(entry) => {
+                let view = View {
+                    claim: claim(req),
+                    allowed: false,
+                };
+                let attributes = match entry.ino {
+                    CONTROL => attr::control(&entry, view),
+                    _ => attr::of(&entry, view),
+                };
+                reply.entry(&TTL, &attributes, GENERATION);
+            }
             Err(error) => reply.error(error.errno()),
         }
     }
