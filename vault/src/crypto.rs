@@ -123,6 +123,14 @@ pub(crate) fn open_key(
     Ok(Zeroizing::new(*bytes))
 }
 
+/// Copies a key into locked memory.
+pub(crate) fn lock(key: &BriefKey) -> Result<LockedKey, VaultError> {
+    LockedKey::build(|out| {
+        out.copy_from_slice(key.as_slice());
+        Ok(())
+    })
+}
+
 /// A new random key.
 pub(crate) fn random_key() -> Result<BriefKey, VaultError> {
     let mut key = Zeroizing::new([0; KEY_LEN]);

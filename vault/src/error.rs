@@ -158,6 +158,15 @@ pub enum VaultError {
     /// A generator's length outside its range.
     #[error("length {0} is outside of 8 to 4096")]
     Length(usize),
+    /// All key slots are taken.
+    #[error("all key slots are taken; remove one first")]
+    NoFreeSlot,
+    /// There is no such key slot.
+    #[error("there is no key slot {0}")]
+    NoSuchSlot(u8),
+    /// The vault would never open again.
+    #[error("key slot {0} is the last one; add another one first")]
+    LastSlot(u8),
     /// Locked memory or random bytes could not be had.
     #[error("cannot get key material: {0}")]
     Keys(std::io::Error),

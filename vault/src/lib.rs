@@ -30,7 +30,7 @@ pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
 pub use open::{LockedVault, Probe, create};
 pub use record::{Body, Deleted, Node, NodeId, Secret, SecretType, Version};
 pub use secret::SecretBytes;
-pub use slot::{Credential, KEY_FILE_LEN, NewSlot};
+pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
 pub use txn::{IfKid, Outcome, Put, Txn};
 pub use vault::{Counts, Pending, ROOT, Vault};

@@ -12,7 +12,7 @@ use crate::crypto::{self, BriefKey, Context, Kind};
 use crate::error::VaultError;
 use crate::record::{self, NodeId, State, key};
 use crate::redb_store::RedbStore;
-use crate::slot::{Credential, NewSlot, SlotRecord};
+use crate::slot::{Credential, NewSlot, SLOTS, SlotRecord};
 use crate::store::{Batch, Store, StoreError};
 use crate::vault::{Keys, Vault};
 
@@ -21,7 +21,6 @@ const FORMAT: u16 = 1;
 const MAGIC: &[u8; 12] = b"jarvis-vault";
 /// The one tenant so far.
 const TENANT: u64 = 0;
-const SLOTS: u8 = 8;
 /// Ids below are for what the file system itself makes up.
 const FIRST_ID: NodeId = 1024;
 
@@ -295,6 +294,7 @@ fn derive_keys(vault: [u8; 16], root: &BriefKey, tenant: &BriefKey) -> Result<Ke
     let below = |info| crypto::derive(tenant.as_slice(), &vault, info);
     Ok(Keys {
         vault,
+        root: crypto::lock(root)?,
         state: crypto::derive(root.as_slice(), &vault, "jarvis-vault-v1 state")?,
         names: below("jarvis-vault-v1 names")?,
         meta: below("jarvis-vault-v1 meta")?,

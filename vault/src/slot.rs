@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use jarvis_sys::LockedKey;
+use jarvis_sys::{KEY_LEN, LockedKey};
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::{self, BriefKey, Context, Kind};
@@ -38,6 +38,20 @@ pub enum Credential {
 /// A slot to be made.
 pub struct NewSlot(pub Credential);
 
+/// Most slots a vault has.
+pub(crate) const SLOTS: u8 = 8;
+
+/// A slot in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// Its number, 0 to 7.
+    pub number: u8,
+    /// `passphrase` or `key file`.
+    pub kind: &'static str,
+    /// Parameters, for people.
+    pub detail: String,
+}
+
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum SlotKind {
     /// Argon2id (RFC 9106), version 0x13.
@@ -64,7 +78,7 @@ impl SlotRecord {
         vault: [u8; 16],
         number: u8,
         credential: &Credential,
-        root: &BriefKey,
+        root: &[u8; KEY_LEN],
     ) -> Result<Self, VaultError> {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt)?;
@@ -73,12 +87,31 @@ impl SlotRecord {
             Credential::KeyFile(_) => SlotKind::KeyFile,
         };
         let key = kind.stretch(number, credential, &salt)?;
-        let wrapped = crypto::seal(key.expose(), context(vault, number), root.as_slice())?;
+        let wrapped = crypto::seal(key.expose(), context(vault, number), root)?;
         Ok(Self {
             kind,
             salt,
             wrapped,
         })
+    }
+
+    pub(crate) fn info(&self, number: u8) -> SlotInfo {
+        let (kind, detail) = match self.kind {
+            SlotKind::Passphrase {
+                memory_kib,
+                passes,
+                lanes,
+            } => (
+                "passphrase",
+                format!("Argon2id, {memory_kib} KiB, {passes} passes, {lanes} lane"),
+            ),
+            SlotKind::KeyFile => ("key file", "HKDF-SHA256".to_owned()),
+        };
+        SlotInfo {
+            number,
+            kind,
+            detail,
+        }
     }
 
     /// Whether `credential` is of this slot's kind.

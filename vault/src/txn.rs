@@ -8,6 +8,7 @@ use crate::error::VaultError;
 use crate::name::SecretName;
 use crate::record::{self, Body, Deleted, Node, NodeId, Secret, SecretType, State, Version, key};
 use crate::secret::SecretBytes;
+use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::Batch;
 use crate::vault::{ROOT, Vault, open_data_key, open_node, outbox_position};
 use crate::{MAX_VALUE, kid};
@@ -233,6 +234,43 @@ impl<'v> Txn<'v> {
             self.deleted_nodes(|node| deleted_at(node).is_some_and(|at| at < before_ms))?;
         self.destroy(&doomed);
         Ok(doomed.into_iter().map(|n| (n.path, n.id)).collect())
+    }
+
+    /// Adds a key slot that `credential` opens, and gives its number.
+    ///
+    /// # Errors
+    /// [`VaultError::NoFreeSlot`], or what is wrong with the credential.
+    pub fn add_slot(&mut self, credential: &Credential) -> Result<u8, VaultError> {
+        let mut free = None;
+        for number in (0..SLOTS).rev() {
+            if self.get(&key::slot(number))?.is_none() {
+                free = Some(number);
+            }
+        }
+        let number = free.ok_or(VaultError::NoFreeSlot)?;
+        let keys = &self.vault.keys;
+        let record = SlotRecord::seal(keys.vault, number, credential, keys.root.expose())?;
+        self.put(key::slot(number), encoded(self.vault, &record)?);
+        Ok(number)
+    }
+
+    /// Removes a key slot; never the last one.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchSlot`], [`VaultError::LastSlot`].
+    pub fn remove_slot(&mut self, number: u8) -> Result<(), VaultError> {
+        let mut others = false;
+        for other in (0..SLOTS).filter(|&other| other != number) {
+            others |= self.get(&key::slot(other))?.is_some();
+        }
+        if self.get(&key::slot(number))?.is_none() {
+            return Err(VaultError::NoSuchSlot(number));
+        }
+        if !others {
+            return Err(VaultError::LastSlot(number));
+        }
+        self.remove(key::slot(number));
+        Ok(())
     }
 
     fn create(&mut self, name: &SecretName, put: &Put<'_>) -> Result<Node, VaultError> {

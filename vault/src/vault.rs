@@ -14,6 +14,7 @@ use crate::error::VaultError;
 use crate::name::SecretName;
 use crate::record::{self, Body, Node, NodeId, Secret, State, key};
 use crate::secret::SecretBytes;
+use crate::slot::{SLOTS, SlotInfo, SlotRecord};
 use crate::store::Store;
 use crate::txn::Txn;
 
@@ -23,6 +24,8 @@ pub const ROOT: NodeId = 1;
 /// The keys derived at unlock, each for one purpose.
 pub(crate) struct Keys {
     pub(crate) vault: [u8; 16],
+    /// Goes into new key slots.
+    pub(crate) root: LockedKey,
     /// Seals [`State`].
     pub(crate) state: LockedKey,
     /// Hashes names.
@@ -212,6 +215,22 @@ impl Vault {
         directories
             .into_iter()
             .try_for_each(|directory| self.walk(directory, visit))
+    }
+
+    /// The key slots in use.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`] or a store error.
+    pub fn slots(&self) -> Result<Vec<SlotInfo>, VaultError> {
+        let mut slots = Vec::new();
+        for number in 0..SLOTS {
+            if let Some(bytes) = self.store.get(&key::slot(number))? {
+                let record: SlotRecord = record::decode(&bytes)
+                    .map_err(|_| self.damaged("a key slot cannot be decoded"))?;
+                slots.push(record.info(number));
+            }
+        }
+        Ok(slots)
     }
 
     /// Visits the secrets that are deleted and can be restored or purged.

@@ -176,3 +176,40 @@ fn a_flip_in_the_stored_value_is_damage() {
     let refused = home.try_open(&key(1));
     assert!(matches!(refused, Err(VaultError::Damaged { .. })));
 }
+
+#[test]
+fn key_slots_come_and_go() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    set(&vault, "a", b"v");
+    let last = vault.write(|t| t.remove_slot(0));
+    assert!(matches!(last, Err(VaultError::LastSlot(0))));
+    assert_eq!(
+        vault.write(|t| t.add_slot(&passphrase("second"))).unwrap(),
+        1
+    );
+    assert_eq!(vault.write(|t| t.add_slot(&key(3))).unwrap(), 2);
+    let kinds: Vec<_> = vault
+        .slots()
+        .unwrap()
+        .into_iter()
+        .map(|s| (s.number, s.kind))
+        .collect();
+    assert_eq!(kinds, [(0, "key file"), (1, "passphrase"), (2, "key file")]);
+    vault.write(|t| t.remove_slot(0)).unwrap();
+    let gone = vault.write(|t| t.remove_slot(0));
+    assert!(matches!(gone, Err(VaultError::NoSuchSlot(0))));
+    drop(vault);
+    let removed = home.try_open(&key(1));
+    assert!(matches!(removed, Err(VaultError::WrongKeyFile { .. })));
+    drop(home.try_open(&key(3)).unwrap());
+    let vault = home.try_open(&passphrase("second")).unwrap();
+    assert_eq!(current(&vault, "a").unwrap(), b"v");
+    let bad = vault.write(|t| t.add_slot(&passphrase("")));
+    assert!(matches!(bad, Err(VaultError::PassphraseLength { .. })));
+    for fill in 10..16 {
+        vault.write(|t| t.add_slot(&key(fill))).unwrap();
+    }
+    let full = vault.write(|t| t.add_slot(&key(99)));
+    assert!(matches!(full, Err(VaultError::NoFreeSlot)));
+}
