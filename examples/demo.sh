@@ -79,7 +79,7 @@ else
     # is shown on a second secret that the policy comes to deny.
     show jarvisctl generate db/root_password
     show sed -i 's|deny: \[\]|deny: [db/root_password]|' "$JARVIS_DIR/policy.yaml"
-    show jarvisctl reload
+    show jarvisctl policy reload
     if show cat "$JARVIS_MOUNT/db/root_password"; then exit 1; fi
 fi
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Change {
     pub(crate) action: Kind,
-    pub(crate) name: String,
-    pub(crate) id: u64,
+    /// `None` when the change is about a key slot.
+    pub(crate) name: Option<String>,
+    pub(crate) id: Option<u64>,
     pub(crate) version: Option<u32>,
     pub(crate) kid: Option<String>,
     /// `None` when the daemon acts by itself.
@@ -37,6 +38,7 @@ pub(crate) enum Kind {
     Delete,
     Restore,
     Purge,
+    Key,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::Delete => Action::Delete,
             Self::Restore => Action::Restore,
             Self::Purge => Action::Purge,
+            Self::Key => Action::Key,
         }
     }
 }

@@ -3,14 +3,14 @@
 use jarvis_audit::{Action, Event};
 use jarvis_fs::{Answer, Caller, FsError};
 use jarvis_policy::Verb;
-use jarvis_vault::{IfKid, NameError, Outcome, Put, SecretName, Txn, VaultError};
+use jarvis_vault::{IfKid, NameError, Outcome, Put, SecretName, SlotInfo, Txn, VaultError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::change::{Actor, Change, Kind};
 use crate::clock::now_ms;
 use crate::gate::{Gate, LoadError, rule_of, subject};
-use crate::request::{Malformed, Operation, Parsed, parse};
+use crate::request::{Malformed, Operation, Parsed, Question, parse};
 
 /// A refused request: for the caller as errno and as JSON.
 pub(crate) struct Failure {
@@ -22,12 +22,15 @@ pub(crate) struct Failure {
 /// What an operation answers with.
 #[derive(Serialize)]
 struct Done<'a> {
-    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kid: Option<&'a str>,
     action: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 /// Parses and carries out one write.
@@ -35,7 +38,11 @@ pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8]) -> Answer {
     let result = parse(bytes)
         .map_err(Failure::from)
         .and_then(|parsed| match parsed {
-            Parsed::One(operation) => one(gate, caller, operation),
+            Parsed::Ask(question) => ask(gate, caller, &question),
+            Parsed::One(operation) => {
+                let changes = change(gate, caller, vec![operation])?;
+                Ok(changes.first().map_or(Value::Null, |c| json!(done(c))))
+            }
             Parsed::Batch(operations) => {
                 let changes = change(gate, caller, operations)?;
                 Ok(json!(changes.iter().map(done).collect::<Vec<_>>()))
@@ -60,32 +67,49 @@ pub(crate) fn refuse(error: FsError, message: &str) -> Answer {
     Failure::new(error, code, message).answer()
 }
 
-fn one(gate: &Gate, caller: &Caller, operation: Operation) -> Result<Value, Failure> {
-    match operation {
-        Operation::Status => {
-            let _: Actor = authorise(gate, caller, &operation)?;
-            Ok(status(gate))
+fn ask(gate: &Gate, caller: &Caller, question: &Question) -> Result<Value, Failure> {
+    let policy = gate.policy();
+    // Who may open the control file may ask how the daemon is.
+    if let Some(verb) = question
+        .needs()
+        .filter(|v| !policy.grants(&subject(caller), *v))
+    {
+        return Err(denied(gate, caller, verb, None, (None, "default")));
+    }
+    match question {
+        Question::Status => Ok(status(gate)),
+        Question::Reload => Ok(json!({"clients": gate.reload(Some(caller))?})),
+        Question::KeyList => {
+            let slots = gate.vault.slots().map_err(|e| Failure::vault(gate, &e))?;
+            let slot = |s: &SlotInfo| json!({"slot": s.number, "kind": s.kind, "detail": s.detail});
+            Ok(slots.iter().map(slot).collect())
         }
-        Operation::Reload => {
-            let _: Actor = authorise(gate, caller, &operation)?;
-            let clients = gate.reload(Some(caller))?;
-            Ok(json!({"clients": clients}))
-        }
-        operation => {
-            let changes = change(gate, caller, vec![operation])?;
-            Ok(changes
-                .first()
-                .map_or(Value::Null, |change| json!(done(change))))
+        Question::Explain {
+            name,
+            verb,
+            uid,
+            gid,
+            groups,
+        } => {
+            let somebody = jarvis_policy::Caller {
+                uid: *uid,
+                gid: *gid,
+                groups,
+                containerized: false,
+            };
+            let decision = policy.decide(&somebody, *verb, name.as_str());
+            Ok(json!({"allowed": decision.allowed(), "rule": decision.rule().to_string()}))
         }
     }
 }
 
 fn done(change: &Change) -> Done<'_> {
     Done {
-        name: &change.name,
+        name: change.name.as_deref(),
         version: change.version,
         kid: change.kid.as_deref(),
         action: change.action,
+        note: change.reason.as_deref(),
     }
 }
 
@@ -171,7 +195,7 @@ fn count(gate: &Gate, action: Kind) {
     match action {
         Kind::Create => gate.metrics.created.inc(),
         Kind::Rotate => gate.metrics.rotated.inc(),
-        Kind::Update | Kind::Delete | Kind::Restore | Kind::Purge => {}
+        Kind::Update | Kind::Delete | Kind::Restore | Kind::Purge | Kind::Key => {}
     }
 }
 
@@ -180,11 +204,10 @@ fn authorise(gate: &Gate, caller: &Caller, operation: &Operation) -> Result<Acto
     let policy = gate.policy();
     let subject = subject(caller);
     let Some(name) = name else {
-        // Who may open the control file may ask how the daemon is.
-        if verb == Verb::List || policy.grants(&subject, verb) {
-            return Ok(Actor::new(caller, verb.as_str(), ""));
-        }
-        return Err(denied(gate, caller, verb, None, (None, "default")));
+        return match policy.grants(&subject, verb) {
+            true => Ok(Actor::new(caller, "", verb.as_str())),
+            false => Err(denied(gate, caller, verb, None, (None, "default"))),
+        };
     };
     let decision = policy.decide(&subject, verb, name.as_str());
     let (client, rule) = rule_of(&decision);
@@ -296,8 +319,14 @@ fn apply(
                 .map(|id| Change::purged(name.as_str(), id, "request"));
             return Ok(purged.collect());
         }
-        // `one` answers these without a change.
-        Operation::Reload | Operation::Status => return Ok(Vec::new()),
+        Operation::KeyAdd(credential) => {
+            let slot = txn.add_slot(credential)?;
+            Change::key(format!("slot {slot} added"))
+        }
+        Operation::KeyRemove(slot) => {
+            txn.remove_slot(*slot)?;
+            Change::key(format!("slot {slot} removed"))
+        }
     };
     Ok(vec![change])
 }
@@ -314,8 +343,8 @@ impl Change {
     fn new(action: Kind, name: &SecretName, outcome: Outcome) -> Self {
         Self {
             action,
-            name: name.to_string(),
-            id: outcome.id,
+            name: Some(name.to_string()),
+            id: Some(outcome.id),
             version: Some(outcome.version),
             kid: Some(outcome.kid),
             actor: None,
@@ -323,11 +352,23 @@ impl Change {
         }
     }
 
+    fn key(what: String) -> Self {
+        Self {
+            action: Kind::Key,
+            name: None,
+            id: None,
+            version: None,
+            kid: None,
+            actor: None,
+            reason: Some(what),
+        }
+    }
+
     fn purged(name: &str, id: u64, reason: &str) -> Self {
         Self {
             action: Kind::Purge,
-            name: name.to_owned(),
-            id,
+            name: Some(name.to_owned()),
+            id: Some(id),
             version: None,
             kid: None,
             actor: None,
@@ -374,8 +415,13 @@ impl Failure {
             VaultError::Name(NameError::LongSegment(..) | NameError::TooDeep(_)) => {
                 (FsError::NameTooLong, "name_too_long")
             }
-            VaultError::Name(_) | VaultError::Length(_) => (FsError::Invalid, "invalid"),
-            VaultError::NotFound(_) => (FsError::NotFound, "not_found"),
+            VaultError::Name(_)
+            | VaultError::Length(_)
+            | VaultError::KeyFileLength { .. }
+            | VaultError::PassphraseLength { .. } => (FsError::Invalid, "invalid"),
+            VaultError::NotFound(_) | VaultError::NoSuchSlot(_) => (FsError::NotFound, "not_found"),
+            VaultError::LastSlot(_) => (FsError::NotSupported, "last_slot"),
+            VaultError::NoFreeSlot => (FsError::NotSupported, "no_free_slot"),
             VaultError::IsDirectory(_) => (FsError::IsDirectory, "is_directory"),
             VaultError::NotDirectory(_) => (FsError::NotDirectory, "not_directory"),
             VaultError::TooLarge { .. } => (FsError::TooLong, "too_long"),
@@ -388,8 +434,6 @@ impl Failure {
             | VaultError::WrongPassphrase { .. }
             | VaultError::WrongKeyFile { .. }
             | VaultError::NoSlot { .. }
-            | VaultError::KeyFileLength { .. }
-            | VaultError::PassphraseLength { .. }
             | VaultError::SlotParameters { .. }
             | VaultError::InUse { .. }
             | VaultError::TooWide { .. }

@@ -228,14 +228,14 @@ impl Gate {
             let last = index + 1 == changes.len();
             let actor = change.actor.as_ref();
             let event = Event {
-                name: Some(&change.name),
-                id: Some(change.id),
+                name: change.name.as_deref(),
+                id: change.id,
                 version: change.version,
                 kid: change.kid.as_deref(),
                 uid: actor.map(|a| a.uid),
                 gid: actor.map(|a| a.gid),
                 pid: actor.map(|a| a.pid),
-                client: actor.map(|a| a.client.as_str()),
+                client: actor.map(|a| a.client.as_str()).filter(|c| !c.is_empty()),
                 rule: actor.map(|a| a.rule.as_str()),
                 reason: change.reason.as_deref(),
                 recovered: late,

@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jarvis_policy::Verb;
-use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName, SecretType};
+use jarvis_vault::{Credential, MAX_VALUE, SecretBytes, SecretName, SecretType};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -15,7 +15,7 @@ const MAX_BATCH: usize = 1024;
 /// Length of a generated password when none is given.
 const DEFAULT_LENGTH: usize = 32;
 
-/// Something an admin asks for.
+/// A change an admin asks for.
 pub(crate) enum Operation {
     Set {
         name: SecretName,
@@ -31,8 +31,8 @@ pub(crate) enum Operation {
     Delete(SecretName),
     Restore(SecretName),
     Purge(SecretName),
-    Reload,
-    Status,
+    KeyAdd(Credential),
+    KeyRemove(u8),
 }
 
 impl Operation {
@@ -45,16 +45,42 @@ impl Operation {
             | Self::Restore(name)
             | Self::Purge(name) => (Verb::Write, Some(name)),
             Self::Rotate(name) => (Verb::Rotate, Some(name)),
-            Self::Reload => (Verb::Policy, None),
-            Self::Status => (Verb::List, None),
+            Self::KeyAdd(_) | Self::KeyRemove(_) => (Verb::Key, None),
         }
     }
 }
 
-/// One operation, or several that happen together.
+/// Something an admin asks that changes no secret.
+pub(crate) enum Question {
+    Status,
+    Reload,
+    KeyList,
+    /// What the policy in force says of somebody.
+    Explain {
+        name: SecretName,
+        verb: Verb,
+        uid: u32,
+        gid: u32,
+        groups: Vec<u32>,
+    },
+}
+
+impl Question {
+    /// The verb the caller needs; none for what every manager may ask.
+    pub(crate) fn needs(&self) -> Option<Verb> {
+        match self {
+            Self::Status => None,
+            Self::Reload | Self::Explain { .. } => Some(Verb::Policy),
+            Self::KeyList => Some(Verb::Key),
+        }
+    }
+}
+
+/// One change, several that happen together, or a question.
 pub(crate) enum Parsed {
     One(Operation),
     Batch(Vec<Operation>),
+    Ask(Question),
 }
 
 /// Why bytes are no request.
@@ -84,9 +110,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Checked<Parsed> {
     };
     match text.trim_start().as_bytes().first() {
         None => invalid("the request is empty"),
-        Some(b'{') => Ok(Parsed::One(object(text)?)),
+        Some(b'{') => object(text),
         Some(b'[') => batch(text).map(Parsed::Batch),
-        Some(_) => short(text).map(Parsed::One),
+        Some(_) => short(text),
     }
 }
 
@@ -103,10 +129,17 @@ struct Wire {
     kind: Option<Kind>,
     length: Option<usize>,
     if_kid: Option<String>,
+    passphrase: Option<Zeroizing<String>>,
+    key_b64: Option<Zeroizing<String>>,
+    slot: Option<u8>,
+    verb: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    groups: Option<Vec<u32>>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 enum Op {
     Set,
     Generate,
@@ -114,8 +147,12 @@ enum Op {
     Delete,
     Restore,
     Purge,
+    KeyAdd,
+    KeyRemove,
+    KeyList,
     Reload,
     Status,
+    Explain,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -125,13 +162,13 @@ enum Kind {
     Password,
 }
 
-fn object(text: &str) -> Checked<Operation> {
-    let wire: Wire = serde_json::from_str(text).map_err(json_error)?;
+fn object(text: &str) -> Checked<Parsed> {
+    let wire: Wire = serde_json::from_str(text).map_err(|e| json_error(&e))?;
     wire.check()
 }
 
 fn batch(text: &str) -> Checked<Vec<Operation>> {
-    let wires: Vec<Wire> = serde_json::from_str(text).map_err(json_error)?;
+    let wires: Vec<Wire> = serde_json::from_str(text).map_err(|e| json_error(&e))?;
     if wires.is_empty() {
         return invalid("the batch is empty");
     }
@@ -143,12 +180,12 @@ fn batch(text: &str) -> Checked<Vec<Operation>> {
         return Err(Malformed::TooLong(message));
     }
     let operations = wires.into_iter().enumerate().map(|(index, wire)| {
-        let operation = wire.check().map_err(|error| error.at(index))?;
-        match operation {
-            Operation::Reload | Operation::Status => {
-                invalid("only changes of secrets can be in a batch").map_err(|e| e.at(index))
+        let parsed = wire.check().map_err(|error| error.at(index))?;
+        match parsed {
+            Parsed::One(operation) => Ok(operation),
+            Parsed::Batch(_) | Parsed::Ask(_) => {
+                invalid("only changes can be in a batch").map_err(|e| e.at(index))
             }
-            change => Ok(change),
         }
     });
     operations.collect()
@@ -167,7 +204,7 @@ impl Malformed {
 
 /// serde_json's messages can quote the text they choke on, which may be a
 /// value: only the kind of the error and its place are passed on.
-fn json_error(error: serde_json::Error) -> Malformed {
+fn json_error(error: &serde_json::Error) -> Malformed {
     use serde_json::error::Category;
     let what = match error.classify() {
         Category::Syntax | Category::Io => "invalid JSON",
@@ -191,52 +228,58 @@ fn field_error(message: &str) -> &'static str {
 }
 
 impl Wire {
-    fn check(self) -> Checked<Operation> {
+    fn check(self) -> Checked<Parsed> {
         self.check_fields()?;
-        match self.op {
-            Op::Reload => return Ok(Operation::Reload),
-            Op::Status => return Ok(Operation::Status),
-            _ => {}
-        }
-        let name = match &self.name {
-            Some(name) => checked_name(name)?,
-            None => return invalid("the field `name` is missing"),
-        };
-        Ok(match self.op {
+        let operation = match self.op {
+            Op::Reload => return Ok(Parsed::Ask(Question::Reload)),
+            Op::Status => return Ok(Parsed::Ask(Question::Status)),
+            Op::KeyList => return Ok(Parsed::Ask(Question::KeyList)),
+            Op::Explain => return self.explain().map(Parsed::Ask),
             Op::Set => Operation::Set {
                 kind: self
                     .kind
                     .map(|kind| kind.checked(self.length))
                     .transpose()?,
                 value: self.value()?,
+                name: self.name()?,
                 if_kid: self.if_kid,
-                name,
             },
             Op::Generate => Operation::Generate {
-                name,
+                name: self.name()?,
                 kind: self.kind.unwrap_or(Kind::Password).checked(self.length)?,
             },
-            Op::Rotate => Operation::Rotate(name),
-            Op::Delete => Operation::Delete(name),
-            Op::Restore => Operation::Restore(name),
-            Op::Purge => Operation::Purge(name),
-            Op::Reload => Operation::Reload,
-            Op::Status => Operation::Status,
-        })
+            Op::Rotate => Operation::Rotate(self.name()?),
+            Op::Delete => Operation::Delete(self.name()?),
+            Op::Restore => Operation::Restore(self.name()?),
+            Op::Purge => Operation::Purge(self.name()?),
+            Op::KeyAdd => Operation::KeyAdd(self.credential()?),
+            Op::KeyRemove => Operation::KeyRemove(required("slot", self.slot)?),
+        };
+        Ok(Parsed::One(operation))
     }
 
     /// Refuses fields the operation would silently ignore.
     fn check_fields(&self) -> Checked<()> {
-        let takes_value = self.op == Op::Set;
-        let takes_type = matches!(self.op, Op::Set | Op::Generate);
-        let takes_name = !matches!(self.op, Op::Reload | Op::Status);
+        let op = self.op;
+        let named = !matches!(
+            op,
+            Op::Reload | Op::Status | Op::KeyAdd | Op::KeyRemove | Op::KeyList
+        );
+        let typed = matches!(op, Op::Set | Op::Generate);
         let given = [
-            ("value", self.value.is_some(), takes_value),
-            ("value_b64", self.value_b64.is_some(), takes_value),
-            ("if_kid", self.if_kid.is_some(), takes_value),
-            ("type", self.kind.is_some(), takes_type),
-            ("length", self.length.is_some(), takes_type),
-            ("name", self.name.is_some(), takes_name),
+            ("value", self.value.is_some(), op == Op::Set),
+            ("value_b64", self.value_b64.is_some(), op == Op::Set),
+            ("if_kid", self.if_kid.is_some(), op == Op::Set),
+            ("type", self.kind.is_some(), typed),
+            ("length", self.length.is_some(), typed),
+            ("name", self.name.is_some(), named),
+            ("passphrase", self.passphrase.is_some(), op == Op::KeyAdd),
+            ("key_b64", self.key_b64.is_some(), op == Op::KeyAdd),
+            ("slot", self.slot.is_some(), op == Op::KeyRemove),
+            ("verb", self.verb.is_some(), op == Op::Explain),
+            ("uid", self.uid.is_some(), op == Op::Explain),
+            ("gid", self.gid.is_some(), op == Op::Explain),
+            ("groups", self.groups.is_some(), op == Op::Explain),
         ];
         match given.iter().find(|(_, given, takes)| *given && !takes) {
             Some((field, _, _)) => invalid(format!("this `op` takes no field `{field}`")),
@@ -244,12 +287,39 @@ impl Wire {
         }
     }
 
+    fn name(&self) -> Checked<SecretName> {
+        checked_name(required("name", self.name.as_deref())?)
+    }
+
+    fn explain(self) -> Checked<Question> {
+        let verb = self.verb.as_deref().unwrap_or("read");
+        Ok(Question::Explain {
+            name: self.name()?,
+            verb: verb.parse().or_else(|()| invalid("`verb` is no verb"))?,
+            uid: required("uid", self.uid)?,
+            gid: required("gid", self.gid)?,
+            groups: self.groups.unwrap_or_default(),
+        })
+    }
+
+    fn credential(&self) -> Checked<Credential> {
+        match (&self.passphrase, &self.key_b64) {
+            (Some(text), None) => {
+                let bytes = text.as_bytes().to_vec();
+                Ok(Credential::Passphrase(SecretBytes::new(bytes)))
+            }
+            (None, Some(text)) => {
+                let bytes = base64_bytes("key_b64", text)?;
+                Ok(Credential::KeyFile(SecretBytes::new(bytes)))
+            }
+            _ => invalid("give exactly one of `passphrase` and `key_b64`"),
+        }
+    }
+
     fn value(&self) -> Checked<SecretBytes> {
         let bytes = match (&self.value, &self.value_b64) {
             (Some(text), None) => text.as_bytes().to_vec(),
-            (None, Some(text)) => STANDARD
-                .decode(text.as_bytes())
-                .or_else(|_| invalid("`value_b64` is not base64 (RFC 4648, padded)"))?,
+            (None, Some(text)) => base64_bytes("value_b64", text)?,
             _ => return invalid("give exactly one of `value` and `value_b64`"),
         };
         checked_value(SecretBytes::new(bytes))
@@ -265,6 +335,16 @@ impl Kind {
                 .or_else(|error| invalid(error.to_string())),
         }
     }
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Checked<T> {
+    value.map_or_else(|| invalid(format!("the field `{field}` is missing")), Ok)
+}
+
+fn base64_bytes(field: &str, text: &str) -> Checked<Vec<u8>> {
+    STANDARD
+        .decode(text)
+        .or_else(|_| invalid(format!("`{field}` is not base64 (RFC 4648, padded)")))
 }
 
 fn checked_name(text: &str) -> Checked<SecretName> {
@@ -292,35 +372,43 @@ fn checked_value(value: SecretBytes) -> Checked<SecretBytes> {
 
 /// `set NAME VALUE` (the value is the rest of the line), `VERB NAME`,
 /// `generate NAME [TYPE [LENGTH]]`, `status`, `reload`.
-fn short(text: &str) -> Checked<Operation> {
+fn short(text: &str) -> Checked<Parsed> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-    if word == "set" {
-        let Some((name, value)) = rest.split_once(' ') else {
-            return invalid("use: set NAME VALUE");
-        };
-        return Ok(Operation::Set {
-            name: checked_name(name)?,
-            value: checked_value(SecretBytes::new(value.as_bytes().to_vec()))?,
-            kind: None,
-            if_kid: None,
-        });
-    }
     let arguments: Vec<&str> = rest.split_ascii_whitespace().collect();
-    match (word, arguments.as_slice()) {
-        ("rotate", [name]) => Ok(Operation::Rotate(checked_name(name)?)),
-        ("delete", [name]) => Ok(Operation::Delete(checked_name(name)?)),
-        ("restore", [name]) => Ok(Operation::Restore(checked_name(name)?)),
-        ("purge", [name]) => Ok(Operation::Purge(checked_name(name)?)),
-        ("generate", [name, options @ ..]) => short_generate(name, options),
-        ("reload", []) => Ok(Operation::Reload),
-        ("status", []) => Ok(Operation::Status),
-        ("rotate" | "delete" | "restore" | "purge", _) => invalid(format!("use: {word} NAME")),
-        ("generate", _) => invalid("use: generate NAME [TYPE [LENGTH]]"),
-        ("reload" | "status", _) => invalid(format!("`{word}` takes no arguments")),
-        _ => invalid(
-            "unknown request; use JSON or one of: set, generate, rotate, delete, restore, purge, reload, status",
-        ),
-    }
+    let operation = match (word, arguments.as_slice()) {
+        ("set", _) => short_set(rest)?,
+        ("rotate", [name]) => Operation::Rotate(checked_name(name)?),
+        ("delete", [name]) => Operation::Delete(checked_name(name)?),
+        ("restore", [name]) => Operation::Restore(checked_name(name)?),
+        ("purge", [name]) => Operation::Purge(checked_name(name)?),
+        ("generate", [name, options @ ..]) => short_generate(name, options)?,
+        ("reload", []) => return Ok(Parsed::Ask(Question::Reload)),
+        ("status", []) => return Ok(Parsed::Ask(Question::Status)),
+        ("rotate" | "delete" | "restore" | "purge", _) => {
+            return invalid(format!("use: {word} NAME"));
+        }
+        ("generate", _) => return invalid("use: generate NAME [TYPE [LENGTH]]"),
+        ("reload" | "status", _) => return invalid(format!("`{word}` takes no arguments")),
+        _ => {
+            return invalid(
+                "unknown request; use JSON or one of: set, generate, rotate, delete, restore, \
+                 purge, reload, status",
+            );
+        }
+    };
+    Ok(Parsed::One(operation))
+}
+
+fn short_set(rest: &str) -> Checked<Operation> {
+    let Some((name, value)) = rest.split_once(' ') else {
+        return invalid("use: set NAME VALUE");
+    };
+    Ok(Operation::Set {
+        name: checked_name(name)?,
+        value: checked_value(SecretBytes::new(value.as_bytes().to_vec()))?,
+        kind: None,
+        if_kid: None,
+    })
 }
 
 fn short_generate(name: &str, options: &[&str]) -> Checked<Operation> {
@@ -377,7 +465,7 @@ mod tests {
 
     #[test]
     fn refusals_say_what_and_where() {
-        let cases: [(&[u8], &str); 16] = [
+        let cases: [(&[u8], &str); 20] = [
             (b"", "empty"),
             (b"\n", "empty"),
             (b"\xff", "byte 1 is not UTF-8"),
@@ -403,6 +491,13 @@ mod tests {
                 "takes no field `value`",
             ),
             (br#"{"op":"rotate"}"#, "`name` is missing"),
+            (br#"{"op":"key_add","name":"a"}"#, "takes no field `name`"),
+            (br#"{"op":"key_add"}"#, "exactly one of `passphrase`"),
+            (
+                br#"{"op":"explain","name":"a","uid":1}"#,
+                "`gid` is missing",
+            ),
+            (br#"[{"op":"status"}]"#, "only changes"),
             (br#"{"op":"set","name":"a","value_b64":"?"}"#, "not base64"),
             (br#"[]"#, "batch is empty"),
             (
@@ -425,6 +520,8 @@ mod tests {
             r#"{"op":"hunter2"}"#,
             r#"{"op":"set","name":"a","value_b64":"hunter2!"}"#,
             r#"{"op":"set","name":"a","value":"x","length":"hunter2"}"#,
+            r#"{"op":"key_add","key_b64":"hunter2!"}"#,
+            r#"{"op":"key_add","passphrase":["hunter2"]}"#,
         ] {
             let text = message(request.as_bytes());
             assert!(!text.contains("hunter2"), "{text}");

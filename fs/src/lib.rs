@@ -20,7 +20,7 @@ pub use adapter::{FileSystem, MAX_REQUEST};
 pub use caller::{Caller, Claim, Unidentified, check_proc};
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};
-pub use mount::{MountError, Mounted, clear_stale, mount};
+pub use mount::{MountError, Mounted, clear_stale, connection, mount};
 pub use tree::{
     Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Listed, Opened, Request, SharedRead,
     Tree, XATTRS, Xattr,

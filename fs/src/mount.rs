@@ -146,6 +146,15 @@ pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
     }
 }
 
+/// The number of the FUSE connection of ours mounted on `path`, if any; the
+/// mount itself is not touched.
+///
+/// # Errors
+/// [`MountError::MountPoint`] when mountinfo or the path can't be read.
+pub fn connection(path: &Path) -> Result<Option<u32>, MountError> {
+    find(&resolve(path)?)
+}
+
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> MountError {
     let path = path.to_owned();
     move |source| MountError::MountPoint { path, source }

@@ -14,6 +14,7 @@ mod verb;
 
 pub use decision::{Decision, Policy, Rule};
 pub use error::PolicyError;
+pub use pattern::Pattern;
 pub use selector::Caller;
 pub use verb::Verb;
 

@@ -11,7 +11,7 @@ const MAX_SEGMENT: usize = 255;
 
 /// A compiled pattern.
 #[derive(Debug)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     text: Box<str>,
     segments: Vec<Segment>,
 }
@@ -29,8 +29,11 @@ enum Segment {
 struct Positions(u32);
 
 impl Pattern {
-    /// Compiles `text`, or says what is wrong with it.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Compiles `text`.
+    ///
+    /// # Errors
+    /// What is wrong with it, to stand behind "the pattern".
+    pub fn parse(text: &str) -> Result<Self, String> {
         let segments = match text {
             "*" => vec![Segment::Any],
             _ => text.split('/').map(segment).collect::<Result<_, _>>()?,
@@ -49,7 +52,9 @@ impl Pattern {
         &self.text
     }
 
-    pub(crate) fn matches(&self, name: &str) -> bool {
+    /// Whether the secret `name` matches.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
         self.after(name).0 & self.end() != 0
     }
 

@@ -1,21 +1,27 @@
 //! Commands about the audit log. They read its files; no daemon is needed.
 
-use std::io::{self, Write};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use jarvis_audit::{End, PublicIdentity, Report, verify};
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use jarvis_audit::{End, PublicIdentity, Record, Report, read_records, verify};
+use serde_json::{Value, json};
 
 use super::exit::{Code, Failure};
+use super::output::Output;
 
 #[derive(Subcommand)]
 pub(super) enum Audit {
     /// Check every record: form, sequence, chain, certificates, signatures
     Verify(Verify),
+    /// Print the last records; they are not verified
+    Tail(Tail),
 }
 
 #[derive(Args)]
-pub(super) struct Verify {
+struct Place {
     /// Directory made by `init`; names the log and the identity when they are not given
     #[arg(
         long,
@@ -27,32 +33,113 @@ pub(super) struct Verify {
     /// Directory of the log (default: DIR/audit)
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
+}
+
+impl Place {
+    fn log(&self) -> PathBuf {
+        self.log.clone().unwrap_or_else(|| self.dir.join("audit"))
+    }
+}
+
+#[derive(Args)]
+pub(super) struct Tail {
+    #[command(flatten)]
+    place: Place,
+    /// How many
+    #[arg(short = 'n', long, default_value_t = 10)]
+    lines: usize,
+}
+
+#[derive(Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    place: Place,
     /// Public key of the host, best a copy kept elsewhere (default: DIR/identity.pub)
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 }
 
 impl Audit {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(&self, out: &Output) -> Result<(), Failure> {
         match self {
-            Self::Verify(verify) => verify.run(),
+            Self::Verify(verify) => verify.run(out),
+            Self::Tail(tail) => tail.run(out),
         }
     }
 }
 
-impl Verify {
-    fn run(&self) -> Result<(), Failure> {
-        let log = self.log.clone().unwrap_or_else(|| self.dir.join("audit"));
-        let identity = self.identity.clone();
-        let identity = identity.unwrap_or_else(|| self.dir.join("identity.pub"));
-        let identity = PublicIdentity::open(&identity).map_err(Failure::other)?;
-        let report = verify(&log, &identity)
-            .map_err(|failure| Failure::new(Code::Integrity, failure.to_string()))?;
-        let text = describe(&report, &identity);
-        io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(Failure::other)
+impl Tail {
+    fn run(&self, out: &Output) -> Result<(), Failure> {
+        let log = self.place.log();
+        let mut last = VecDeque::new();
+        for record in read_records(&log).map_err(|e| Failure::io("open", &log, &e))? {
+            last.push_back(record.map_err(|e| Failure::io("read", &log, &e))?);
+            if last.len() > self.lines {
+                last.pop_front();
+            }
+        }
+        let json = serde_json::to_value(&last).map_err(Failure::other)?;
+        out.show(&json, || table(&last))
     }
+}
+
+fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
+    let number = |n: Option<u32>| n.map(|n| n.to_string()).unwrap_or_default();
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header([
+        "seq", "time", "action", "result", "name", "version", "uid", "pid", "client", "rule",
+        "reason",
+    ]);
+    for r in records {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        table.add_row([
+            r.seq.to_string(),
+            r.time.clone(),
+            r.action.to_string(),
+            r.result.to_string(),
+            text(&r.name),
+            number(r.version),
+            number(r.uid),
+            number(r.pid),
+            text(&r.client),
+            text(&r.rule),
+            text(&r.reason),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+impl Verify {
+    fn run(&self, out: &Output) -> Result<(), Failure> {
+        let identity = self.identity.clone();
+        let identity = identity.unwrap_or_else(|| self.place.dir.join("identity.pub"));
+        let identity = PublicIdentity::open(&identity).map_err(Failure::other)?;
+        let report = verify(&self.place.log(), &identity)
+            .map_err(|failure| Failure::new(Code::Integrity, failure.to_string()))?;
+        out.show(&as_json(&report, &identity), || {
+            describe(&report, &identity)
+        })
+    }
+}
+
+fn as_json(report: &Report, identity: &PublicIdentity) -> Value {
+    let counts = report.counts.iter();
+    let counts = counts.map(|((a, r), n)| json!({"action": a, "result": r, "count": n}));
+    json!({
+        "host": identity.host().to_string(),
+        "identity": identity.fingerprint(),
+        "records": report.records,
+        "segments": report.segments,
+        "first_time": report.first_time,
+        "last_time": report.last_time,
+        "starts": report.starts,
+        "unclean_starts": report.unclean_starts,
+        "head": report.head,
+        "stopped": report.end == End::Stopped,
+        "tail_anchored": false,
+        "counts": counts.collect::<Value>(),
+    })
 }
 
 fn describe(report: &Report, identity: &PublicIdentity) -> String {

@@ -145,7 +145,7 @@ fn policy() -> String {
 }
 
 const POLICY: &str = r#"# Who may do what. All clients that match a caller apply; deny wins over
-# allow; what nothing allows is denied. After a change: jarvisctl reload
+# allow; what nothing allows is denied. After a change: jarvisctl policy reload
 #
 # match   uid, user, gid, group: a value or a list; all given keys must hold.
 #         Without match the client's name is a user's name. uid 0 and gid 0

@@ -2,16 +2,22 @@
 
 mod audit;
 mod client;
+mod doctor;
 mod exit;
+mod health;
 mod init;
+mod keys;
+mod output;
+mod policy;
 mod secrets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Failure;
+use output::Output;
 
 /// Administers a jarvis-secretsd.
 #[derive(Parser)]
@@ -26,6 +32,9 @@ struct Arguments {
         default_value = "/run/jarvis/secrets"
     )]
     mount: PathBuf,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,13 +59,30 @@ enum Command {
     Rotate(secrets::Named),
     /// Create a secret with a generated value
     Generate(secrets::Generate),
-    /// Have the daemon load its policy anew
-    Reload,
-    /// Show how the daemon is
-    Status,
+    /// Check, explain and reload the policy
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Manage the vault's key slots
+    #[command(subcommand)]
+    Key(keys::Key),
     /// Work with the audit log
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Show how the daemon is, by the control file
+    Status,
+    /// Show how the daemon is, by its HTTP port
+    Health(health::Http),
+    /// Print the metrics, from the HTTP port
+    Metrics(health::Http),
+    /// Wait until the daemon serves the mount
+    Wait(health::Wait),
+    /// Look for what keeps a daemon from working here, and say what to do
+    Doctor(doctor::Doctor),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs the command line.
@@ -71,18 +97,30 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mount = &arguments.mount;
+    let out = Output::new(arguments.json);
     match &arguments.command {
         Command::Init(init) => init.run(mount),
-        Command::Set(set) => set.run(mount),
-        Command::Get(get) => get.run(mount),
-        Command::List(list) => list.run(mount),
-        Command::Delete(named) => named.run(mount, "delete"),
-        Command::Restore(named) => named.run(mount, "restore"),
-        Command::Purge(named) => named.run(mount, "purge"),
-        Command::Rotate(named) => named.run(mount, "rotate"),
-        Command::Generate(generate) => generate.run(mount),
-        Command::Reload => secrets::plain(mount, "reload"),
-        Command::Status => secrets::plain(mount, "status"),
-        Command::Audit(audit) => audit.run(),
+        Command::Set(set) => set.run(mount, &out),
+        Command::Get(get) => get.run(mount, &out),
+        Command::List(list) => list.run(mount, &out),
+        Command::Delete(named) => named.run(mount, &out, "delete"),
+        Command::Restore(named) => named.run(mount, &out, "restore"),
+        Command::Purge(named) => named.run(mount, &out, "purge"),
+        Command::Rotate(named) => named.run(mount, &out, "rotate"),
+        Command::Generate(generate) => generate.run(mount, &out),
+        Command::Policy(policy) => policy.run(mount, &out),
+        Command::Key(key) => key.run(mount, &out),
+        Command::Audit(audit) => audit.run(&out),
+        Command::Status => health::status(mount, &out),
+        Command::Health(http) => http.health(&out),
+        Command::Metrics(http) => http.metrics(&out),
+        Command::Wait(wait) => wait.run(mount),
+        Command::Doctor(doctor) => doctor.run(mount, &out),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command, "jarvisctl", &mut script);
+            out.bytes(&script)
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Commands about single secrets.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -11,12 +11,14 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use jarvis_fs::{CONTROL_NAME, XATTRS};
+use jarvis_policy::Pattern;
 use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::client::request;
 use super::exit::{Code, Failure};
+use super::output::Output;
 
 /// Type of a secret.
 #[derive(Clone, Copy, ValueEnum)]
@@ -55,6 +57,9 @@ pub(super) struct Set {
 pub(super) struct Get {
     /// Name of the secret
     name: String,
+    /// Print what is known of it instead of its value
+    #[arg(long)]
+    meta: bool,
 }
 
 #[derive(Args)]
@@ -77,13 +82,12 @@ pub(super) struct Generate {
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    /// Only names that match, as in a policy: * within a segment, ** across them
+    pattern: Option<String>,
 }
 
 impl Set {
-    pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let value = match &self.from_file {
             Some(path) => {
                 let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
@@ -102,7 +106,7 @@ impl Set {
                     .map(|kid| ("if_kid".into(), json!(kid))),
             );
         }
-        print(&request(mount, &message)?)
+        done(out, &request(mount, &message)?)
     }
 }
 
@@ -115,51 +119,59 @@ fn read_value(input: impl Read) -> io::Result<SecretBytes> {
 }
 
 impl Get {
-    pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let name = SecretName::parse(&self.name)
             .map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
         let path = mount.join(name.as_str());
+        if self.meta {
+            return meta(&path, self.name.clone(), out);
+        }
         let file = File::open(&path).map_err(|e| Failure::io("open", &path, &e))?;
         let value = read_value(file).map_err(|e| Failure::io("read", &path, &e))?;
-        io::stdout()
-            .write_all(value.expose())
-            .map_err(|e| Failure::io("write", Path::new("standard output"), &e))
+        out.bytes(value.expose())
     }
 }
 
+fn meta(path: &Path, name: String, out: &Output) -> Result<(), Failure> {
+    let attributes = XATTRS.iter().map(|(key, _)| {
+        attribute(path, key).map_err(|errno| Failure::io("look at", path, &errno.into()))
+    });
+    let row = Row {
+        name,
+        attributes: attributes.collect::<Result<_, _>>()?,
+    };
+    out.show(&row.json(), || table(&[&row]))
+}
+
 impl Named {
-    pub(super) fn run(&self, mount: &Path, op: &str) -> Result<(), Failure> {
-        print(&request(mount, &json!({"op": op, "name": self.name}))?)
+    pub(super) fn run(&self, mount: &Path, out: &Output, op: &str) -> Result<(), Failure> {
+        done(out, &request(mount, &json!({"op": op, "name": self.name}))?)
     }
 }
 
 impl Generate {
-    pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let kind = self.kind.as_str();
         let mut message = json!({"op": "generate", "name": self.name, "type": kind});
         if let Some(object) = message.as_object_mut() {
             object.extend(self.length.map(|length| ("length".into(), json!(length))));
         }
-        print(&request(mount, &message)?)
+        done(out, &request(mount, &message)?)
     }
 }
 
-/// A request without arguments.
-pub(super) fn plain(mount: &Path, op: &str) -> Result<(), Failure> {
-    print(&request(mount, &json!({"op": op}))?)
-}
-
-fn print(result: &Value) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(result).map_err(Failure::other)?;
-    write_out(&text)
-}
-
-fn write_out(text: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{text}") {
-        // `jarvisctl list | head` is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(Failure::other),
-    }
+/// What a change came to, in a sentence or as JSON.
+fn done(out: &Output, result: &Value) -> Result<(), Failure> {
+    let text = |key: &str| result.get(key).and_then(Value::as_str).unwrap_or_default();
+    out.show(result, || match result.get("version") {
+        Some(version) => format!(
+            "{} {}: version {version}, key id {}",
+            text("action"),
+            text("name"),
+            text("kid")
+        ),
+        None => format!("{} {}", text("action"), text("name")),
+    })
 }
 
 /// A secret as its file shows it.
@@ -169,14 +181,30 @@ struct Row {
 }
 
 impl List {
-    pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        let wanted =
+            match &self.pattern {
+                None => None,
+                Some(text) => Some(Pattern::parse(text).map_err(|why| {
+                    Failure::new(Code::Usage, format!("the pattern {text:?} {why}"))
+                })?),
+            };
         let mut rows = Vec::new();
-        walk(mount, String::new(), &mut rows)?;
+        walk(mount, String::new(), &mut |name, path| {
+            if wanted.as_ref().is_none_or(|pattern| pattern.matches(&name)) {
+                // An attribute that is gone meanwhile shows as a dash.
+                let attributes = XATTRS
+                    .iter()
+                    .map(|(key, _)| attribute(path, key).unwrap_or_else(|_| "-".into()));
+                rows.push(Row {
+                    name,
+                    attributes: attributes.collect(),
+                });
+            }
+        })?;
         rows.sort_by(|a, b| a.name.cmp(&b.name));
-        match self.json {
-            true => print(&rows.iter().map(Row::json).collect()),
-            false => write_out(&table(&rows).to_string()),
-        }
+        let json = rows.iter().map(Row::json).collect();
+        out.show(&json, || table(&rows.iter().collect::<Vec<_>>()))
     }
 }
 
@@ -197,41 +225,35 @@ impl Row {
     }
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[&Row]) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(std::iter::once("name").chain(columns()));
     for row in rows {
         table.add_row(std::iter::once(&row.name).chain(&row.attributes));
     }
-    table
+    table.trim_fmt()
 }
 
 /// The mount itself shows each caller what it may see: no request is needed.
-fn walk(dir: &Path, prefix: String, rows: &mut Vec<Row>) -> Result<(), Failure> {
+fn walk(dir: &Path, prefix: String, visit: &mut dyn FnMut(String, &Path)) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::io("list", dir, &error);
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         let kind = entry.file_type().map_err(failed)?;
         if kind.is_dir() {
-            walk(&entry.path(), format!("{name}/"), rows)?;
+            walk(&entry.path(), format!("{name}/"), visit)?;
         } else if name != CONTROL_NAME {
-            let attributes = XATTRS.iter().map(|(key, _)| attribute(&entry.path(), key));
-            rows.push(Row {
-                name,
-                attributes: attributes.collect(),
-            });
+            visit(name, &entry.path());
         }
     }
     Ok(())
 }
 
-/// An attribute that is gone meanwhile shows as a dash.
-fn attribute(path: &Path, key: &str) -> String {
+fn attribute(path: &Path, key: &str) -> rustix::io::Result<String> {
     let mut buffer = [0; 512];
-    let value = rustix::fs::getxattr(path, key, &mut buffer)
-        .ok()
-        .and_then(|len| buffer.get(..len));
-    value.map_or_else(|| "-".into(), |v| String::from_utf8_lossy(v).into_owned())
+    let len = rustix::fs::getxattr(path, key, &mut buffer)?;
+    let value = buffer.get(..len).unwrap_or_default();
+    Ok(String::from_utf8_lossy(value).into_owned())
 }

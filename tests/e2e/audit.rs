@@ -22,7 +22,7 @@ fn every_event_is_in_the_verified_log() {
     home.ok(&["restore", "app/db"], b"");
     home.ok(&["delete", "app/db"], b"");
     home.ok(&["purge", "app/db"], b"");
-    home.ok(&["reload"], b"");
+    home.ok(&["policy", "reload"], b"");
     daemon.stop();
     let actions: Vec<_> = home
         .records()

@@ -232,7 +232,7 @@ fn verbs_bound_what_a_manager_may_do() {
     assert_eq!(carol(&["rotate", "other"]), Some(3));
     assert_eq!(carol(&["set", "app/p"]), Some(3));
     assert_eq!(carol(&["delete", "app/p"]), Some(3));
-    assert_eq!(carol(&["reload"]), Some(3));
+    assert_eq!(carol(&["policy", "reload"]), Some(3));
     assert_eq!(carol(&["status"]), Some(0));
     assert_eq!(carol(&["get", "app/p"]), Some(3));
     assert_eq!(carol(&["get", "none"]), Some(4));

@@ -187,7 +187,7 @@ impl Home {
 
     /// jarvisctl as root, which must succeed; its output as JSON.
     pub fn ok(&self, arguments: &[&str], input: &[u8]) -> Value {
-        let output = self.ctl(arguments, input);
+        let output = self.ctl(&[arguments, &["--json"]].concat(), input);
         assert!(
             output.status.success(),
             "{arguments:?}: {}",

@@ -127,7 +127,7 @@ fn the_policy_reloads_and_a_bad_one_is_refused() {
     assert_eq!(alice().read(&db), Err(EACCES));
 
     home.policy("clients:\n  x:\n    allwo: [a]\n");
-    let refused = home.ctl(&["reload"], b"");
+    let refused = home.ctl(&["policy", "reload"], b"");
     assert_eq!(refused.status.code(), Some(2));
     assert!(
         text(&refused.stderr).contains("line 3, column 5"),
@@ -138,7 +138,7 @@ fn the_policy_reloads_and_a_bad_one_is_refused() {
     assert!(bob().read(&db).is_ok(), "the old policy stays");
 
     home.policy(POLICY);
-    home.ok(&["reload"], b"");
+    home.ok(&["policy", "reload"], b"");
     assert_eq!(bob().read(&db), Err(EACCES));
     let loads = home.records_with(&[("action", json!("policy"))]);
     let results: Vec<_> = loads
@@ -312,7 +312,7 @@ fn a_handle_passed_to_another_user_is_recorded_once() {
     assert_eq!(shared()[0]["result"], "ok");
 
     home.policy(&format!("strict_handles: true\n{POLICY}"));
-    home.ok(&["reload"], b"");
+    home.ok(&["policy", "reload"], b"");
     assert_eq!(read(&open()), Err(EACCES));
     assert_eq!(shared()[1]["result"], "denied");
 }

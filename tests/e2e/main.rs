@@ -14,6 +14,7 @@
 )]
 
 mod audit;
+mod cli;
 mod container;
 mod control;
 mod crash;

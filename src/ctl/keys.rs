@@ -1,0 +1,90 @@
+//! Commands about key slots, through the running daemon.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::client::request;
+use super::exit::{Code, Failure};
+use super::output::Output;
+use crate::daemon::{read_key_file, read_passphrase};
+
+#[derive(Subcommand)]
+pub(super) enum Key {
+    /// Show the key slots
+    List,
+    /// Add a key slot for a key file or a passphrase
+    Add(Add),
+    /// Remove a key slot; never the last one
+    Remove {
+        /// Its number
+        slot: u8,
+    },
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Add {
+    /// A key file of 32 bytes, mode 0600
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// A passphrase from standard input (one line)
+    #[arg(long)]
+    passphrase_stdin: bool,
+}
+
+impl Key {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List => {
+                let slots = request(mount, &json!({"op": "key_list"}))?;
+                out.show(&slots, || describe(&slots))
+            }
+            Self::Add(add) => done(out, &request(mount, &add.message()?)?),
+            Self::Remove { slot } => done(
+                out,
+                &request(mount, &json!({"op": "key_remove", "slot": slot}))?,
+            ),
+        }
+    }
+}
+
+impl Add {
+    fn message(&self) -> Result<Value, Failure> {
+        let Some(path) = &self.key_file else {
+            let line = read_passphrase(io::stdin().lock()).map_err(Failure::other)?;
+            let text = str::from_utf8(line.expose())
+                .map_err(|_| Failure::new(Code::Usage, "the passphrase is not UTF-8"))?;
+            return Ok(json!({"op": "key_add", "passphrase": text}));
+        };
+        let key = read_key_file(path).map_err(Failure::other)?;
+        let encoded = Zeroizing::new(STANDARD.encode(key.expose()));
+        Ok(json!({"op": "key_add", "key_b64": *encoded}))
+    }
+}
+
+fn done(out: &Output, result: &Value) -> Result<(), Failure> {
+    let note = result
+        .get("note")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    out.show(result, || note.to_owned())
+}
+
+fn describe(slots: &Value) -> String {
+    let line = |slot: &Value| {
+        let text = |key: &str| slot.get(key).and_then(Value::as_str).unwrap_or_default();
+        format!(
+            "slot {}: {} ({})\n",
+            slot["slot"],
+            text("kind"),
+            text("detail")
+        )
+    };
+    slots.as_array().into_iter().flatten().map(line).collect()
+}

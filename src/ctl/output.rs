@@ -1,0 +1,40 @@
+//! Standard output: for people or as JSON.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use super::exit::Failure;
+
+/// How to print.
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// `value` as JSON, or `text` for people.
+    pub(super) fn show(&self, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        let mut line = match self.json {
+            true => serde_json::to_string_pretty(value).map_err(Failure::other)?,
+            false => text(),
+        };
+        if !line.ends_with('\n') {
+            line.push('\n');
+        }
+        self.bytes(line.as_bytes())
+    }
+
+    /// Bytes as they are.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            // `jarvisctl list | head` is no failure.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(Failure::other),
+        }
+    }
+}

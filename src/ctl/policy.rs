@@ -1,0 +1,94 @@
+//! Commands about the policy.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use nix::unistd::{User, getgrouplist};
+use serde_json::{Value, json};
+
+use super::client::request;
+use super::exit::{Code, Failure};
+use super::output::Output;
+use crate::gate::load_policy;
+
+#[derive(Subcommand)]
+pub(super) enum Policy {
+    /// Check a policy file; no daemon is needed
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Which rule of the policy in force decides for somebody
+    Explain(Explain),
+    /// Have the daemon load its policy anew
+    Reload,
+}
+
+#[derive(Args)]
+pub(super) struct Explain {
+    /// Name of a secret; it need not exist
+    name: String,
+    /// Who would ask: a user's name
+    #[arg(long)]
+    user: String,
+    /// What for
+    #[arg(long, default_value = "read")]
+    verb: String,
+}
+
+impl Policy {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Check { file } => {
+                let policy = load_policy(file)
+                    .map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+                let clients = policy.clients();
+                out.show(&json!({"clients": clients}), || {
+                    format!("good: {clients} clients")
+                })
+            }
+            Self::Explain(explain) => explain.run(mount, out),
+            Self::Reload => {
+                let result = request(mount, &json!({"op": "reload"}))?;
+                let clients = result
+                    .get("clients")
+                    .and_then(Value::as_u64)
+                    .unwrap_or_default();
+                out.show(&result, || format!("loaded: {clients} clients"))
+            }
+        }
+    }
+}
+
+impl Explain {
+    fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        let (uid, gid, groups) = account(&self.user)?;
+        let question = json!({
+            "op": "explain", "name": self.name, "verb": self.verb,
+            "uid": uid, "gid": gid, "groups": groups,
+        });
+        let result = request(mount, &question)?;
+        let verdict = match result.get("allowed") {
+            Some(Value::Bool(true)) => "allowed",
+            _ => "denied",
+        };
+        let rule = result
+            .get("rule")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        out.show(&result, || format!("{verdict} by {rule}"))
+    }
+}
+
+/// uid, gid and all groups of `user`, as a login gives them.
+fn account(user: &str) -> Result<(u32, u32, Vec<u32>), Failure> {
+    let missing = || Failure::new(Code::NotFound, format!("there is no user `{user}`"));
+    let account = User::from_name(user)
+        .map_err(Failure::other)?
+        .ok_or_else(missing)?;
+    let name = CString::new(user).map_err(Failure::other)?;
+    let groups = getgrouplist(&name, account.gid).map_err(Failure::other)?;
+    let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    Ok((account.uid.as_raw(), account.gid.as_raw(), groups))
+}

@@ -1,0 +1,314 @@
+//! jarvisctl, command by command.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::*;
+
+/// A daemon with its HTTP port on, at a free port.
+fn with_http(home: &Home) -> (Daemon<'_>, String) {
+    home.configure(
+        "enabled = false",
+        "enabled = true\nlisten = \"127.0.0.1:0\"",
+    );
+    let daemon = home.start();
+    let log = daemon.log();
+    let line = log
+        .lines()
+        .rev()
+        .find(|line| line.contains("http address="))
+        .unwrap();
+    let address = line.rsplit('=').next().unwrap();
+    (daemon, format!("http://{address}"))
+}
+
+#[test]
+fn list_shows_each_caller_its_own() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    for name in ["app/db", "app/sub/key", "other"] {
+        daemon.set(name, b"v");
+    }
+    let names = |arguments: &[&str]| -> Vec<String> {
+        let rows = home.ok(arguments, b"");
+        let name = |row: &Value| row["name"].as_str().unwrap().to_owned();
+        rows.as_array().unwrap().iter().map(name).collect()
+    };
+    assert_eq!(names(&["list"]), ["app/db", "app/sub/key", "other"]);
+    assert_eq!(names(&["list", "app/*"]), ["app/db"]);
+    assert_eq!(names(&["list", "app/**"]), ["app/db", "app/sub/key"]);
+    assert_eq!(home.ctl(&["list", "a//b"], b"").status.code(), Some(2));
+    let table = text(&home.ctl_as(&alice(), &["list"], b"").stdout);
+    assert!(
+        table.contains("app/db") && !table.contains("other"),
+        "{table}"
+    );
+    assert!(
+        table.contains("expires_at") && table.contains("current"),
+        "{table}"
+    );
+}
+
+#[test]
+fn get_prints_the_value_or_what_is_known_of_it() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let made = daemon.set("app/db", b"\x00raw\xff");
+    assert_eq!(
+        home.ctl_as(&alice(), &["get", "app/db"], b"").stdout,
+        b"\x00raw\xff"
+    );
+    let meta = home.ok(&["get", "app/db", "--meta"], b"");
+    assert_eq!(
+        (&meta["kid"], &meta["version"]),
+        (&made["kid"], &json!("1"))
+    );
+    assert_eq!(
+        home.ctl_as(&bob(), &["get", "app/db"], b"").status.code(),
+        Some(3)
+    );
+    assert_eq!(
+        home.ctl_as(&bob(), &["get", "app/db", "--meta"], b"")
+            .status
+            .code(),
+        Some(3)
+    );
+    assert_eq!(home.ctl(&["get", "none"], b"").status.code(), Some(4));
+    assert_eq!(
+        home.ctl(&["get", "../etc/passwd"], b"").status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn set_takes_a_file() {
+    let home = Home::new().init(POLICY);
+    let _daemon = home.start();
+    fs::write(home.path("value"), b"from a file").unwrap();
+    let file = home.path("value");
+    home.ok(
+        &["set", "app/db", "--from-file", file.to_str().unwrap()],
+        b"ignored",
+    );
+    assert_eq!(home.ctl(&["get", "app/db"], b"").stdout, b"from a file");
+    let missing = home.ctl(&["set", "app/db", "--from-file", "/none"], b"");
+    assert_eq!(missing.status.code(), Some(4));
+}
+
+#[test]
+fn policies_are_checked_and_explained() {
+    let home = Home::new().init(POLICY);
+    let _daemon = home.start();
+    let file = home.path("etc/policy.yaml");
+    assert_eq!(
+        home.ok(&["policy", "check", file.to_str().unwrap()], b"")["clients"],
+        2
+    );
+    fs::write(home.path("bad.yaml"), "clients:\n  x: {allwo: [a]}\n").unwrap();
+    let bad = home.ctl(
+        &["policy", "check", home.path("bad.yaml").to_str().unwrap()],
+        b"",
+    );
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad.stderr).contains("line 2, column 7"), "{bad:?}");
+
+    let explain = |user: &str, name: &str| {
+        let answer = home.ok(&["policy", "explain", "--user", user, name], b"");
+        (
+            answer["allowed"].as_bool().unwrap(),
+            answer["rule"].as_str().unwrap().to_owned(),
+        )
+    };
+    assert_eq!(
+        explain("jarvis-alice", "app/db"),
+        (true, "jarvis-alice allow \"app/**\"".into())
+    );
+    assert_eq!(
+        explain("jarvis-alice", "app/forbidden"),
+        (false, "jarvis-alice deny \"app/forbidden\"".into())
+    );
+    assert_eq!(
+        explain("jarvis-bob", "app/db"),
+        (false, "default deny".into())
+    );
+    let nobody = home.ctl(&["policy", "explain", "--user", "no-such-user", "a"], b"");
+    assert_eq!(nobody.status.code(), Some(4));
+}
+
+#[test]
+fn groups_of_a_login_are_explained() {
+    let home = Home::new().init(
+        "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
+         ops: {match: {group: jarvis-ops}, allow: [a]}\n",
+    );
+    let _daemon = home.start();
+    let answer = home.ok(&["policy", "explain", "--user", "jarvis-carol", "a"], b"");
+    assert_eq!(answer["allowed"], true);
+}
+
+#[test]
+fn the_audit_tail_shows_the_last_records() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    alice().read(&daemon.file("app/db")).unwrap();
+    let etc = home.etc();
+    let tail = ["audit", "tail", "-n", "2", "--dir", etc.to_str().unwrap()];
+    let records = home.ok(&tail, b"");
+    let actions: Vec<_> = records
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["action"])
+        .collect();
+    assert_eq!(actions, ["create", "read"]);
+    let table = text(&home.ctl(&tail, b"").stdout);
+    assert!(
+        table.contains("app/db") && table.contains("jarvis-alice"),
+        "{table}"
+    );
+    let verified = home.ok(&["audit", "verify", "--dir", etc.to_str().unwrap()], b"");
+    assert_eq!(
+        (&verified["records"], &verified["stopped"]),
+        (&json!(3), &json!(false))
+    );
+}
+
+#[test]
+fn key_slots_are_managed_through_the_daemon() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let kinds = || -> Vec<String> {
+        let slots = home.ok(&["key", "list"], b"");
+        let kind = |slot: &Value| slot["kind"].as_str().unwrap().to_owned();
+        slots.as_array().unwrap().iter().map(kind).collect()
+    };
+    assert_eq!(kinds(), ["key file"]);
+    assert_eq!(
+        home.ctl(&["key", "remove", "0"], b"").status.code(),
+        Some(1),
+        "the last one"
+    );
+    home.ok(&["key", "add", "--passphrase-stdin"], b"correct horse\n");
+    assert_eq!(kinds(), ["key file", "passphrase"]);
+    home.ok(&["key", "remove", "0"], b"");
+    assert_eq!(
+        home.ctl(&["key", "remove", "5"], b"").status.code(),
+        Some(4)
+    );
+    assert_eq!(home.ctl(&["key", "add"], b"").status.code(), Some(2));
+    assert_eq!(
+        home.ctl_as(&alice(), &["key", "list"], b"").status.code(),
+        Some(3)
+    );
+    daemon.stop();
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("no key slot for a key file"), "{error}");
+    let mut command = home.daemon();
+    command.arg("--passphrase-stdin");
+    let daemon = home.start_command(command, b"correct horse\n");
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+    let notes: Vec<_> = home
+        .records_with(&[("action", json!("key"))])
+        .iter()
+        .map(|r| r["reason"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(notes, ["slot 1 added", "slot 0 removed"]);
+}
+
+#[test]
+fn health_and_metrics_come_over_http() {
+    let home = Home::new().init(POLICY);
+    let (daemon, url) = with_http(&home);
+    daemon.set("app/db", b"v");
+    alice().read(&daemon.file("app/db")).unwrap();
+    bob().read(&daemon.file("app/db")).unwrap_err();
+    let health = home.ok(&["health", "--url", &url], b"");
+    assert_eq!(
+        (&health["status"], &health["secrets_count"]),
+        (&json!("ok"), &json!(1))
+    );
+    assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
+    assert!(health["uptime_secs"].is_u64());
+    let metrics = text(&home.ctl(&["metrics", "--url", &url], b"").stdout);
+    for line in [
+        "jarvis_secrets 1",
+        "jarvis_secrets_created_total 1",
+        "jarvis_secrets_retrieved_total 1",
+        "jarvis_policy_decisions_total{result=\"denied\"} 1",
+    ] {
+        assert!(
+            metrics.lines().any(|l| l == line),
+            "{line} not in {metrics}"
+        );
+    }
+    assert!(!metrics.contains("app/db"), "no names in metrics");
+    let gone = home.ctl(&["health", "--url", "http://127.0.0.1:1"], b"");
+    assert_eq!(gone.status.code(), Some(5));
+}
+
+#[test]
+fn wait_ends_when_the_daemon_serves() {
+    let home = Home::new().init(POLICY);
+    let late = home.ctl(&["wait", "--timeout", "0"], b"");
+    assert_eq!(late.status.code(), Some(5));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| home.ctl(&["wait", "--timeout", "25"], b""));
+        let _daemon = home.start();
+        assert!(waiting.join().unwrap().status.success());
+    });
+}
+
+#[test]
+fn doctor_finds_what_is_wrong() {
+    let home = Home::new().init(POLICY);
+    let doctor = || {
+        let etc = home.etc();
+        let output = home.ctl(&["doctor", "--json", "--dir", etc.to_str().unwrap()], b"");
+        let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let bad = findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|f| f["ok"] == false);
+        let bad: Vec<String> = bad
+            .map(|f| f["what"].as_str().unwrap().to_owned())
+            .collect();
+        (output.status.code(), bad)
+    };
+    assert_eq!(doctor(), (Some(0), vec![]));
+    home.policy("clients: 7");
+    assert_eq!(doctor(), (Some(1), vec!["configuration".into()]));
+    home.policy(POLICY);
+    fs::set_permissions(
+        home.path("etc/identity.key"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    assert_eq!(doctor(), (Some(1), vec!["files".into()]));
+    fs::set_permissions(
+        home.path("etc/identity.key"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    home.start().kill();
+    assert_eq!(doctor(), (Some(1), vec!["mount point".into()]));
+}
+
+#[test]
+fn completions_are_scripts() {
+    let home = Home::new();
+    let script = home.ctl(&["completions", "bash"], b"");
+    assert!(script.status.success());
+    fs::write(home.path("script"), &script.stdout).unwrap();
+    let syntax = Command::new("bash")
+        .arg("-n")
+        .arg(home.path("script"))
+        .status();
+    assert!(syntax.unwrap().success());
+    assert!(text(&script.stdout).contains("explain"));
+}
