@@ -123,8 +123,8 @@ fn status(gate: &Gate) -> Value {
         "vault_seq": counts.seq,
         "open_handles": gauges.handles,
         "policy_clients": gate.policy().clients(),
-        "audit_records": gauges.audit_records,
-        "audit_errors": gauges.audit_errors,
+        "audit_records": gate.metrics.audit_records.get(),
+        "audit_errors": gate.metrics.audit_errors.get(),
         "opens_limited": gate.metrics.limited.with_label_values(&["caller"]).get(),
     })
 }
@@ -192,6 +192,9 @@ fn unrecordable() -> Failure {
 }
 
 fn count(gate: &Gate, action: Kind) {
+    if matches!(action, Kind::Create | Kind::Update | Kind::Rotate) {
+        gate.metrics.encryptions.inc();
+    }
     match action {
         Kind::Create => gate.metrics.created.inc(),
         Kind::Rotate => gate.metrics.rotated.inc(),

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, Level};
 use crate::gate::{Gate, Parts, Settings, load_policy};
-use crate::http;
+use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 
 /// How often deleted secrets whose window is over are looked for.
@@ -82,6 +82,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(config.logging.level);
     protect(&config)?;
     jarvis_fs::check_proc()?;
+    let http = start_http(&config)?;
     let credential = credential(&config, arguments.passphrase_stdin)?;
     let policy = load_policy(&config.policy.path).map_err(text)?;
     let identity = Identity::open(&config.audit.identity).map_err(text)?;
@@ -104,7 +105,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         settings: Settings::from(&config),
         recorded,
     }));
-    let result = serve(&config, &gate);
+    let result = serve(&config, &gate, &http);
+    http.clear();
     gate.stop();
     result
 }
@@ -233,7 +235,7 @@ enum Wake {
     Ended(io::Result<()>),
 }
 
-fn serve(config: &Config, gate: &Arc<Gate>) -> Result<(), Failure> {
+fn serve(config: &Config, gate: &Arc<Gate>, http: &Readiness) -> Result<(), Failure> {
     gate.settle()
         .map_err(|_| "the audit log cannot take the records of the last run".to_owned())?;
     gate.housekeep();
@@ -246,20 +248,21 @@ fn serve(config: &Config, gate: &Arc<Gate>) -> Result<(), Failure> {
         wake.send(Wake::Ended(result)).ok();
     })
     .map_err(text)?;
-    let served = start_http(config, gate).and_then(|()| {
-        announce(config, gate);
-        wait(gate, &woken)
-    });
+    http.set(gate);
+    announce(config, gate);
+    let served = wait(gate, &woken);
     unmount(mounted);
     served
 }
 
-fn start_http(config: &Config, gate: &Arc<Gate>) -> Result<(), Failure> {
+/// Listens before anything else, so that `/readyz` can say "not yet".
+fn start_http(config: &Config) -> Result<Readiness, Failure> {
+    let readiness = Readiness::default();
     if config.http.enabled {
-        let address = http::start(Arc::downgrade(gate), config.http.listen)?;
+        let address = http::start(readiness.clone(), config.http.listen)?;
         tracing::info!(%address, "http");
     }
-    Ok(())
+    Ok(readiness)
 }
 
 /// Tells systemd and whoever reads standard output that secrets are served.

@@ -202,13 +202,19 @@ impl Gate {
     /// # Errors
     /// [`FsError::Io`] when the record was not written.
     pub(crate) fn append(&self, event: &Event<'_>, durability: Durability) -> Result<(), FsError> {
-        match self.audit.append(event, durability) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::error!(%error, "audit record not written");
-                Err(FsError::Io)
-            }
+        self.append_raw(event, durability).map_err(|error| {
+            tracing::error!(%error, "audit record not written");
+            FsError::Io
+        })
+    }
+
+    fn append_raw(&self, event: &Event<'_>, durability: Durability) -> Result<(), AppendError> {
+        let result = self.audit.append(event, durability);
+        match &result {
+            Ok(_) => self.metrics.audit_records.inc(),
+            Err(_) => self.metrics.audit_errors.inc(),
         }
+        result.map(|_| ())
     }
 
     /// Records the changes of commit `seq`, or remembers that they are owed.
@@ -245,7 +251,7 @@ impl Gate {
                     if last { seq } else { seq.saturating_sub(1) },
                 )
             };
-            self.audit.append(&event, Durability::Sync)?;
+            self.append_raw(&event, Durability::Sync)?;
         }
         Ok(())
     }
@@ -360,7 +366,10 @@ impl Gate {
             let current = node.live_secret().and_then(Secret::current);
             let current = current.ok_or(FsError::NotFound)?;
             match self.vault.value(&node, current.number) {
-                Ok(Some(value)) => return release(&node, current, value),
+                Ok(Some(value)) => {
+                    self.metrics.decryptions.inc();
+                    return release(&node, current, value);
+                }
                 Ok(None) => {}
                 Err(error) => return Err(self.trouble(&error)),
             }
@@ -397,12 +406,9 @@ impl Gate {
     }
 
     pub(crate) fn gauges(&self) -> Gauges {
-        let audit = self.audit.counters();
         Gauges {
             secrets: self.vault.counts().secrets,
             handles: self.handles.open() as u64,
-            audit_records: audit.records,
-            audit_errors: audit.errors,
         }
     }
 

@@ -24,26 +24,32 @@ pub(crate) struct Metrics {
     pub(crate) shared_handles: IntCounter,
     /// Control requests by result (`ok`, `error`).
     pub(crate) control: IntCounterVec,
+    /// Values sealed.
+    pub(crate) encryptions: IntCounter,
+    /// Values opened.
+    pub(crate) decryptions: IntCounter,
+    /// Audit records written.
+    pub(crate) audit_records: IntCounter,
+    /// Audit records that could not be written.
+    pub(crate) audit_errors: IntCounter,
     /// HTTP requests by status code.
     pub(crate) http: IntCounterVec,
+    /// Time an HTTP request takes.
+    pub(crate) http_seconds: Histogram,
     /// Time an OPEN takes inside the daemon.
     pub(crate) open_seconds: Histogram,
     secrets: IntGauge,
     handles: IntGauge,
-    audit_records: IntGauge,
-    audit_errors: IntGauge,
 }
 
 /// What is read when a scrape comes.
 pub(crate) struct Gauges {
     pub(crate) secrets: u64,
     pub(crate) handles: u64,
-    pub(crate) audit_records: u64,
-    pub(crate) audit_errors: u64,
 }
 
 /// From 10 microseconds to 100 milliseconds.
-const OPEN_BUCKETS: [f64; 12] = [
+const BUCKETS: [f64; 12] = [
     0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1,
 ];
 
@@ -53,13 +59,8 @@ impl Metrics {
     pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("jarvis".into()), None)?;
         let r = &registry;
-        let open = HistogramOpts::new(
-            "open_seconds",
-            "Time an open of a secret takes in the daemon.",
-        )
-        .buckets(OPEN_BUCKETS.to_vec());
-        let open_seconds = Histogram::with_opts(open)?;
-        registry.register(Box::new(open_seconds.clone()))?;
+        let open = "Time an open of a secret takes in the daemon.";
+        let http = "Time an HTTP request takes.";
         Ok(Self {
             retrieved: counter(
                 r,
@@ -82,16 +83,15 @@ impl Metrics {
                 "Handles read by another user than their opener.",
             )?,
             control: counters(r, "control_requests_total", "Control requests.", "result")?,
+            encryptions: counter(r, "crypto_encryptions_total", "Values sealed.")?,
+            decryptions: counter(r, "crypto_decryptions_total", "Values opened.")?,
+            audit_records: counter(r, "audit_records_total", "Audit records written.")?,
+            audit_errors: counter(r, "audit_errors_total", "Audit records that failed.")?,
             http: counters(r, "http_requests_total", "HTTP requests.", "code")?,
-            open_seconds,
+            http_seconds: histogram(r, "http_request_seconds", http)?,
+            open_seconds: histogram(r, "open_seconds", open)?,
             secrets: gauge(r, "secrets", "Secrets that are not deleted.")?,
             handles: gauge(r, "open_handles", "Open file handles.")?,
-            audit_records: gauge(r, "audit_records", "Audit records written since the start.")?,
-            audit_errors: gauge(
-                r,
-                "audit_errors",
-                "Audit records that failed since the start.",
-            )?,
             registry,
         })
     }
@@ -102,8 +102,6 @@ impl Metrics {
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.secrets, gauges.secrets);
         set(&self.handles, gauges.handles);
-        set(&self.audit_records, gauges.audit_records);
-        set(&self.audit_errors, gauges.audit_errors);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -130,6 +128,13 @@ fn counters(
     let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
     registry.register(Box::new(counters.clone()))?;
     Ok(counters)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+    let histogram = Histogram::with_opts(options)?;
+    registry.register(Box::new(histogram.clone()))?;
+    Ok(histogram)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {

@@ -4,7 +4,8 @@
 set -eu
 
 "$(dirname "$0")/need.sh" fusermount3 fuse3 shellcheck shellcheck setpriv util-linux \
-    mount mount dockerd docker.io iptables iptables busybox busybox-static cc gcc curl curl
+    mount mount dockerd docker.io iptables iptables busybox busybox-static cc gcc curl curl \
+    prometheus prometheus
 
 getent group jarvis-ops >/dev/null || groupadd --system jarvis-ops
 for user in jarvis-alice jarvis-bob jarvis-carol; do

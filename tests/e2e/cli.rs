@@ -8,23 +8,6 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-/// A daemon with its HTTP port on, at a free port.
-fn with_http(home: &Home) -> (Daemon<'_>, String) {
-    home.configure(
-        "enabled = false",
-        "enabled = true\nlisten = \"127.0.0.1:0\"",
-    );
-    let daemon = home.start();
-    let log = daemon.log();
-    let line = log
-        .lines()
-        .rev()
-        .find(|line| line.contains("http address="))
-        .unwrap();
-    let address = line.rsplit('=').next().unwrap();
-    (daemon, format!("http://{address}"))
-}
-
 #[test]
 fn list_shows_each_caller_its_own() {
     let home = Home::new().init(POLICY);
@@ -223,7 +206,8 @@ fn key_slots_are_managed_through_the_daemon() {
 #[test]
 fn health_and_metrics_come_over_http() {
     let home = Home::new().init(POLICY);
-    let (daemon, url) = with_http(&home);
+    let (daemon, address) = home.start_http();
+    let url = format!("http://{address}");
     daemon.set("app/db", b"v");
     alice().read(&daemon.file("app/db")).unwrap();
     bob().read(&daemon.file("app/db")).unwrap_err();

@@ -208,6 +208,17 @@ impl Home {
         self.start_command(self.daemon(), b"")
     }
 
+    /// Starts the daemon with its HTTP port on, at any free one.
+    pub fn start_http(&self) -> (Daemon<'_>, String) {
+        self.configure(
+            "enabled = false",
+            "enabled = true\nlisten = \"127.0.0.1:0\"",
+        );
+        let daemon = self.start();
+        let address = http_address(&daemon.log()).unwrap();
+        (daemon, address)
+    }
+
     pub fn start_command(&self, command: Command, input: &[u8]) -> Daemon<'_> {
         match self.try_start(command, input) {
             Ok(daemon) => daemon,
@@ -277,6 +288,15 @@ impl Drop for Home {
     fn drop(&mut self) {
         detach(&self.mount());
     }
+}
+
+/// Where the daemon says in its log that it listens.
+pub fn http_address(log: &str) -> Option<String> {
+    let line = log
+        .lines()
+        .rev()
+        .find(|line| line.contains("http address="))?;
+    line.rsplit('=').next().map(str::to_owned)
 }
 
 pub fn text(bytes: &[u8]) -> String {

@@ -21,6 +21,7 @@ mod crash;
 mod demo;
 mod files;
 mod harness;
+mod http;
 mod identity;
 mod lifecycle;
 mod limits;
