@@ -1,6 +1,6 @@
 # Two commands do everything: `make run` shows it, `make test` proves it.
 
-.PHONY: run test build lint
+.PHONY: run test bench build lint
 
 run: build
 	@examples/demo.sh
@@ -11,6 +11,11 @@ build:
 
 test:
 	tests/run.sh
+
+# Needs root; prints medians, p99 and ratios, and writes target/bench.json.
+bench:
+	@tests/need.sh cc gcc
+	cargo bench --bench bench
 
 lint:
 	cargo fmt --all --check

@@ -3,9 +3,13 @@
 # Ubuntu; running it again changes nothing.
 set -eu
 
+# Only what every user can run counts, not what is in somebody's home.
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
 "$(dirname "$0")/need.sh" fusermount3 fuse3 shellcheck shellcheck setpriv util-linux \
     mount mount dockerd docker.io iptables iptables busybox busybox-static cc gcc curl curl \
-    prometheus prometheus
+    prometheus prometheus python3 python3 node nodejs javac default-jdk-headless perl perl \
+    openssl openssl ssh-keygen openssh-client sshd openssh-server nginx nginx-light
 
 getent group jarvis-ops >/dev/null || groupadd --system jarvis-ops
 for user in jarvis-alice jarvis-bob jarvis-carol; do

@@ -12,6 +12,8 @@ use nix::unistd::{Group, User as Account};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// How long anything that touches a mount may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -105,7 +107,11 @@ impl User {
             0 => command.arg("--clear-groups"),
             _ => command.arg("--init-groups"),
         };
-        command.arg(program).env("LC_ALL", "C").stdin(Stdio::null());
+        command
+            .arg(program)
+            .env("LC_ALL", "C")
+            .env("PATH", SYSTEM_PATH)
+            .stdin(Stdio::null());
         command
     }
 }

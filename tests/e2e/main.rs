@@ -25,4 +25,5 @@ mod http;
 mod identity;
 mod lifecycle;
 mod limits;
+mod programs;
 mod rotation;

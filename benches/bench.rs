@@ -1,0 +1,460 @@
+//! `make bench`: the hot path beside the least a FUSE file system can do, and
+//! the parts it is made of. Everything is measured in one run on one machine,
+//! in turns, so that ratios mean something; no figure is asserted.
+//!
+//! Needs root. Writes `target/bench.json`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use fuser::{
+    Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen,
+    Request, Session, SessionACL,
+};
+use jarvis_audit::{Action, Durability, Event, Identity, Log, Opening, Outcome};
+use jarvis_policy::{Accounts, Caller, Policy, Verb};
+use jarvis_vault::{Credential, IfKid, LockedVault, NewSlot, Put, SecretBytes, SecretName, Vault};
+use serde_json::{Value, json};
+
+const VALUE: [u8; 1024] = [7; 1024];
+const ROUNDS: usize = 8;
+const OPENS_A_ROUND: usize = 2000;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, dir] = arguments.as_slice()
+        && flag == "--serve-nothing"
+    {
+        return serve_nothing(Path::new(dir));
+    }
+    let mut rows = Vec::new();
+    rows.extend(hot_path());
+    rows.extend(parts());
+    print(&rows);
+    let json: Value = rows.iter().map(Row::json).collect();
+    fs::write("target/bench.json", format!("{json:#}\n")).unwrap();
+    println!("\nwritten: target/bench.json");
+}
+
+/// Durations in nanoseconds, sorted.
+struct Samples(Vec<u64>);
+
+impl Samples {
+    fn new(mut nanos: Vec<u64>) -> Self {
+        nanos.sort_unstable();
+        Self(nanos)
+    }
+
+    fn percentile(&self, p: usize) -> f64 {
+        let at = (self.0.len() - 1) * p / 100;
+        u32::try_from(self.0[at]).map_or(f64::MAX, f64::from) / 1000.0
+    }
+}
+
+/// Microseconds, and how many times the reference's.
+struct Row {
+    name: String,
+    p50: f64,
+    p99: f64,
+    reference: Option<(String, f64, f64)>,
+}
+
+impl Row {
+    fn new(name: &str, samples: &Samples) -> Self {
+        Self {
+            name: name.to_owned(),
+            p50: samples.percentile(50),
+            p99: samples.percentile(99),
+            reference: None,
+        }
+    }
+
+    fn beside(mut self, other: &Self) -> Self {
+        self.reference = Some((
+            other.name.clone(),
+            self.p50 / other.p50,
+            self.p99 / other.p99,
+        ));
+        self
+    }
+
+    fn json(&self) -> Value {
+        let reference = self.reference.as_ref();
+        json!({
+            "name": self.name, "unit": "us", "p50": self.p50, "p99": self.p99,
+            "reference": reference.map(|r| &r.0),
+            "ratio_p50": reference.map(|r| r.1),
+            "ratio_p99": reference.map(|r| r.2),
+        })
+    }
+}
+
+fn print(rows: &[Row]) {
+    println!(
+        "{:<44} {:>10} {:>10}   beside",
+        "microseconds", "p50", "p99"
+    );
+    for row in rows {
+        let beside = row
+            .reference
+            .as_ref()
+            .map(|(name, p50, p99)| format!("{p50:.2}x p50, {p99:.2}x p99 of {name}"));
+        println!(
+            "{:<44} {:>10.1} {:>10.1}   {}",
+            row.name,
+            row.p50,
+            row.p99,
+            beside.unwrap_or_default()
+        );
+    }
+}
+
+/// A directory, the daemons started in it, and their end.
+struct Stage {
+    dir: tempfile::TempDir,
+    children: Vec<(Child, PathBuf)>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        Self {
+            dir,
+            children: Vec::new(),
+        }
+    }
+
+    fn path(&self, part: &str) -> PathBuf {
+        self.dir.path().join(part)
+    }
+
+    /// Starts a program that says a line once it serves `mount`.
+    fn start(&mut self, mut command: Command, mount: &Path) {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "{command:?} did not start");
+        self.children.push((child, mount.to_owned()));
+    }
+
+    fn jarvis(&mut self) -> PathBuf {
+        let (etc, mount) = (self.path("etc"), self.path("jarvis"));
+        let ctl = || {
+            let mut ctl = Command::new(env!("CARGO_BIN_EXE_jarvisctl"));
+            ctl.arg("--mount").arg(&mount).stdout(Stdio::null());
+            ctl
+        };
+        assert!(
+            ctl()
+                .arg("init")
+                .arg("--dir")
+                .arg(&etc)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let config = etc.join("config.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[http]", "[http]\nenabled = false")).unwrap();
+        let mut daemon = Command::new(env!("CARGO_BIN_EXE_jarvis-secretsd"));
+        daemon.arg("--config").arg(&config);
+        self.start(daemon, &mount);
+        fs::write(self.path("value"), VALUE).unwrap();
+        let set = ctl()
+            .args(["set", "file", "--from-file"])
+            .arg(self.path("value"))
+            .status();
+        assert!(set.unwrap().success());
+        mount
+    }
+
+    fn nothing(&mut self) -> PathBuf {
+        let mount = self.path("nothing");
+        fs::create_dir(&mount).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("--serve-nothing").arg(&mount);
+        self.start(command, &mount);
+        mount
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for (child, mount) in &mut self.children {
+            Command::new("umount").arg("-l").arg(mount).status().ok();
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+fn hot_path() -> Vec<Row> {
+    let mut stage = Stage::new();
+    let shared = tempfile::tempdir_in("/dev/shm").unwrap();
+    fs::write(shared.path().join("file"), VALUE).unwrap();
+    let places = [
+        ("do-nothing FUSE", stage.nothing().join("file")),
+        ("jarvis", stage.jarvis().join("file")),
+        ("tmpfs", shared.path().join("file")),
+    ];
+    let mut rows = Vec::new();
+    for clients in [1, 8] {
+        let mut nanos = [const { Vec::new() }; 3];
+        // In turns: what else the machine does hits all of them alike.
+        for _ in 0..ROUNDS {
+            for ((_, path), nanos) in places.iter().zip(&mut nanos) {
+                nanos.extend(open_read_close(path, clients));
+            }
+        }
+        let [nothing, jarvis, tmpfs] = nanos.map(Samples::new);
+        let name = |what: &str| format!("open+read+close, {clients} client(s), {what}");
+        let nothing = Row::new(&name("do-nothing FUSE"), &nothing);
+        rows.push(Row::new(&name("jarvis"), &jarvis).beside(&nothing));
+        rows.push(nothing);
+        rows.push(Row::new(&name("tmpfs"), &tmpfs));
+    }
+    rows.push(Row::new(
+        "set (control file, 1 KiB)",
+        &sets(&stage.path("jarvis")),
+    ));
+    rows
+}
+
+fn open_read_close(path: &Path, clients: usize) -> Vec<u64> {
+    let one = || {
+        let mut buffer = [0; 2048];
+        let timed = (0..OPENS_A_ROUND / clients).map(|_| {
+            let start = Instant::now();
+            let mut file = File::open(path).unwrap();
+            let n = file.read(&mut buffer).unwrap();
+            drop(file);
+            assert_eq!(n, VALUE.len());
+            nanos(start.elapsed())
+        });
+        timed.collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(one)).collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
+    })
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap()
+}
+
+fn timed<T>(count: usize, mut work: impl FnMut() -> T) -> Samples {
+    let one = |_| {
+        let start = Instant::now();
+        std::hint::black_box(work());
+        nanos(start.elapsed())
+    };
+    Samples::new((0..count).map(one).collect())
+}
+
+fn sets(mount: &Path) -> Samples {
+    let control = mount.join("jarvisctl");
+    let mut control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(control)
+        .unwrap();
+    let request = format!("set other {}", "v".repeat(1024));
+    timed(300, || control.write(request.as_bytes()).unwrap())
+}
+
+fn parts() -> Vec<Row> {
+    let stage = Stage::new();
+    vec![
+        decrypt(&stage),
+        decision(),
+        append(&stage, Durability::Write),
+        append(&stage, Durability::Sync),
+    ]
+}
+
+fn decrypt(stage: &Stage) -> Row {
+    let path = stage.path("vault.redb");
+    let key = || Credential::KeyFile(SecretBytes::new(vec![1; 32]));
+    jarvis_vault::create(&path, &NewSlot(key()), 0).unwrap();
+    let locked = LockedVault::open(&path).unwrap();
+    let probe = locked.unlock(&key()).unwrap();
+    let vault: Vault = locked.start(probe).unwrap();
+    let name = SecretName::parse("team/db/password").unwrap();
+    let put = Put {
+        kind: None,
+        if_kid: IfKid::Any,
+        by_uid: 0,
+        now_ms: 0,
+        life_ms: 0,
+        keep: 10,
+        pinned: &|_, _| false,
+    };
+    vault.write(|txn| txn.set(&name, &VALUE, &put)).unwrap();
+    let node = vault.find(&name).unwrap().unwrap();
+    let samples = timed(20_000, || vault.value(&node, 1).unwrap().unwrap());
+    Row::new("decrypt (load and open 1 KiB from the vault)", &samples)
+}
+
+struct Nobody;
+
+impl Accounts for Nobody {
+    fn uid(&self, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn gid(&self, _: &str) -> Option<u32> {
+        None
+    }
+}
+
+fn decision() -> Row {
+    let client = |n: usize| {
+        format!(
+            "  c{n}: {{match: {{uid: {n}}}, allow: ['app{n}/**', 'x/*/y'], deny: ['app{n}/no']}}\n"
+        )
+    };
+    let text: String = (0..100).map(client).collect();
+    let policy = Policy::parse(&format!("clients:\n{text}"), &Nobody).unwrap();
+    let caller = Caller {
+        uid: 99,
+        gid: 99,
+        groups: &[1, 2, 3],
+        containerized: false,
+    };
+    // A hundred at a time: one is shorter than the clock's step.
+    let samples = timed(5000, || {
+        for _ in 0..100 {
+            let decision = policy.decide(&caller, Verb::Read, "app99/team/db/password");
+            std::hint::black_box(decision.allowed());
+        }
+    });
+    Row::new("policy decisions, 100 of 100 clients", &samples)
+}
+
+fn append(stage: &Stage, durability: Durability) -> Row {
+    let dir = stage.path(&format!("audit-{durability:?}"));
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    let (key, public) = (dir.join("k"), dir.join("k.pub"));
+    let identity = Identity::create(&key, &public).unwrap();
+    let log = Log::open(&dir, &identity, Opening::default()).unwrap();
+    let event = Event {
+        name: Some("team/db/password"),
+        id: Some(1024),
+        version: Some(3),
+        kid: Some("password-20260101-000000"),
+        uid: Some(1000),
+        gid: Some(1000),
+        pid: Some(4711),
+        client: Some("backend"),
+        rule: Some("team/**"),
+        ..Event::new(Action::Read, Outcome::Ok, 7)
+    };
+    let count = if durability == Durability::Write {
+        10_000
+    } else {
+        500
+    };
+    let samples = timed(count, || log.append(&event, durability).unwrap());
+    Row::new(&format!("audit append, {durability:?}"), &samples)
+}
+
+/// The least a FUSE file system can do: one file, fixed bytes, the same library,
+/// threads, mount and open flags as the daemon.
+struct Nothing;
+
+fn attributes(ino: u64) -> FileAttr {
+    let directory = ino == 1;
+    FileAttr {
+        ino: INodeNo(ino),
+        size: if directory { 0 } else { VALUE.len() as u64 },
+        blocks: 2,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: if directory {
+            FileType::Directory
+        } else {
+            FileType::RegularFile
+        },
+        perm: if directory { 0o500 } else { 0o400 },
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+impl Filesystem for Nothing {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        config.set_max_write(1024 * 1024).unwrap();
+        config
+            .add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS)
+            .ok();
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.entry(&Duration::ZERO, &attributes(2), Generation(0));
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&Duration::ZERO, &attributes(ino.0));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(
+            FileHandle(1),
+            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+        );
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        _: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        reply.data(if offset == 0 { &VALUE } else { &[] });
+    }
+}
+
+fn serve_nothing(mount: &Path) {
+    let mut config = Config::default();
+    config.mount_options = vec![MountOption::NoSuid, MountOption::NoDev, MountOption::NoExec];
+    config.acl = SessionACL::All;
+    config.n_threads = Some(4);
+    let session = Session::new(Nothing, mount, &config).unwrap();
+    println!("ready");
+    session.run().unwrap();
+}

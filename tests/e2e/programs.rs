@@ -1,0 +1,185 @@
+//! Real programs get exactly the bytes.
+
+use std::fs;
+use std::process::Output;
+
+use crate::harness::*;
+
+/// A shell script as alice; `$F` is the secret, `$T` a file of her own.
+fn script(home: &Home, user: &User, name: &str, script: &str) -> Output {
+    let mut command = user.command("bash");
+    command.args(["-c", script]);
+    command
+        .env("F", home.mount().join(name))
+        .env("T", home.path("tmp/copy"));
+    command
+        .env("HOME", home.path("tmp"))
+        .current_dir(home.path("tmp"));
+    run(command, b"")
+}
+
+fn scratch(home: &Home) {
+    fs::create_dir(home.path("tmp")).unwrap();
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(home.path("tmp"), everyone).unwrap();
+}
+
+#[test]
+fn programs_read_the_exact_bytes() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    scratch(&home);
+    // Every byte, and no multiple of a page.
+    let value: Vec<u8> = (0..10_007u32).map(|n| (n * 31 % 256) as u8).collect();
+    daemon.set("app/bytes", &value);
+    for program in [
+        "cat \"$F\"",
+        "cp \"$F\" \"$T\" && cat \"$T\"",
+        "head -c 100000 \"$F\"",
+        "tail -c +1 \"$F\"",
+        "dd if=\"$F\" bs=1 status=none",
+        "dd if=\"$F\" bs=64k status=none",
+        "tar -cf - -C \"$(dirname \"$F\")\" bytes | tar -xOf -",
+        "busybox cat \"$F\"",
+        "rm -f \"$T\"; busybox cp \"$F\" \"$T\" && cat \"$T\"",
+        "python3 -c 'import os,sys; sys.stdout.buffer.write(open(os.environ[\"F\"],\"rb\").read())'",
+        "rm -f \"$T\"; python3 -c 'import os,shutil; shutil.copyfile(os.environ[\"F\"],os.environ[\"T\"])' && cat \"$T\"",
+        "node -e 'process.stdout.write(require(\"fs\").readFileSync(process.env.F))'",
+        "perl -e 'open(my $f, \"<\", $ENV{F}); binmode $f; local $/; print <$f>'",
+    ] {
+        let output = script(&home, &alice(), "app/bytes", program);
+        assert!(
+            output.stdout == value,
+            "{program}: {} bytes, {}",
+            output.stdout.len(),
+            text(&output.stderr)
+        );
+    }
+    for (program, expected) in [
+        ("wc -c < \"$F\"", "10007\n"),
+        ("stat -c %s \"$F\"", "10007\n"),
+        (
+            "tail -c 3 \"$F\" | od -An -tu1",
+            &format!(" {}\n", decimal(&value[10_004..])),
+        ),
+        ("cmp \"$F\" <(cat \"$F\") && echo same", "same\n"),
+        (
+            "test \"$(sha256sum < \"$F\")\" = \"$(cat \"$F\" | busybox sha256sum)\" && echo same",
+            "same\n",
+        ),
+    ] {
+        let output = script(&home, &alice(), "app/bytes", program);
+        assert_eq!(
+            text(&output.stdout),
+            expected,
+            "{program}: {}",
+            text(&output.stderr)
+        );
+    }
+}
+
+fn decimal(bytes: &[u8]) -> String {
+    let shown: Vec<String> = bytes.iter().map(|b| format!("{b:>3}")).collect();
+    shown.join(" ")
+}
+
+#[test]
+fn java_reads_a_secret() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    scratch(&home);
+    daemon.set("app/db", b"for java");
+    let source = "import java.nio.file.*; public class Read { public static void main(String[] a) \
+        throws Exception { System.out.write(Files.readAllBytes(Path.of(a[0]))); System.out.flush(); } }";
+    fs::write(home.path("tmp/Read.java"), source).unwrap();
+    let output = script(&home, &alice(), "app/db", "java Read.java \"$F\"");
+    assert_eq!(text(&output.stdout), "for java", "{output:?}");
+}
+
+/// Keys for TLS and SSH, made by openssl, stored, and loaded from the mount.
+#[test]
+fn servers_load_their_keys() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    scratch(&home);
+    let made = script(
+        &home,
+        &root(),
+        "",
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+         -subj /CN=localhost -keyout key.pem -out cert.pem 2>/dev/null && \
+         ssh-keygen -q -t ed25519 -N '' -f host_key && cat key.pem",
+    );
+    daemon.set("tls/key", &made.stdout);
+    daemon.set(
+        "ssh/host_key",
+        &fs::read(home.path("tmp/host_key")).unwrap(),
+    );
+    fs::remove_file(home.path("tmp/key.pem")).unwrap();
+
+    let public = script(&home, &root(), "tls/key", "openssl pkey -in \"$F\" -pubout");
+    let certified = script(
+        &home,
+        &root(),
+        "",
+        "openssl x509 -in cert.pem -pubkey -noout",
+    );
+    assert_eq!(public.stdout, certified.stdout);
+
+    let sshd = script(
+        &home,
+        &root(),
+        "ssh/host_key",
+        "mkdir -p /run/sshd && \"$(command -v sshd || echo /usr/sbin/sshd)\" -t -f /dev/null -h \"$F\"",
+    );
+    assert!(sshd.status.success(), "{sshd:?}");
+
+    let nginx = "cat > nginx.conf <<EOF
+daemon off; pid $PWD/pid; error_log $PWD/error.log;
+events {}
+http {
+  access_log off; client_body_temp_path $PWD/a; proxy_temp_path $PWD/b;
+  fastcgi_temp_path $PWD/c; uwsgi_temp_path $PWD/d; scgi_temp_path $PWD/e;
+  server { listen unix:$PWD/socket ssl; ssl_certificate $PWD/cert.pem; ssl_certificate_key $F;
+           ssl_verify_client optional_no_ca; location / { return 200 $ssl_client_verify; } }
+}
+EOF
+sed -i 's/return 200 ;/return 200 \"served to $ssl_client_s_dn\";/' nginx.conf
+/usr/sbin/nginx -c $PWD/nginx.conf & server=$!
+until [ -S socket ]; do kill -0 $server || exit 1; done
+curl -sk --unix-socket socket --cert cert.pem --key \"$F\" https://localhost/
+kill $server";
+    let served = script(&home, &root(), "tls/key", nginx);
+    assert_eq!(text(&served.stdout), "served to CN=localhost", "{served:?}");
+}
+
+#[test]
+fn mappings_fault_and_nothing_is_cached() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    scratch(&home);
+    daemon.set("app/db", &[7; 20_000]);
+    let touch = "python3 -c 'import mmap,os; f=open(os.environ[\"F\"],\"rb\"); \
+        m=mmap.mmap(f.fileno(),0,flags=mmap.MAP_PRIVATE,prot=mmap.PROT_READ); print(m[0])'; echo $?";
+    let output = script(&home, &alice(), "app/db", touch);
+    assert_eq!(
+        text(&output.stdout).trim(),
+        "135",
+        "128 + SIGBUS: {output:?}"
+    );
+    let shared = touch.replace("MAP_PRIVATE", "MAP_SHARED");
+    let output = script(&home, &alice(), "app/db", &shared);
+    assert!(
+        text(&output.stderr).contains("No such device"),
+        "{output:?}"
+    );
+    let read = script(&home, &alice(), "app/db", "cat \"$F\" | wc -c");
+    assert_eq!(text(&read.stdout), "20000\n");
+    let pages = script(
+        &home,
+        &root(),
+        "app/db",
+        "fincore --noheadings --output pages \"$F\"",
+    );
+    assert_eq!(text(&pages.stdout).trim(), "0", "{pages:?}");
+}
