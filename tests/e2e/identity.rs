@@ -316,3 +316,162 @@ fn a_handle_passed_to_another_user_is_recorded_once() {
     assert_eq!(read(&open()), Err(EACCES));
     assert_eq!(shared()[1]["result"], "denied");
 }
+
+/// A descriptor without rights (O_PATH), or one whose opener had them, opened
+/// anew by somebody else: the opener of now decides.
+#[test]
+fn reopening_a_descriptor_asks_anew() {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let db = daemon.file("app/db");
+    let path_only = || {
+        let mut options = std::fs::OpenOptions::new();
+        options
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::PATH.bits() as i32)
+            .open(&db)
+            .unwrap()
+    };
+    for file in [
+        alice().act(path_only),
+        alice().act(|| std::fs::File::open(&db).unwrap()),
+    ] {
+        let again = std::path::PathBuf::from(format!("/proc/thread-self/fd/{}", file.as_raw_fd()));
+        assert_eq!(bob().read(&again), Err(EACCES));
+        assert_eq!(alice().read(&again), Ok(b"v".to_vec()));
+    }
+    assert_eq!(
+        home.records_with(&[("action", json!("deny")), ("uid", json!(bob().uid))])
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn a_setuid_program_reads_as_its_owner() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let cat = home.path("cat");
+    std::fs::copy("/bin/cat", &cat).unwrap();
+    std::os::unix::fs::chown(&cat, Some(alice().uid), None).unwrap();
+    let setuid = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
+    std::fs::set_permissions(&cat, setuid).unwrap();
+    let mut command = bob().command(&cat);
+    command.arg(daemon.file("app/db"));
+    assert_eq!(run(command, b"").stdout, b"v");
+    let read = &home.records_with(&[("action", json!("read"))])[0];
+    assert_eq!(read["uid"], alice().uid);
+}
+
+#[test]
+fn namespaces_change_nobodys_rights() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let cat = |user: User, wrapper: &[&str]| {
+        let mut command = user.command(wrapper[0]);
+        command
+            .args(&wrapper[1..])
+            .arg("cat")
+            .arg(daemon.file("app/db"));
+        run(command, b"")
+    };
+    // Root in a user namespace of one's own is still oneself.
+    let mapped = ["unshare", "--user", "--map-root-user"];
+    assert_eq!(cat(alice(), &mapped).stdout, b"v");
+    let refused = cat(bob(), &mapped);
+    assert!(
+        text(&refused.stderr).contains("Permission denied"),
+        "{refused:?}"
+    );
+    // The host's root in a user namespace is not the host's root any more.
+    let refused = cat(root(), &mapped);
+    assert!(
+        text(&refused.stderr).contains("Permission denied"),
+        "{refused:?}"
+    );
+    // A pid namespace below ours is seen into.
+    let mut nested = Command::new("timeout");
+    nested.args(["10", "unshare", "--pid", "--fork", "setpriv"]);
+    nested.args([
+        format!("--reuid={}", alice().uid),
+        format!("--regid={}", alice().gid),
+    ]);
+    nested
+        .arg("--init-groups")
+        .arg("cat")
+        .arg(daemon.file("app/db"));
+    assert_eq!(run(nested, b"").stdout, b"v");
+}
+
+/// Ten seconds of everything a stranger can do.
+#[test]
+fn a_stranger_disturbs_nobody() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"value");
+    let (dir, file) = (home.path("bound"), home.path("bound-file"));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(&file, b"").unwrap();
+    let binds = [(daemon.file("app"), &dir), (daemon.file("app/db"), &file)];
+    let _unmounts = binds.each_ref().map(|(from, to)| {
+        let status = Command::new("mount")
+            .arg("--bind")
+            .arg(from)
+            .arg(to)
+            .status();
+        assert!(status.unwrap().success());
+        Unmount(to)
+    });
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let stranger = || {
+        bob().become_thread();
+        let mut buffer = [0; 64];
+        while std::time::Instant::now() < end {
+            for path in [
+                daemon.file("app/db"),
+                daemon.file("app"),
+                dir.join("db"),
+                file.clone(),
+            ] {
+                let _ = std::fs::metadata(&path);
+                let _ = std::fs::File::open(&path);
+                let _ = rustix::fs::access(&path, rustix::fs::Access::READ_OK);
+                let _ = rustix::fs::getxattr(&path, "user.jarvis.kid", &mut buffer);
+                let _ = std::fs::read_dir(&path).map(Iterator::count);
+                let _ = std::fs::metadata(path.join("none"));
+            }
+        }
+    };
+    let reader = || {
+        alice().become_thread();
+        let mut reads = 0;
+        while std::time::Instant::now() < end {
+            for path in [daemon.file("app/db"), dir.join("db"), file.clone()] {
+                assert_eq!(std::fs::read(&path).unwrap(), b"value");
+                assert_eq!(std::fs::metadata(&path).unwrap().len(), 5);
+                reads += 1;
+            }
+        }
+        reads
+    };
+    let reads: u64 = std::thread::scope(|scope| {
+        let strangers = [scope.spawn(stranger), scope.spawn(stranger)];
+        let reads = scope.spawn(reader).join().unwrap();
+        for stranger in strangers {
+            stranger.join().unwrap();
+        }
+        reads
+    });
+    assert!(reads > 100, "{reads}");
+    daemon.set("app/db", b"rotated");
+    assert_eq!(alice().read(&file), Ok(b"rotated".to_vec()));
+    assert!(
+        home.records_with(&[("action", json!("read")), ("uid", json!(bob().uid))])
+            .is_empty()
+    );
+}

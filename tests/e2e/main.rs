@@ -13,6 +13,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod acceptance;
 mod audit;
 mod cli;
 mod container;
