@@ -18,3 +18,10 @@ mod metrics;
 mod request;
 
 pub use daemon::abort_on_panic;
+
+/// Whether `bytes` are a control request: what the fuzzer calls.
+#[doc(hidden)]
+#[must_use]
+pub fn parses(bytes: &[u8]) -> bool {
+    request::parse(bytes).is_ok()
+}

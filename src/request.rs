@@ -435,6 +435,7 @@ fn short_generate(name: &str, options: &[&str]) -> Checked<Operation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn message(bytes: &[u8]) -> String {
         match parse(bytes) {
@@ -542,5 +543,43 @@ mod tests {
         assert!(matches!(over, Err(Malformed::NameTooLong(_))));
         let deep = "[".repeat(100_000);
         assert!(message(deep.as_bytes()).contains("JSON"));
+    }
+
+    /// Requests as they are, with a byte or a piece changed.
+    fn nearly_a_request() -> impl Strategy<Value = Vec<u8>> {
+        let seeds = prop::sample::select(vec![
+            r#"{"op":"set","name":"a/b","value":"v","type":"password","length":20,"if_kid":"none"}"#,
+            r#"[{"op":"rotate","name":"a"},{"op":"delete","name":"b"}]"#,
+            r#"{"op":"explain","name":"a","verb":"read","uid":1,"gid":2,"groups":[3,4]}"#,
+            "generate a/b password 64",
+            "set a b c",
+        ]);
+        (
+            seeds,
+            any::<prop::sample::Index>(),
+            prop::collection::vec(any::<u8>(), 0..4),
+        )
+            .prop_map(|(seed, at, piece)| {
+                let mut bytes = seed.as_bytes().to_vec();
+                let at = at.index(bytes.len());
+                bytes.splice(at..(at + piece.len() / 2).min(seed.len()), piece);
+                bytes
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn what_parses_is_within_bounds(bytes in nearly_a_request()) {
+            if let Ok(Parsed::One(operation)) = parse(&bytes)
+                && let (_, Some(name)) = operation.needs()
+            {
+                prop_assert!(SecretName::parse(name.as_str()).is_ok());
+            }
+        }
     }
 }

@@ -62,7 +62,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// No Ed25519 key.
-    #[error("{path} holds no Ed25519 key in PEM ({what})")]
+    #[error("{path} holds no Ed25519 key in PEM ({what}); put the right file back from a copy")]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,7 @@ impl Identity {
     /// at `key`, its public half as SPKI PEM at `public`.
     ///
     /// # Errors
-    /// [`KeyError`]; a file that exists is not overwritten.
+    /// [`KeyError`]; a file that exists is not overwritten, and none is left behind.
     pub fn create(key: &Path, public: &Path) -> Result<Self, KeyError> {
         let identity = Self(random_key()?);
         let malformed = |path: &Path| KeyError::Malformed {
@@ -98,12 +98,13 @@ impl Identity {
         let pem = identity.0.to_pkcs8_pem(LineEnding::LF);
         write_new(key, 0o600, pem.map_err(|_| malformed(key))?.as_bytes())?;
         let pem = identity.0.verifying_key().to_public_key_pem(LineEnding::LF);
-        write_new(
-            public,
-            0o644,
-            pem.map_err(|_| malformed(public))?.as_bytes(),
-        )?;
-        Ok(identity)
+        let written = pem
+            .map_err(|_| malformed(public))
+            .and_then(|pem| write_new(public, 0o644, pem.as_bytes()));
+        // A key beside another key's public half would sign logs that never verify.
+        written
+            .inspect_err(|_| drop(std::fs::remove_file(key)))
+            .map(|()| identity)
     }
 
     /// Reads an identity key.
@@ -275,6 +276,7 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), KeyError> {
         .map_err(io_error("create", path))?;
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
+        .inspect_err(|_| drop(std::fs::remove_file(path)))
         .map_err(io_error("write", path))?;
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
@@ -300,6 +302,17 @@ mod tests {
         assert_eq!(std::fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
         let again = Identity::create(&key, &public);
         assert!(matches!(again, Err(KeyError::Io { .. })));
+        Identity::open(&key).unwrap();
+    }
+
+    #[test]
+    fn no_key_is_made_beside_anothers_public_half() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, public) = (dir.path().join("k"), dir.path().join("k.pub"));
+        std::fs::write(&public, "another").unwrap();
+        assert!(Identity::create(&key, &public).is_err());
+        assert!(!key.exists());
+        assert_eq!(std::fs::read_to_string(&public).unwrap(), "another");
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod line;
 mod log;
 mod read;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 pub use event::{Action, Event, Outcome};

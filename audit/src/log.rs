@@ -1,32 +1,30 @@
 //! Writing the log.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::fmt::temporal::DateTimePrinter;
-use parking_lot::{Condvar, Mutex};
-use rustix::fs::{FlockOperation, flock};
-use serde::Serialize;
+use parking_lot::Mutex;
 
 use crate::event::{Action, Event, Outcome};
 use crate::file::LogFile;
 use crate::keys::{EpochClaim, EpochKey, Identity};
-use crate::line::{self, Link, MAX_LINE};
-use crate::read::{Previous, Start, segment_path};
-use crate::tail::{self, Ending, OpenError, Tail, io_error};
+use crate::line::{self, MAX_LINE};
+use crate::read::{Previous, Start};
+use crate::tail::{self, Ending, OpenError, Tail};
+
+mod opening;
+mod progress;
+mod writer;
+
+use progress::Progress;
+use writer::{Chain, Writer};
 
 /// The only segment so far.
 const SEGMENT: u32 = 1;
-/// A record under [`Durability::Write`] is on disk within this time.
-const FLUSH: Duration = Duration::from_millis(10);
-const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
 /// When an append returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,61 +73,8 @@ pub struct Counters {
 
 /// The log, open for writing. One process has it at a time.
 pub struct Log {
-    shared: Arc<Shared>,
+    writer: Arc<Writer>,
     flusher: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    file: Box<dyn LogFile>,
-    key: EpochKey,
-    host: String,
-    epoch: u64,
-    clock: fn() -> Timestamp,
-    chain: Mutex<Chain>,
-    /// Sequence number of the last record written.
-    written: AtomicU64,
-    disk: Mutex<Disk>,
-    disk_changed: Condvar,
-    dirty: Mutex<Dirty>,
-    dirty_changed: Condvar,
-    poisoned: AtomicBool,
-    records: AtomicU64,
-    errors: AtomicU64,
-}
-
-struct Chain {
-    seq: u64,
-    link: Link,
-    len: u64,
-    line: Vec<u8>,
-}
-
-/// Which records are on disk, and whether somebody is syncing.
-#[derive(Default)]
-struct Disk {
-    synced: u64,
-    syncing: bool,
-}
-
-#[derive(Default)]
-struct Dirty {
-    dirty: bool,
-    stop: bool,
-}
-
-/// A record before it is signed; field order is the format's.
-#[derive(Serialize)]
-struct Payload<'a> {
-    v: u8,
-    seq: u64,
-    prev: &'a str,
-    time: &'a str,
-    host: &'a str,
-    epoch: u64,
-    #[serde(flatten)]
-    event: &'a Event<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start: Option<&'a Start>,
 }
 
 impl Log {
@@ -164,21 +109,7 @@ impl Log {
         key: EpochKey,
         clock: fn() -> Timestamp,
     ) -> Result<Self, OpenError> {
-        let handle = File::open(dir).map_err(io_error("open", dir))?;
-        tail::check_mode(dir, &handle, 0o700)?;
-        let path = segment_path(dir, SEGMENT);
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io_error("open", &path))?;
-        lock(&path, &file)?;
-        let ending = tail::ending(&path, &file)?;
-        check_age(&ending, &opening)?;
-        set_aside(dir, &path, &file, &ending)?;
-        handle.sync_all().map_err(io_error("sync", dir))?;
+        let (file, ending) = opening::prepare(dir, &opening)?;
         Self::start(Box::new(file), &ending, identity, opening, key, clock)
     }
 
@@ -191,38 +122,26 @@ impl Log {
         clock: fn() -> Timestamp,
     ) -> Result<Self, OpenError> {
         let seq = ending.tail.map_or(0, |tail| tail.seq);
-        let shared = Arc::new(Shared {
+        let link = ending.tail.map_or([0; 32], |tail| tail.link);
+        let writer = Arc::new(Writer {
             file,
             key,
             host: identity.public().host().to_string(),
             epoch: ending.tail.map_or(0, |tail| tail.epoch) + 1,
             clock,
-            chain: Mutex::new(Chain {
-                seq,
-                link: ending.tail.map_or([0; 32], |tail| tail.link),
-                len: ending.len,
-                line: Vec::with_capacity(1024),
-            }),
-            written: AtomicU64::new(seq),
-            disk: Mutex::new(Disk {
-                synced: seq,
-                syncing: false,
-            }),
-            disk_changed: Condvar::new(),
-            dirty: Mutex::default(),
-            dirty_changed: Condvar::new(),
-            poisoned: AtomicBool::new(false),
+            chain: Mutex::new(Chain::new(seq, link, ending.len)),
+            progress: Progress::at(seq),
             records: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         });
-        shared.append_start(ending, identity, opening)?;
-        let flushing = shared.clone();
+        append_start(&writer, ending, identity, opening)?;
+        let flushing = writer.clone();
         let flusher = std::thread::Builder::new()
             .name("audit-flush".into())
             .spawn(move || flushing.flush_loop())
             .map_err(|error| OpenError::Start(error.to_string()))?;
         Ok(Self {
-            shared,
+            writer,
             flusher: Some(flusher),
         })
     }
@@ -233,7 +152,7 @@ impl Log {
     /// [`AppendError`]: the record is not in the log, or under
     /// [`Durability::Sync`] not known to be on disk; nothing may be released.
     pub fn append(&self, event: &Event<'_>, durability: Durability) -> Result<u64, AppendError> {
-        self.shared.append(event, None, durability)
+        self.writer.append(event, None, durability)
     }
 
     /// Records an orderly end, durably.
@@ -248,17 +167,13 @@ impl Log {
     /// Records written and failed since the log was opened.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters {
-            records: self.shared.records.load(Ordering::Relaxed),
-            errors: self.shared.errors.load(Ordering::Relaxed),
-        }
+        self.writer.counters()
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.shared.dirty.lock().stop = true;
-        self.shared.dirty_changed.notify_all();
+        self.writer.progress.stop();
         if let Some(flusher) = self.flusher.take() {
             // It cannot have panicked without ending the process.
             flusher.join().ok();
@@ -266,237 +181,50 @@ impl Drop for Log {
     }
 }
 
-impl Shared {
-    fn append_start(
-        &self,
-        ending: &Ending,
-        identity: &Identity,
-        opening: Opening<'_>,
-    ) -> Result<(), OpenError> {
-        let key = self.key.public();
-        let (seq, link) = {
-            let chain = self.chain.lock();
-            (chain.seq + 1, chain.link)
-        };
-        let certificate = identity.certify(&EpochClaim {
-            epoch: self.epoch,
-            first_seq: seq,
-            prev: &link,
+/// The first record of this start: with it the epoch key takes over.
+fn append_start(
+    writer: &Writer,
+    ending: &Ending,
+    identity: &Identity,
+    opening: Opening<'_>,
+) -> Result<(), OpenError> {
+    let start = start_of(writer, ending, identity, opening.version);
+    let older = ending
+        .tail
+        .is_some_and(|tail| tail.vault_seq > opening.vault_seq);
+    let event = Event {
+        reason: older.then_some("vault older than this log, accepted by the operator"),
+        ..Event::new(Action::Start, Outcome::Ok, opening.vault_seq)
+    };
+    writer
+        .append(&event, Some(&start), Durability::Sync)
+        .map(|_| ())
+        .map_err(|error| OpenError::Start(error.to_string()))
+}
+
+fn start_of(writer: &Writer, ending: &Ending, identity: &Identity, version: &str) -> Start {
+    let key = writer.key.public();
+    let certificate = {
+        let chain = writer.chain.lock();
+        identity.certify(&EpochClaim {
+            epoch: writer.epoch,
+            first_seq: chain.seq + 1,
+            prev: &chain.link,
             key: &key,
-        });
-        let start = Start {
-            daemon: opening.version.to_owned(),
-            segment: SEGMENT,
-            previous: match ending.tail {
-                None => Previous::None,
-                Some(tail) if tail.clean => Previous::Clean,
-                Some(_) => Previous::Unclean,
-            },
-            torn_bytes: ending.torn.len() as u64,
-            epoch_key: line::encode(&key),
-            cert: line::encode(&certificate),
-        };
-        let older = ending
-            .tail
-            .is_some_and(|tail| tail.vault_seq > opening.vault_seq);
-        let event = Event {
-            reason: older.then_some("vault older than this log, accepted by the operator"),
-            ..Event::new(Action::Start, Outcome::Ok, opening.vault_seq)
-        };
-        self.append(&event, Some(&start), Durability::Sync)
-            .map(|_| ())
-            .map_err(|error| OpenError::Start(error.to_string()))
-    }
-
-    fn append(
-        &self,
-        event: &Event<'_>,
-        start: Option<&Start>,
-        durability: Durability,
-    ) -> Result<u64, AppendError> {
-        let result = self.write(event, start).and_then(|seq| {
-            match durability {
-                Durability::Write => self.mark_dirty(),
-                Durability::Sync => self.sync_through(seq)?,
-            }
-            Ok(seq)
-        });
-        let counter = if result.is_ok() {
-            &self.records
-        } else {
-            &self.errors
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        result
-    }
-
-    /// Signs and writes one line; the chain goes on only when all of it was
-    /// written.
-    fn write(&self, event: &Event<'_>, start: Option<&Start>) -> Result<u64, AppendError> {
-        let mut chain = self.chain.lock();
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(AppendError::Poisoned);
-        }
-        let chain = &mut *chain;
-        let link = self.compose(chain, event, start)?;
-        let len = chain.line.len();
-        match self.file.append(&chain.line) {
-            Ok(written) if written == len => {}
-            Ok(_) => return Err(self.undo(chain, io::ErrorKind::StorageFull.into())),
-            Err(error) => return Err(self.undo(chain, error)),
-        }
-        chain.seq += 1;
-        chain.link = link;
-        chain.len += len as u64;
-        self.written.store(chain.seq, Ordering::Release);
-        Ok(chain.seq)
-    }
-
-    fn compose(
-        &self,
-        chain: &mut Chain,
-        event: &Event<'_>,
-        start: Option<&Start>,
-    ) -> Result<Link, AppendError> {
-        let mut prev = [0; 64];
-        // 32 bytes always fill 64 digits.
-        let _ = hex::encode_to_slice(chain.link, &mut prev);
-        let mut time = String::with_capacity(32);
-        let _ = PRINTER.print_timestamp(&(self.clock)(), &mut time);
-        let payload = Payload {
-            v: 1,
-            seq: chain.seq + 1,
-            prev: str::from_utf8(&prev).unwrap_or_default(),
-            time: &time,
-            host: &self.host,
-            epoch: self.epoch,
-            event,
-            start,
-        };
-        chain.line.clear();
-        serde_json::to_writer(&mut chain.line, &payload)
-            .map_err(|error| AppendError::Io(error.into()))?;
-        let link = line::seal(&mut chain.line, &self.key);
-        match chain.line.len() > MAX_LINE {
-            true => Err(AppendError::TooLong),
-            false => Ok(link),
-        }
-    }
-
-    /// Takes a half-written line away again.
-    fn undo(&self, chain: &Chain, error: io::Error) -> AppendError {
-        if self.file.truncate(chain.len).is_err() {
-            self.poison();
-        }
-        AppendError::Io(error)
-    }
-
-    fn poison(&self) {
-        self.poisoned.store(true, Ordering::Release);
-    }
-
-    /// Returns once record `seq` is on disk. Whoever comes while a sync runs
-    /// waits for it and, when it began too early, for one more that it shares
-    /// with all the others.
-    fn sync_through(&self, seq: u64) -> Result<(), AppendError> {
-        let mut disk = self.disk.lock();
-        loop {
-            if self.poisoned.load(Ordering::Acquire) {
-                return Err(AppendError::Poisoned);
-            }
-            if disk.synced >= seq {
-                return Ok(());
-            }
-            if disk.syncing {
-                self.disk_changed.wait(&mut disk);
-                continue;
-            }
-            disk.syncing = true;
-            let target = self.written.load(Ordering::Acquire);
-            drop(disk);
-            let result = self.file.sync();
-            disk = self.disk.lock();
-            disk.syncing = false;
-            match result {
-                Ok(()) => disk.synced = disk.synced.max(target),
-                // After a failed sync the kernel may have dropped the pages and
-                // a second sync would say yes: never try again.
-                Err(_) => self.poison(),
-            }
-            self.disk_changed.notify_all();
-        }
-    }
-
-    fn mark_dirty(&self) {
-        let mut dirty = self.dirty.lock();
-        if !dirty.dirty {
-            dirty.dirty = true;
-            self.dirty_changed.notify_one();
-        }
-    }
-
-    fn flush_loop(&self) {
-        let mut dirty = self.dirty.lock();
-        loop {
-            while !dirty.dirty && !dirty.stop {
-                self.dirty_changed.wait(&mut dirty);
-            }
-            if !dirty.dirty {
-                return;
-            }
-            if !dirty.stop {
-                self.dirty_changed.wait_for(&mut dirty, FLUSH);
-            }
-            dirty.dirty = false;
-            drop(dirty);
-            // A failure poisons the log, which the next append reports.
-            let _ = self.sync_through(self.written.load(Ordering::Acquire));
-            dirty = self.dirty.lock();
-        }
-    }
-}
-
-fn check_age(ending: &Ending, opening: &Opening<'_>) -> Result<(), OpenError> {
-    match ending.tail {
-        Some(tail) if tail.vault_seq > opening.vault_seq && !opening.accept_older_vault => {
-            Err(OpenError::VaultOlder {
-                vault: opening.vault_seq,
-                log: tail.vault_seq,
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Keeps the bytes of a torn record in a file of their own and cuts them off.
-fn set_aside(dir: &Path, path: &Path, file: &File, ending: &Ending) -> Result<(), OpenError> {
-    if ending.torn.is_empty() {
-        return Ok(());
-    }
-    let seq = ending.tail.map_or(0, |tail| tail.seq) + 1;
-    let aside = dir.join(format!("torn-{seq:020}"));
-    let failed = io_error("write", &aside);
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&aside)
-        .and_then(|mut copy| {
-            copy.write_all(&ending.torn)?;
-            copy.sync_all()
         })
-        .map_err(failed)?;
-    file.set_len(ending.len).map_err(io_error("truncate", path))
-}
-
-fn lock(path: &Path, file: &File) -> Result<(), OpenError> {
-    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
-        if errno == rustix::io::Errno::WOULDBLOCK {
-            OpenError::InUse(path.to_owned())
-        } else {
-            io_error("lock", path)(errno.into())
-        }
-    })
+    };
+    Start {
+        daemon: version.to_owned(),
+        segment: SEGMENT,
+        previous: match ending.tail {
+            None => Previous::None,
+            Some(tail) if tail.clean => Previous::Clean,
+            Some(_) => Previous::Unclean,
+        },
+        torn_bytes: ending.torn.len() as u64,
+        epoch_key: line::encode(&key),
+        cert: line::encode(&certificate),
+    }
 }
 
 #[cfg(test)]

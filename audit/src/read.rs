@@ -62,52 +62,52 @@ pub struct Record {
     pub host: String,
     /// Epoch.
     pub epoch: u64,
-    /// See [`crate::Event`], also for the rest.
+    /// The vault's last commit that is recorded.
     pub vault_seq: u64,
-    #[allow(missing_docs)]
+    /// What happened.
     pub action: Action,
-    #[allow(missing_docs)]
+    /// How it ended.
     pub result: Outcome,
-    #[allow(missing_docs)]
+    /// Name of the secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    #[allow(missing_docs)]
+    /// Id of the secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    #[allow(missing_docs)]
+    /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
-    #[allow(missing_docs)]
+    /// Its key id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
-    #[allow(missing_docs)]
+    /// Caller's user id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    #[allow(missing_docs)]
+    /// Caller's group id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    #[allow(missing_docs)]
+    /// Caller's process id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    #[allow(missing_docs)]
+    /// Client of the policy that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    #[allow(missing_docs)]
+    /// Its pattern, or `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    #[allow(missing_docs)]
+    /// What the caller got, as in errno(3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
-    #[allow(missing_docs)]
+    /// More, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    #[allow(missing_docs)]
+    /// How many events this record stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    #[allow(missing_docs)]
+    /// The kernel sent the request a second time.
     #[serde(default)]
     pub resent: bool,
-    #[allow(missing_docs)]
+    /// Written after the fact, for a change whose record was lost in a crash.
     #[serde(default)]
     pub recovered: bool,
     /// Of `start` records.
@@ -118,6 +118,23 @@ pub struct Record {
 /// The file of segment `number` in `dir`.
 pub(crate) fn segment_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:08}.jsonl"))
+}
+
+/// The numbers of the segments in `dir`, ascending.
+pub(crate) fn segments(dir: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        numbers.extend(name.to_str().and_then(segment_number));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn segment_number(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".jsonl")?;
+    let plain = digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten()
 }
 
 /// One line and where it stands.

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::event::Action;
 use crate::keys::KeyError;
 use crate::line::{Link, MAX_LINE, Signed};
-use crate::read::{parse, segment_path};
+use crate::read::{parse, segment_path, segments};
+
+/// Bytes looked at: a few records of the greatest length.
+const WINDOW: u64 = 4 * MAX_LINE as u64;
 
 /// Why a log can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,15 @@ pub enum OpenError {
     )]
     Corrupt {
         /// The segment.
+        path: PathBuf,
+    },
+    /// A later release wrote it.
+    #[error(
+        "{path} was written by a newer jarvis-secretsd with several segments; this one would \
+         break its chain. Run that version"
+    )]
+    Newer {
+        /// A segment this release cannot have made.
         path: PathBuf,
     },
     /// The vault lacks commits that the log has.
@@ -97,6 +109,7 @@ pub(crate) struct Ending {
 /// Looks at the end of the log in `dir`; `None` when there is no record.
 pub(crate) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
     check_mode(dir, &File::open(dir).map_err(io_error("open", dir))?, 0o700)?;
+    check_segments(dir)?;
     let path = segment_path(dir, 1);
     match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -105,29 +118,33 @@ pub(crate) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
     }
 }
 
-/// Reads the end of `file`, never more than two lines' worth.
+/// Refuses a log with more than its first segment.
+pub(crate) fn check_segments(dir: &Path) -> Result<(), OpenError> {
+    let numbers = segments(dir).map_err(io_error("list", dir))?;
+    match numbers.last() {
+        Some(&last) if last > 1 => Err(OpenError::Newer {
+            path: segment_path(dir, last),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the end of `file`, at most [`WINDOW`] bytes of it.
 pub(crate) fn ending(path: &Path, file: &File) -> Result<Ending, OpenError> {
     let corrupt = || OpenError::Corrupt {
         path: path.to_owned(),
     };
     check_mode(path, file, 0o600)?;
     let size = file.metadata().map_err(io_error("stat", path))?.len();
-    let window = size.min(2 * MAX_LINE as u64);
+    let window = size.min(WINDOW);
     let mut bytes = vec![0; usize::try_from(window).map_err(|_| corrupt())?];
     file.read_exact_at(&mut bytes, size - window)
         .map_err(io_error("read", path))?;
-    let complete = bytes
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(0, |at| at + 1);
-    let torn = bytes.split_off(complete);
-    if torn.len() > MAX_LINE || (complete == 0 && window < size) {
+    let (tail, good) = last_record(&bytes).ok_or_else(corrupt)?;
+    if tail.is_none() && window < size {
         return Err(corrupt());
     }
-    let tail = match bytes.strip_suffix(b"\n") {
-        None => None,
-        Some(lines) => Some(last_record(lines).ok_or_else(corrupt)?),
-    };
+    let torn = bytes.split_off(good);
     Ok(Ending {
         tail,
         len: size - torn.len() as u64,
@@ -135,22 +152,61 @@ pub(crate) fn ending(path: &Path, file: &File) -> Result<Ending, OpenError> {
     })
 }
 
-fn last_record(lines: &[u8]) -> Option<Tail> {
-    let line = lines.rsplit(|&b| b == b'\n').next()?;
-    let signed = Signed::split(line)?;
-    let record = parse(&signed).ok()?;
-    Some(Tail {
-        seq: record.seq,
-        vault_seq: record.vault_seq,
-        epoch: record.epoch,
-        clean: record.action == Action::Stop,
-        link: signed.link(),
-    })
+/// The last record in `bytes` and where it ends; no record when not even one
+/// line is complete, as after a crash in the very first write. `None` when
+/// complete lines hold no record, or one that is not ours to cut off.
+fn last_record(bytes: &[u8]) -> Option<(Option<Tail>, usize)> {
+    let mut torn_line = false;
+    let mut rest = bytes;
+    loop {
+        let Some(newline) = rest.iter().rposition(|&b| b == b'\n') else {
+            return (!torn_line).then_some((None, 0));
+        };
+        let (lines, _) = rest.split_at(newline);
+        let before = lines.iter().rposition(|&b| b == b'\n');
+        let (earlier, line) = lines.split_at(before.map_or(0, |at| at + 1));
+        match look(line) {
+            Piece::Record(tail) => return Some((Some(tail), newline + 1)),
+            Piece::Foreign => return None,
+            Piece::Torn => (rest, torn_line) = (earlier, true),
+        }
+    }
+}
+
+/// What a complete line at the end is.
+enum Piece {
+    Record(Tail),
+    /// Signed JSON that this release cannot read: a later one may have meant it.
+    Foreign,
+    /// Nothing that any release wrote on purpose.
+    Torn,
+}
+
+fn look(line: &[u8]) -> Piece {
+    let Some(signed) = Signed::split(line).filter(|_| line.len() < MAX_LINE) else {
+        return Piece::Torn;
+    };
+    match parse(&signed) {
+        // There must be a next number: what stands here is not verified yet.
+        Ok(record) if record.v == 1 && record.seq.max(record.epoch) < u64::MAX => {
+            Piece::Record(Tail {
+                seq: record.seq,
+                vault_seq: record.vault_seq,
+                epoch: record.epoch,
+                clean: record.action == Action::Stop,
+                link: signed.link(),
+            })
+        }
+        Ok(_) => Piece::Foreign,
+        Err(error) if error.is_data() => Piece::Foreign,
+        Err(_) => Piece::Torn,
+    }
 }
 
 pub(crate) fn check_mode(path: &Path, file: &File, want: u32) -> Result<(), OpenError> {
     let metadata = file.metadata().map_err(io_error("stat", path))?;
-    let mode = metadata.mode() & 0o7777;
+    // Set-id and sticky bits of a directory let nobody in.
+    let mode = metadata.mode() & 0o777;
     if mode & !want == 0 {
         return Ok(());
     }

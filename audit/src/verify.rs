@@ -1,13 +1,16 @@
 //! Checking a log from the identity's public key alone.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use crate::event::{Action, Outcome};
 use crate::keys::{EpochClaim, EpochPublic, PublicIdentity};
-use crate::line::{self, Link, Signed};
-use crate::read::{Line, Lines, Previous, Record, Start, parse};
+use crate::line::{self, Link, MAX_LINE, Signed};
+use crate::read::{Line, Lines, Previous, Record, Start, parse, segments};
+
+mod failure;
+
+pub use failure::{Failure, FailureKind};
 
 /// How a verified log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,94 +28,33 @@ pub struct Report {
     pub records: u64,
     /// Segments.
     pub segments: u32,
+    /// Sequence number of the first record.
+    pub first_seq: u64,
+    /// Sequence number of the last record.
+    pub last_seq: u64,
     /// Time of the first record.
     pub first_time: String,
     /// Time of the last record.
     pub last_time: String,
     /// Start records.
     pub starts: u64,
+    /// Starts after an orderly stop; the very first start is neither.
+    pub clean_starts: u64,
     /// Starts after something else than an orderly stop.
     pub unclean_starts: u64,
+    /// Epoch keys that signed.
+    pub epochs: u64,
     /// Digest of the last record, hexadecimal: equal heads, equal logs.
     pub head: String,
     /// Records by action and result.
     pub counts: BTreeMap<(Action, Outcome), u64>,
-    /// How it ends. Records cut off at its end leave no trace in the log
-    /// itself; that takes a checkpoint kept elsewhere.
+    /// How it ends.
     pub end: End,
+    /// Whether a checkpoint vouches for the end. Never yet: records cut off at
+    /// the end leave no trace in the log itself, so compare `head` with one noted
+    /// elsewhere.
+    pub anchored: bool,
 }
-
-/// The first record that is not what it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The sequence number expected there.
-    pub seq: u64,
-    /// Segment.
-    pub segment: u32,
-    /// Line in the segment, from 1.
-    pub line: u64,
-    /// Offset of the line in the segment, in bytes.
-    pub offset: u64,
-    /// What is wrong.
-    pub kind: FailureKind,
-}
-
-/// What is wrong with a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum FailureKind {
-    Unreadable(String),
-    Empty,
-    Torn,
-    NotARecord,
-    Version(u8),
-    Sequence(u64),
-    Chain,
-    Host,
-    Epoch,
-    NoStart,
-    Certificate,
-    Signature,
-    Previous,
-}
-
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(error) => write!(f, "the log cannot be read: {error}"),
-            Self::Empty => f.write_str("the log has no record"),
-            Self::Torn => f.write_str("the line is incomplete or too long"),
-            Self::NotARecord => f.write_str("the line is no record"),
-            Self::Version(v) => write!(f, "record format {v} is unknown; use a newer jarvisctl"),
-            Self::Sequence(found) => write!(f, "record {found} stands here"),
-            Self::Chain => f.write_str("it does not follow the record before it"),
-            Self::Host => f.write_str("it is another host's record"),
-            Self::Epoch => f.write_str("it is of another epoch"),
-            Self::NoStart => f.write_str("no start record certifies its key"),
-            Self::Certificate => f.write_str("the host's identity did not certify its epoch key"),
-            Self::Signature => f.write_str("the signature does not match"),
-            Self::Previous => f.write_str("it misreports how the log ended before"),
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            seq,
-            segment,
-            line,
-            offset,
-            kind,
-        } = self;
-        write!(
-            f,
-            "record {seq} is bad: {kind} (segment {segment}, line {line}, byte {offset})"
-        )
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// Checks every record of the log in `dir`: form, sequence, chain, host,
 /// certificates and signatures.
@@ -141,9 +83,27 @@ pub fn verify(dir: &Path, identity: &PublicIdentity) -> Result<Report, Failure> 
             kind,
         })?;
     }
+    check_segments(dir, &verifier)?;
     verifier
         .finish()
         .ok_or_else(|| unreadable(1, FailureKind::Empty))
+}
+
+/// Reading ends at the first segment that is missing; none may follow it.
+fn check_segments(dir: &Path, verifier: &Verifier<'_>) -> Result<(), Failure> {
+    let failure = |segment, kind| Failure {
+        seq: verifier.seq + 1,
+        segment,
+        line: 1,
+        offset: 0,
+        kind,
+    };
+    let numbers =
+        segments(dir).map_err(|error| failure(1, FailureKind::Unreadable(error.to_string())))?;
+    match (1..).zip(numbers).find(|(want, found)| want != found) {
+        Some((missing, _)) => Err(failure(missing, FailureKind::MissingSegment)),
+        None => Ok(()),
+    }
 }
 
 struct Verifier<'i> {
@@ -170,27 +130,36 @@ impl<'i> Verifier<'i> {
             report: Report {
                 records: 0,
                 segments: 0,
+                first_seq: 0,
+                last_seq: 0,
                 first_time: String::new(),
                 last_time: String::new(),
                 starts: 0,
+                clean_starts: 0,
                 unclean_starts: 0,
+                epochs: 0,
                 head: String::new(),
                 counts: BTreeMap::new(),
                 end: End::Open,
+                anchored: false,
             },
         }
     }
 
     fn check(&mut self, line: &Line) -> Result<(), FailureKind> {
         if !line.complete {
-            return Err(FailureKind::Torn);
+            let long = line.bytes.len() >= MAX_LINE;
+            return Err(match long {
+                true => FailureKind::TooLong,
+                false => FailureKind::Torn,
+            });
         }
         let signed = Signed::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
         let record = parse(&signed).map_err(|_| FailureKind::NotARecord)?;
         self.check_place(&record)?;
         let started = match &record.start {
             Some(start) if record.action == Action::Start => {
-                Some(self.check_start(&record, start)?)
+                Some(self.check_start(line, &record, start)?)
             }
             None if record.action != Action::Start => None,
             _ => return Err(FailureKind::NotARecord),
@@ -223,7 +192,12 @@ impl<'i> Verifier<'i> {
         Ok(())
     }
 
-    fn check_start(&self, record: &Record, start: &Start) -> Result<EpochPublic, FailureKind> {
+    fn check_start(
+        &self,
+        line: &Line,
+        record: &Record,
+        start: &Start,
+    ) -> Result<EpochPublic, FailureKind> {
         let key = line::decode(&start.epoch_key).ok_or(FailureKind::Certificate)?;
         let certificate = line::decode(&start.cert).ok_or(FailureKind::Certificate)?;
         let claim = EpochClaim {
@@ -243,6 +217,9 @@ impl<'i> Verifier<'i> {
         if start.previous != previous {
             return Err(FailureKind::Previous);
         }
+        if start.segment != line.segment {
+            return Err(FailureKind::Segment(start.segment));
+        }
         EpochPublic::from_bytes(&key).ok_or(FailureKind::Certificate)
     }
 
@@ -254,12 +231,16 @@ impl<'i> Verifier<'i> {
         let report = &mut self.report;
         report.records += 1;
         report.segments = line.segment;
-        if report.first_time.is_empty() {
+        report.last_seq = record.seq;
+        if report.records == 1 {
+            report.first_seq = record.seq;
             report.first_time.clone_from(&record.time);
         }
         report.last_time.clone_from(&record.time);
         if let Some(start) = &record.start {
             report.starts += 1;
+            report.epochs += 1;
+            report.clean_starts += u64::from(start.previous == Previous::Clean);
             report.unclean_starts += u64::from(start.previous == Previous::Unclean);
         }
         *report
@@ -277,3 +258,6 @@ impl<'i> Verifier<'i> {
         Some(self.report)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Full disks and broken ones.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// A file whose next operations fail as told.
+struct Failing {
+    file: File,
+    short: AtomicU32,
+    no_space: AtomicU32,
+    no_sync: AtomicU32,
+    no_truncate: AtomicU32,
+    syncs: AtomicU32,
+}
+
+fn due(counter: &AtomicU32) -> bool {
+    let update = |n: u32| n.checked_sub(1);
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update)
+        .is_ok()
+}
+
+impl LogFile for Arc<Failing> {
+    fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        if due(&self.no_space) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let len = if due(&self.short) {
+            bytes.len() / 2
+        } else {
+            bytes.len()
+        };
+        self.file.append(&bytes[..len])
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        match due(&self.no_sync) {
+            true => Err(io::Error::other("injected")),
+            false => self.file.sync(),
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        match due(&self.no_truncate) {
+            true => Err(io::Error::other("injected")),
+            false => self.file.truncate(len),
+        }
+    }
+}
+
+fn failing(home: &Home) -> (Log, Arc<Failing>) {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    let file = Arc::new(Failing {
+        file: options.open(home.segment()).unwrap(),
+        short: AtomicU32::new(0),
+        no_space: AtomicU32::new(0),
+        no_sync: AtomicU32::new(0),
+        no_truncate: AtomicU32::new(0),
+        syncs: AtomicU32::new(0),
+    });
+    let ending = Ending {
+        tail: None,
+        len: 0,
+        torn: Vec::new(),
+    };
+    let key = EpochKey::generate().unwrap();
+    let opening = Opening::default();
+    let boxed = Box::new(file.clone());
+    let log = Log::start(boxed, &ending, &identity(), opening, key, Timestamp::now).unwrap();
+    (log, file)
+}
+
+#[test]
+fn failed_writes_are_undone_and_writing_goes_on() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    for counter in [&file.short, &file.no_space] {
+        counter.store(1, Ordering::Relaxed);
+        let failed = log.append(&read(1), Durability::Write);
+        assert!(matches!(failed, Err(AppendError::Io(_))));
+        assert!(home.bytes().ends_with(b"\n"), "half a line was left");
+        log.append(&read(2), Durability::Write).unwrap();
+    }
+    log.stop(0).unwrap();
+    assert_eq!(home.verify().unwrap().records, 4);
+    assert_eq!(log.counters().errors, 2);
+    let uids: Vec<_> = home.records().iter().map(|r| r.uid).collect();
+    assert_eq!(uids, [None, Some(2), Some(2), None]);
+}
+
+#[test]
+fn a_write_that_cannot_be_undone_ends_the_log() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    file.short.store(1, Ordering::Relaxed);
+    file.no_truncate.store(1, Ordering::Relaxed);
+    assert!(log.append(&read(1), Durability::Write).is_err());
+    let next = log.append(&read(2), Durability::Write);
+    assert!(matches!(next, Err(AppendError::Poisoned)));
+}
+
+#[test]
+fn a_failed_sync_ends_the_log() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    file.no_sync.store(1, Ordering::Relaxed);
+    let failed = log.append(&read(1), Durability::Sync);
+    assert!(matches!(failed, Err(AppendError::Poisoned)));
+    let next = log.append(&read(2), Durability::Write);
+    assert!(matches!(next, Err(AppendError::Poisoned)));
+}
+
+/// Waits for `condition`, which another thread brings about.
+fn eventually(condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never happened");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn written_records_are_synced_without_another_append() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    let syncs = || file.syncs.load(Ordering::Relaxed);
+    let before = syncs();
+    log.append(&read(1), Durability::Write).unwrap();
+    eventually(|| syncs() == before + 1);
+    // And then it sleeps.
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(syncs(), before + 1);
+}
+
+#[test]
+fn dropping_the_log_syncs_what_is_written() {
+    // Often, for the flusher to be met at every point of its loop.
+    for _ in 0..30 {
+        let home = Home::new();
+        let (log, file) = failing(&home);
+        let before = file.syncs.load(Ordering::Relaxed);
+        log.append(&read(1), Durability::Write).unwrap();
+        drop(log);
+        assert_eq!(file.syncs.load(Ordering::Relaxed), before + 1);
+    }
+}
+
+#[test]
+fn a_failed_sync_in_the_background_ends_the_log() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    file.no_sync.store(1, Ordering::Relaxed);
+    log.append(&read(1), Durability::Write).unwrap();
+    eventually(|| {
+        let next = log.append(&read(2), Durability::Write);
+        matches!(next, Err(AppendError::Poisoned))
+    });
+    assert!(matches!(log.stop(0), Err(AppendError::Poisoned)));
+}
+
+#[test]
+fn a_sync_that_fails_is_never_tried_again() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    file.no_sync.store(1, Ordering::Relaxed);
+    assert!(log.append(&read(1), Durability::Sync).is_err());
+    let syncs = file.syncs.load(Ordering::Relaxed);
+    assert!(log.append(&read(2), Durability::Sync).is_err());
+    drop(log);
+    assert_eq!(file.syncs.load(Ordering::Relaxed), syncs);
+}

@@ -1,0 +1,102 @@
+//! What the tests of several modules share.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::read::segment_path;
+use crate::verify::verify;
+use crate::{
+    Action, Durability, Event, FailureKind, Identity, Log, OpenError, Opening, Outcome, Record,
+    Report,
+};
+
+/// A log's directory, removed with it.
+pub(crate) struct Home(pub(crate) tempfile::TempDir);
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        Self(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn segment(&self) -> PathBuf {
+        segment_path(self.path(), 1)
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        fs::read(self.segment()).unwrap()
+    }
+
+    /// Puts record lines in place of the log's.
+    pub(crate) fn put(&self, bytes: &[u8]) {
+        fs::write(self.segment(), bytes).unwrap();
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Vec<u8>> {
+        let bytes = self.bytes();
+        bytes
+            .split_inclusive(|&b| b == b'\n')
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+
+    pub(crate) fn open(&self, vault_seq: u64) -> Result<Log, OpenError> {
+        let opening = Opening {
+            version: "test",
+            vault_seq,
+            accept_older_vault: false,
+        };
+        Log::open(self.path(), &identity(), opening)
+    }
+
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let records = crate::read_records(self.path()).unwrap();
+        records.map(Result::unwrap).collect()
+    }
+
+    pub(crate) fn verify(&self) -> Result<Report, (u64, FailureKind)> {
+        verify(self.path(), &identity().public()).map_err(|f| (f.seq, f.kind))
+    }
+
+    /// Every file, so that a test can say that nothing changed.
+    pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let files = fs::read_dir(self.path())
+            .unwrap()
+            .map(|f| f.unwrap().path());
+        files
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect()
+    }
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity::from_seed(1)
+}
+
+pub(crate) fn read(uid: u32) -> Event<'static> {
+    Event {
+        name: Some("team/db"),
+        id: Some(1024),
+        version: Some(3),
+        uid: Some(uid),
+        ..Event::new(Action::Read, Outcome::Ok, 7)
+    }
+}
+
+/// A log of a start, `reads` reads and a stop.
+pub(crate) fn filled(reads: u32) -> Home {
+    let home = Home::new();
+    let log = home.open(7).unwrap();
+    for uid in 0..reads {
+        log.append(&read(uid), Durability::Write).unwrap();
+    }
+    log.stop(7).unwrap();
+    home
+}

@@ -1,0 +1,96 @@
+//! What can be wrong with a log.
+
+use std::fmt;
+
+/// The first record that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The sequence number expected there.
+    pub seq: u64,
+    /// Segment.
+    pub segment: u32,
+    /// Line in the segment, from 1.
+    pub line: u64,
+    /// Offset of the line in the segment, in bytes.
+    pub offset: u64,
+    /// What is wrong.
+    pub kind: FailureKind,
+}
+
+/// What is wrong with a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The file system refused, with its answer.
+    Unreadable(String),
+    /// No record at all.
+    Empty,
+    /// The log ends within a line.
+    Torn,
+    /// The line is over 16 KiB.
+    TooLong,
+    /// No signature at its end, no JSON, or fields missing.
+    NotARecord,
+    /// An unknown format, this one.
+    Version(u8),
+    /// Another sequence number than expected, this one.
+    Sequence(u64),
+    /// `prev` is not the digest of the record before.
+    Chain,
+    /// Another host id.
+    Host,
+    /// Another epoch than the last start record's.
+    Epoch,
+    /// The log does not begin with a start record.
+    NoStart,
+    /// The identity key did not certify the epoch key for this place.
+    Certificate,
+    /// The epoch key did not sign this.
+    Signature,
+    /// `start.previous` contradicts the record before.
+    Previous,
+    /// `start.segment` names another segment, this one.
+    Segment(u32),
+    /// This segment is gone and later ones are there.
+    MissingSegment,
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(error) => write!(f, "the log cannot be read: {error}"),
+            Self::Empty => f.write_str("the log has no record"),
+            Self::Torn => f.write_str("the log ends within it"),
+            Self::TooLong => f.write_str("the line is too long"),
+            Self::NotARecord => f.write_str("the line is no record"),
+            Self::Version(v) => write!(f, "record format {v} is unknown; use a newer jarvisctl"),
+            Self::Sequence(found) => write!(f, "record {found} stands here"),
+            Self::Chain => f.write_str("it does not follow the record before it"),
+            Self::Host => f.write_str("it is another host's record"),
+            Self::Epoch => f.write_str("it is of another epoch"),
+            Self::NoStart => f.write_str("no start record certifies its key"),
+            Self::Certificate => f.write_str("the host's identity did not certify its epoch key"),
+            Self::Signature => f.write_str("the signature does not match"),
+            Self::Previous => f.write_str("it misreports how the log ended before"),
+            Self::Segment(found) => write!(f, "it was written for segment {found}"),
+            Self::MissingSegment => f.write_str("its segment is missing"),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            seq,
+            segment,
+            line,
+            offset,
+            kind,
+        } = self;
+        write!(
+            f,
+            "record {seq} is bad: {kind} (segment {segment}, line {line}, byte {offset})"
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
