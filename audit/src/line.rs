@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::keys::{EpochKey, EpochPublic};
 
-/// Longest line in bytes, with its newline.
-pub(crate) const MAX_LINE: usize = 16 * 1024;
+/// Longest line in bytes, with its newline. A name and a pattern have at most
+/// 4095 bytes each, which JSON may double.
+pub(crate) const MAX_LINE: usize = 32 * 1024;
 
 const RECORD: &[u8] = b"jarvis-audit-v1 record\0";
 const SIGNATURE: &[u8] = b"jarvis-audit-v1 signature\0";

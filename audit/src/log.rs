@@ -46,7 +46,7 @@ pub enum AppendError {
     /// not known, and nothing more is written until the daemon starts anew.
     #[error("the audit log failed earlier and takes no more records; restart the daemon")]
     Poisoned,
-    /// The record would be over 16 KiB.
+    /// The record would be over 32 KiB.
     #[error("the audit record is over {MAX_LINE} bytes")]
     TooLong,
 }

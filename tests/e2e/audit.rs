@@ -170,3 +170,43 @@ fn a_restored_vault_is_refused_unless_accepted() {
     assert!(starts[2]["reason"].as_str().unwrap().contains("accepted"));
     home.verify();
 }
+
+/// The longest name and rule there can be, every byte of them escaped in JSON.
+#[test]
+fn the_longest_names_fit_a_record() {
+    let segment = "\\\"".repeat(127) + "a";
+    let name = vec![segment.as_str(); 16].join("/");
+    let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
+    let home = Home::new().init(&format!(
+        "clients:\n  admin: {{match: {{uid: 0}}, allow: [\"{quoted}\"], verbs: ['*']}}\n"
+    ));
+    let daemon = home.start();
+    let mut control = Control::open(&home.mount()).unwrap();
+    let (written, answer) =
+        control.ask(json!({"op": "set", "name": name, "value": "v"}).to_string());
+    assert!(written.is_ok(), "{answer}");
+    assert_eq!(
+        root().read(&daemon.file(&name)).map_err(|e| e == 36),
+        Err(true),
+        "over PATH_MAX"
+    );
+    let directory = fs::File::open(home.mount()).unwrap();
+    let mut at = rustix::fs::openat(
+        directory,
+        segment.as_str(),
+        rustix::fs::OFlags::PATH,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
+    for level in 1..16 {
+        let flags = match level {
+            15 => rustix::fs::OFlags::RDONLY,
+            _ => rustix::fs::OFlags::PATH,
+        };
+        at = rustix::fs::openat(&at, segment.as_str(), flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    let mut value = [0; 8];
+    assert_eq!(rustix::io::read(&at, &mut value), Ok(1));
+    daemon.stop();
+    home.verify();
+}

@@ -136,7 +136,7 @@ fn many_threads_make_one_chain() {
 
 #[test]
 fn the_longest_record_is_read_back() {
-    // Its line is exactly 16 KiB: the writer's bound and the reader's agree.
+    // Its line is exactly the longest: the writer's bound and the reader's agree.
     let home = Home::new();
     let log = home.open(0).unwrap();
     let padded = |len: usize| {

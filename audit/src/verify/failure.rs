@@ -26,7 +26,7 @@ pub enum FailureKind {
     Empty,
     /// The log ends within a line.
     Torn,
-    /// The line is over 16 KiB.
+    /// The line is over 32 KiB.
     TooLong,
     /// No signature at its end, no JSON, or fields missing.
     NotARecord,
