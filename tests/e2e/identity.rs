@@ -1,5 +1,6 @@
 //! Who may read: by uid, user, gid, group and supplementary group.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
@@ -321,7 +322,6 @@ fn a_handle_passed_to_another_user_is_recorded_once() {
 /// anew by somebody else: the opener of now decides.
 #[test]
 fn reopening_a_descriptor_asks_anew() {
-    use std::os::fd::AsRawFd;
     use std::os::unix::fs::OpenOptionsExt;
     let home = Home::new().init(POLICY);
     let daemon = home.start();
@@ -474,4 +474,70 @@ fn a_stranger_disturbs_nobody() {
         home.records_with(&[("action", json!("read")), ("uid", json!(bob().uid))])
             .is_empty()
     );
+}
+
+/// io_uring can open with credentials that another thread registered: the
+/// header then shows theirs, and only `/proc` shows who really asks.
+#[test]
+fn an_io_uring_personality_lends_no_rights() {
+    use io_uring::{IoUring, opcode, types};
+    use std::os::unix::ffi::OsStrExt;
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let path = std::ffi::CString::new(daemon.file("app/db").as_os_str().as_bytes()).unwrap();
+    let mut ring = IoUring::new(4).unwrap();
+    let roots = ring.submitter().register_personality().unwrap();
+    let mut open_as = |user: &User, personality: u16| {
+        let open = opcode::OpenAt::new(types::Fd(rustix::fs::CWD.as_raw_fd()), path.as_ptr())
+            .flags(0)
+            .build()
+            .personality(personality);
+        user.act(|| {
+            // SAFETY: `path` outlives the request, which is waited for here.
+            unsafe { ring.submission().push(&open).unwrap() };
+            ring.submit_and_wait(1).unwrap();
+            ring.completion().next().unwrap().result()
+        })
+    };
+    assert_eq!(
+        open_as(&bob(), roots),
+        -EACCES,
+        "root's rights are not lent"
+    );
+    assert_eq!(open_as(&bob(), 0), -EACCES, "nor has bob any");
+    assert!(open_as(&alice(), 0) >= 0, "io_uring itself is fine");
+    let denied = home.records_with(&[("action", json!("deny"))]);
+    assert_eq!(denied[0]["uid"], 0, "what the request claimed");
+    assert!(
+        denied[0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("other credentials")
+    );
+}
+
+/// Clients killed at any moment of their open leave no handle and no thread
+/// that waits.
+#[test]
+fn killed_clients_leave_nothing_open() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", &[1; 100_000]);
+    for n in 0..150u32 {
+        let mut cat = Command::new("cat");
+        cat.arg(daemon.file("app/db"))
+            .stdout(std::process::Stdio::null());
+        let mut child = cat.spawn().unwrap();
+        for _ in 0..n * 3000 {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let open = || home.ok(&["status"], b"")["open_handles"].as_u64().unwrap();
+    daemon.eventually("released", || open() == 1);
+    assert_eq!(alice().read(&daemon.file("app/db")).unwrap().len(), 100_000);
+    daemon.stop();
+    home.verify();
 }
