@@ -305,6 +305,7 @@ fn decrypt(stage: &Stage) -> Row {
     let put = Put {
         kind: None,
         if_kid: IfKid::Any,
+        cached: None,
         by_uid: 0,
         now_ms: 0,
         life_ms: 0,

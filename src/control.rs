@@ -35,16 +35,19 @@ struct Done<'a> {
 
 /// Parses and carries out one write.
 pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8]) -> Answer {
+    let mut changed = Vec::new();
     let result = parse(bytes)
         .map_err(Failure::from)
         .and_then(|parsed| match parsed {
             Parsed::Ask(question) => ask(gate, caller, &question),
             Parsed::One(operation) => {
                 let changes = change(gate, caller, vec![operation])?;
+                changed.extend(changes.iter().filter_map(|c| c.id));
                 Ok(changes.first().map_or(Value::Null, |c| json!(done(c))))
             }
             Parsed::Batch(operations) => {
                 let changes = change(gate, caller, operations)?;
+                changed.extend(changes.iter().filter_map(|c| c.id));
                 Ok(json!(changes.iter().map(done).collect::<Vec<_>>()))
             }
         });
@@ -52,6 +55,7 @@ pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8]) -> Answer {
         Ok(result) => Answer {
             body: line(&json!({"ok": true, "result": result})),
             error: None,
+            changed,
         },
         Err(failure) => failure.answer(),
     }
@@ -268,6 +272,7 @@ fn apply(
     let put = Put {
         kind: None,
         if_kid: IfKid::Any,
+        cached: None,
         by_uid,
         now_ms,
         life_ms: gate.settings.life_ms,
@@ -280,6 +285,7 @@ fn apply(
             value,
             kind,
             if_kid,
+            cached,
         } => {
             let if_kid = match if_kid.as_deref() {
                 None => IfKid::Any,
@@ -288,6 +294,7 @@ fn apply(
             };
             let put = Put {
                 kind: *kind,
+                cached: *cached,
                 if_kid,
                 ..put
             };
@@ -456,6 +463,7 @@ impl Failure {
         Answer {
             body: line(&json!({"ok": false, "error": error})),
             error: Some(self.error),
+            changed: Vec::new(),
         }
     }
 }

@@ -513,6 +513,7 @@ impl Tree for Gate {
             Ok(Opened {
                 version: version.number,
                 snapshot: Snapshot(value),
+                cached: node.live_secret().is_some_and(|secret| secret.cached),
             })
         })?;
         self.metrics.retrieved.inc();

@@ -22,6 +22,7 @@ pub(crate) enum Operation {
         value: SecretBytes,
         kind: Option<SecretType>,
         if_kid: Option<String>,
+        cached: Option<bool>,
     },
     Generate {
         name: SecretName,
@@ -129,6 +130,7 @@ struct Wire {
     kind: Option<Kind>,
     length: Option<usize>,
     if_kid: Option<String>,
+    allow_cached_reads: Option<bool>,
     passphrase: Option<Zeroizing<String>>,
     key_b64: Option<Zeroizing<String>>,
     slot: Option<u8>,
@@ -243,6 +245,7 @@ impl Wire {
                 value: self.value()?,
                 name: self.name()?,
                 if_kid: self.if_kid,
+                cached: self.allow_cached_reads,
             },
             Op::Generate => Operation::Generate {
                 name: self.name()?,
@@ -270,6 +273,11 @@ impl Wire {
             ("value", self.value.is_some(), op == Op::Set),
             ("value_b64", self.value_b64.is_some(), op == Op::Set),
             ("if_kid", self.if_kid.is_some(), op == Op::Set),
+            (
+                "allow_cached_reads",
+                self.allow_cached_reads.is_some(),
+                op == Op::Set,
+            ),
             ("type", self.kind.is_some(), typed),
             ("length", self.length.is_some(), typed),
             ("name", self.name.is_some(), named),
@@ -408,6 +416,7 @@ fn short_set(rest: &str) -> Checked<Operation> {
         value: checked_value(SecretBytes::new(value.as_bytes().to_vec()))?,
         kind: None,
         if_kid: None,
+        cached: None,
     })
 }
 

@@ -22,6 +22,7 @@ use crate::caller::{Caller, Claim, Ids};
 use crate::control::{ControlHandle, Executor, Job};
 use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
+use crate::pages::PageCache;
 use crate::tree::{
     CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, ROOT, Request, SharedRead, Tree, XATTRS,
 };
@@ -54,6 +55,7 @@ pub struct FileSystem<T: Tree> {
     open: RwLock<HashMap<u64, Arc<Open<T::Snapshot>>>>,
     cached: AtomicUsize,
     executor: Executor,
+    pages: Arc<PageCache>,
     started: SystemTime,
 }
 
@@ -67,6 +69,8 @@ enum Open<S> {
 struct SecretHandle<S> {
     file: OpenFile,
     snapshot: Option<S>,
+    /// It may enter the page cache.
+    cached: bool,
     /// Other readers' uids and whether they may read.
     shared: RwLock<HashMap<u32, Result<(), FsError>>>,
 }
@@ -77,14 +81,21 @@ impl<T: Tree> FileSystem<T> {
     /// # Errors
     /// When the control thread can't be started.
     pub fn new(tree: Arc<T>, handles: Arc<HandleTable>) -> io::Result<Self> {
+        let pages = Arc::new(PageCache::start()?);
         Ok(Self {
-            executor: Executor::start(tree.clone())?,
+            executor: Executor::start(tree.clone(), pages.clone())?,
+            pages,
             tree,
             handles,
             open: RwLock::default(),
             cached: AtomicUsize::new(0),
             started: SystemTime::now(),
         })
+    }
+
+    /// Where the mount leaves its notifier, for what may be cached.
+    pub(crate) fn pages(&self) -> Arc<PageCache> {
+        self.pages.clone()
     }
 
     fn control_entry(&self) -> Entry {
@@ -205,12 +216,16 @@ impl<T: Tree> FileSystem<T> {
         let open = SecretHandle {
             file,
             snapshot: self.keep(opened.snapshot),
+            cached: opened.cached,
             shared: RwLock::default(),
         };
         self.open
             .write()
             .insert(handle, Arc::new(Open::Secret(open)));
-        Ok(FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH)
+        Ok(match opened.cached {
+            true => FopenFlags::FOPEN_NOFLUSH,
+            false => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+        })
     }
 
     /// Keeps a snapshot while the budget lasts.
@@ -248,6 +263,7 @@ impl<T: Tree> FileSystem<T> {
         let open = Arc::new(Open::Secret(SecretHandle {
             file: file.ok_or(FsError::BadHandle)?,
             snapshot: None,
+            cached: false,
             shared: RwLock::default(),
         }));
         let mut known = self.open.write();
@@ -324,13 +340,15 @@ impl<T: Tree> FileSystem<T> {
     fn close(&self, handle: u64) {
         self.handles.remove(handle);
         let open = self.open.write().remove(&handle);
-        if let Some(Open::Secret(SecretHandle {
-            snapshot: Some(snapshot),
-            ..
-        })) = open.as_deref()
-        {
+        let Some(Open::Secret(secret)) = open.as_deref() else {
+            return;
+        };
+        if let Some(snapshot) = &secret.snapshot {
             let len = snapshot.as_ref().len();
             self.cached.fetch_sub(len, Ordering::Relaxed);
+        }
+        if secret.cached {
+            self.pages.drop_pages(secret.file.ino);
         }
     }
 
@@ -540,14 +558,14 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        // Only read(2) carries a lock owner. Without one the bytes would go
-        // into the page cache (splice, sendfile, a mapping's fault).
-        if lock_owner.is_none() {
-            return reply.error(FsError::Invalid.errno());
-        }
         match self.opened(fh.0) {
             Err(error) => reply.error(error.errno()),
             Ok(open) => match &*open {
+                // Only read(2) carries a lock owner. Without one the bytes would go
+                // into the page cache (splice, sendfile, a mapping's fault).
+                Open::Secret(secret) if lock_owner.is_none() && !secret.cached => {
+                    reply.error(FsError::Invalid.errno());
+                }
                 Open::Secret(secret) => {
                     self.read_secret(secret, claim(req), (offset, size), reply);
                 }

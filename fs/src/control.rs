@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::caller::Caller;
 use crate::errno::FsError;
+use crate::pages::PageCache;
 use crate::tree::Tree;
 
 /// Requests that may wait for their turn.
@@ -68,11 +69,11 @@ pub(crate) struct Executor {
 impl Executor {
     /// # Errors
     /// When no thread can be had.
-    pub(crate) fn start<T: Tree>(tree: Arc<T>) -> std::io::Result<Self> {
+    pub(crate) fn start<T: Tree>(tree: Arc<T>, pages: Arc<PageCache>) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || run(&*tree, &jobs))?;
+            .spawn(move || run(&*tree, &jobs, &pages))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -105,11 +106,14 @@ impl Drop for Executor {
     }
 }
 
-fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>) {
+fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache) {
     for job in jobs {
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
         let answer = tree.control(&job.handle.caller, job.request);
         job.handle.put(answer.body);
+        for ino in answer.changed {
+            pages.drop_pages(ino);
+        }
         match answer.error {
             None => job.reply.written(written),
             Some(error) => job.reply.error(error.errno()),

@@ -14,6 +14,7 @@ mod control;
 mod errno;
 mod handles;
 mod mount;
+mod pages;
 mod tree;
 
 pub use adapter::{FileSystem, MAX_REQUEST};

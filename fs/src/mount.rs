@@ -113,7 +113,9 @@ pub fn mount<T: Tree>(
         source,
     };
     let path = resolve(path)?;
+    let pages = fs.pages();
     let session = Session::new(fs, &path, &config).map_err(failed)?;
+    pages.attach(session.notifier());
     let (alive, ended) = channel();
     std::thread::Builder::new()
         .name("session".into())

@@ -54,6 +54,8 @@ pub struct Opened<S> {
     pub version: u32,
     /// Its plaintext.
     pub snapshot: S,
+    /// It may enter the page cache.
+    pub cached: bool,
 }
 
 /// An OPEN to be decided.
@@ -118,6 +120,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// `None` when the request was carried out.
     pub error: Option<FsError>,
+    /// Secrets that have another value now.
+    pub changed: Vec<u64>,
 }
 
 /// The secrets behind the file system. Every method may be called from several

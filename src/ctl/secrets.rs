@@ -51,6 +51,9 @@ pub(super) struct Set {
     /// Only if the current version has this key id ("none": only if there is no such secret)
     #[arg(long, value_name = "KID")]
     if_kid: Option<String>,
+    /// Let its value enter the page cache, for programs that must map it or use sendfile
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    allow_cached_reads: Option<bool>,
 }
 
 #[derive(Args)]
@@ -105,6 +108,8 @@ impl Set {
                     .as_ref()
                     .map(|kid| ("if_kid".into(), json!(kid))),
             );
+            let cached = self.allow_cached_reads;
+            object.extend(cached.map(|allow| ("allow_cached_reads".into(), json!(allow))));
         }
         done(out, &request(mount, &message)?)
     }

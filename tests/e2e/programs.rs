@@ -183,3 +183,64 @@ fn mappings_fault_and_nothing_is_cached() {
     );
     assert_eq!(text(&pages.stdout).trim(), "0", "{pages:?}");
 }
+
+/// Where a consumer must map its file, the secret says so; pages go at close and
+/// at rotation.
+#[test]
+fn cached_reads_can_be_allowed_for_a_secret() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    scratch(&home);
+    home.ok(&["set", "app/db", "--allow-cached-reads"], &[7; 20_000]);
+    let touch = "python3 -c 'import mmap,os; f=open(os.environ[\"F\"],\"rb\"); \
+        m=mmap.mmap(f.fileno(),0,flags=mmap.MAP_PRIVATE,prot=mmap.PROT_READ); print(m[0], m[19999])'";
+    let output = script(&home, &alice(), "app/db", touch);
+    assert_eq!(text(&output.stdout), "7 7\n", "{output:?}");
+    assert!(!script(&home, &bob(), "app/db", touch).status.success());
+    // Another open would drop the pages itself: they are counted on this handle.
+    let held = fs::File::open(daemon.file("app/db")).unwrap();
+    script(&home, &alice(), "app/db", touch);
+    daemon.eventually("dropped at release", || cached_pages(&held) == 0);
+    let mut sink = fs::File::create(home.path("tmp/sink")).unwrap();
+    std::io::copy(&mut &held, &mut sink).unwrap();
+    assert_eq!(fs::metadata(home.path("tmp/sink")).unwrap().len(), 20_000);
+    assert!(cached_pages(&held) > 0, "held open, they stay");
+    home.ok(&["set", "app/db"], &[8; 20_000]);
+    daemon.eventually("dropped at rotation", || cached_pages(&held) == 0);
+    drop(held);
+    assert_eq!(
+        alice().read(&daemon.file("app/db")).unwrap(),
+        [8; 20_000],
+        "the setting stays"
+    );
+    let output = script(&home, &alice(), "app/db", touch);
+    assert_eq!(text(&output.stdout), "8 8\n");
+    home.ok(
+        &["set", "app/db", "--allow-cached-reads=false"],
+        &[9; 20_000],
+    );
+    assert!(!script(&home, &alice(), "app/db", touch).status.success());
+}
+
+/// The same number on every architecture (Linux 6.5).
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// cachestat(2): pages of `file` in the page cache.
+fn cached_pages(file: &fs::File) -> u64 {
+    use std::os::fd::AsRawFd;
+    let range = [0u64; 2];
+    let mut stat = [0u64; 5];
+    // SAFETY: the kernel reads two and writes five words, which these are; there
+    // is no safe wrapper for this call yet.
+    let result = unsafe {
+        libc::syscall(
+            SYS_CACHESTAT,
+            file.as_raw_fd(),
+            range.as_ptr(),
+            stat.as_mut_ptr(),
+            0,
+        )
+    };
+    assert_eq!(result, 0, "cachestat: {}", std::io::Error::last_os_error());
+    stat[0]
+}

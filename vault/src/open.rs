@@ -423,6 +423,7 @@ mod tests {
         let put = Put {
             kind: None,
             if_kid: IfKid::Any,
+            cached: None,
             by_uid: 0,
             now_ms: 0,
             life_ms: 0,

@@ -71,6 +71,8 @@ pub struct Secret {
     pub versions: Vec<Version>,
     /// Set while it can only be restored or purged.
     pub deleted: Option<Deleted>,
+    /// Its value may enter the page cache, for consumers that must map it.
+    pub cached: bool,
 }
 
 impl Secret {

@@ -30,6 +30,8 @@ pub struct Put<'a> {
     pub kind: Option<SecretType>,
     /// What must be current.
     pub if_kid: IfKid<'a>,
+    /// Whether cached reads are allowed; `None` keeps it (no for a new secret).
+    pub cached: Option<bool>,
     /// Who writes.
     pub by_uid: u32,
     /// Unix milliseconds.
@@ -289,6 +291,7 @@ impl<'v> Txn<'v> {
                 data_key: crypto::seal(keys.wrap.expose(), context, data_key.as_slice())?,
                 versions: Vec::new(),
                 deleted: None,
+                cached: false,
             }),
         };
         self.link(&node);
@@ -350,6 +353,7 @@ impl<'v> Txn<'v> {
         let created_ms = last.map_or(put.now_ms, |v| v.created_ms.max(put.now_ms));
         let kid = kid::next(&segment, created_ms, last.map(|v| v.kid.as_str()));
         secret.kind = put.kind.unwrap_or(secret.kind);
+        secret.cached = put.cached.unwrap_or(secret.cached);
         secret.versions.push(Version {
             number,
             kid: kid.clone(),

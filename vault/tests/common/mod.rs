@@ -30,6 +30,7 @@ pub fn put() -> Put<'static> {
     Put {
         kind: None,
         if_kid: IfKid::Any,
+        cached: None,
         by_uid: 7,
         now_ms: NOW,
         life_ms: 90 * DAY,
