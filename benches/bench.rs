@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
@@ -208,6 +209,8 @@ impl Drop for Stage {
 
 fn hot_path() -> Vec<Row> {
     let mut stage = Stage::new();
+    // For the stranger to reach the mount.
+    fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     let shared = tempfile::tempdir_in("/dev/shm").unwrap();
     fs::write(shared.path().join("file"), VALUE).unwrap();
     let places = [
@@ -231,11 +234,37 @@ fn hot_path() -> Vec<Row> {
         rows.push(nothing);
         rows.push(Row::new(&name("tmpfs"), &tmpfs));
     }
+    rows.push(beside_a_stranger(&places[1].1));
     rows.push(Row::new(
         "set (control file, 1 KiB)",
         &sets(&stage.path("jarvis")),
     ));
     rows
+}
+
+/// Somebody without rights asks as fast as it can, while others read.
+fn beside_a_stranger(path: &Path) -> Row {
+    let alone = Row::new(
+        "open+read+close, 1 client(s), jarvis, alone",
+        &Samples::new(open_read_close(path, 1)),
+    );
+    let done = AtomicBool::new(false);
+    let stranger = || {
+        let nobody = rustix::thread::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(Some(nobody), Some(nobody), Some(nobody)).unwrap();
+        while !done.load(Ordering::Relaxed) {
+            let refused = File::open(path).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+        }
+    };
+    let beside = std::thread::scope(|scope| {
+        scope.spawn(stranger);
+        let samples = open_read_close(path, 1);
+        done.store(true, Ordering::Relaxed);
+        Samples::new(samples)
+    });
+    let name = "open+read+close, 1 client(s), jarvis, beside a stranger";
+    Row::new(name, &beside).beside(&alone)
 }
 
 fn open_read_close(path: &Path, clients: usize) -> Vec<u64> {

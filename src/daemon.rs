@@ -238,7 +238,6 @@ enum Wake {
 fn serve(config: &Config, gate: &Arc<Gate>, http: &Readiness) -> Result<(), Failure> {
     gate.settle()
         .map_err(|_| "the audit log cannot take the records of the last run".to_owned())?;
-    gate.housekeep();
     let (wake, woken) = channel();
     watch_signals(wake.clone())?;
     let fs = FileSystem::new(gate.clone(), gate.handles.clone()).map_err(text)?;
@@ -250,6 +249,7 @@ fn serve(config: &Config, gate: &Arc<Gate>, http: &Readiness) -> Result<(), Fail
     .map_err(text)?;
     http.set(gate);
     announce(config, gate);
+    gate.housekeep();
     let served = wait(gate, &woken);
     unmount(mounted);
     served

@@ -298,6 +298,9 @@ impl Gate {
     /// A failure below: for the log in full, for the caller as EIO.
     pub(crate) fn trouble(&self, error: &VaultError) -> FsError {
         self.metrics.vault_errors.inc();
+        if matches!(error, VaultError::Damaged { .. }) {
+            self.metrics.crypto_errors.inc();
+        }
         tracing::error!(%error, "vault");
         FsError::Io
     }
@@ -398,8 +401,17 @@ impl Gate {
         self.append(&event, self.settings.durability)
     }
 
-    /// Destroys what was deleted longer ago than the recovery window.
+    /// Destroys what was deleted longer ago than the recovery window, and counts
+    /// what has expired.
     pub(crate) fn housekeep(&self) {
+        let (now, mut expired) = (now_ms(), 0);
+        let walk = self.vault.walk(jarvis_vault::ROOT, &mut |_, secret| {
+            expired += i64::from(secret.current().is_some_and(|v| v.expires_ms <= now));
+        });
+        match walk {
+            Ok(()) => self.metrics.expired.set(expired),
+            Err(error) => drop(self.trouble(&error)),
+        }
         if let Err(error) = control::purge_expired(self) {
             tracing::error!(error = %error.message, "housekeeping");
         }

@@ -16,8 +16,12 @@ pub(crate) struct Metrics {
     pub(crate) rotated: IntCounter,
     /// Policy decisions by result (`allowed`, `denied`).
     pub(crate) decisions: IntCounterVec,
-    /// Failed decryptions and other vault errors.
+    /// Failures of the vault.
     pub(crate) vault_errors: IntCounter,
+    /// Records of the vault that did not authenticate.
+    pub(crate) crypto_errors: IntCounter,
+    /// Secrets whose current version is past its expiry, as of the last count.
+    pub(crate) expired: IntGauge,
     /// Opens refused because a bound was hit, by bound (`caller`, `table`).
     pub(crate) limited: IntCounterVec,
     /// Reads through handles that another user opened.
@@ -71,6 +75,16 @@ impl Metrics {
             rotated: counter(r, "secrets_rotated_total", "Versions made by generators.")?,
             decisions: counters(r, "policy_decisions_total", "Policy decisions.", "result")?,
             vault_errors: counter(r, "vault_errors_total", "Failures of the vault.")?,
+            crypto_errors: counter(
+                r,
+                "crypto_errors_total",
+                "Records that did not authenticate.",
+            )?,
+            expired: gauge(
+                r,
+                "secrets_expired",
+                "Secrets past their expiry, counted at start and every hour.",
+            )?,
             limited: counters(
                 r,
                 "opens_limited_total",

@@ -197,7 +197,41 @@ fn nothing_can_be_written_through_the_tree() {
             attempt(std::os::unix::fs::chown(&file, Some(1), None)),
         ),
     ];
-    for (what, result) in attempts {
+    let errno_of = |result: rustix::io::Result<()>| result.map_err(|e| e.raw_os_error());
+    let more = [
+        (
+            "setxattr",
+            errno_of(rustix::fs::setxattr(
+                &file,
+                "user.x",
+                b"v",
+                rustix::fs::XattrFlags::empty(),
+            )),
+        ),
+        (
+            "removexattr",
+            errno_of(rustix::fs::removexattr(&file, "user.jarvis.kid")),
+        ),
+        (
+            "utimensat",
+            attempt(
+                File::open(&file)
+                    .unwrap()
+                    .set_modified(std::time::SystemTime::UNIX_EPOCH),
+            ),
+        ),
+        (
+            "mknod",
+            errno_of(rustix::fs::mknodat(
+                CWD,
+                &other,
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::RUSR,
+                0,
+            )),
+        ),
+    ];
+    for (what, result) in attempts.into_iter().chain(more) {
         assert_eq!(result, Err(EROFS), "{what}");
     }
     assert_eq!(alice().read(&file), Ok(b"v".to_vec()));

@@ -175,6 +175,28 @@ fn the_recovery_window_ends() {
 }
 
 #[test]
+fn expired_secrets_are_counted_and_marked() {
+    let home = Home::new().init(POLICY);
+    home.configure("# expiry_days = 90", "expiry_days = 0");
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    daemon.stop();
+    let (daemon, address) = home.start_http();
+    let mut buffer = [0; 64];
+    let len =
+        rustix::fs::getxattr(daemon.file("app/db"), "user.jarvis.state", &mut buffer).unwrap();
+    assert_eq!(&buffer[..len], b"expired");
+    assert_eq!(
+        alice().read(&daemon.file("app/db")),
+        Ok(b"v".to_vec()),
+        "served all the same"
+    );
+    let url = format!("http://{address}");
+    let metrics = || text(&home.ctl(&["metrics", "--url", &url], b"").stdout);
+    daemon.eventually("counted", || metrics().contains("jarvis_secrets_expired 1"));
+}
+
+#[test]
 fn nothing_planted_is_found_anywhere() {
     let home = Home::new().init(POLICY);
     let mut command = Command::new("sh");

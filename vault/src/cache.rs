@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use crate::record::{Node, NodeId};
 
 /// Nodes kept; a full cache starts over, which costs one decryption a node.
-const CAPACITY: usize = 8192;
+const CAPACITY: usize = 2048;
 
 /// Nodes by id. A reader that loaded a node while a writer replaced it must not
 /// put the old one back: `generation` tells.
@@ -33,7 +33,10 @@ impl Cache {
         self.inner.read().generation
     }
 
-    pub(crate) fn insert(&self, node: Arc<Node>, generation: u64) {
+    pub(crate) fn insert(&self, node: &Arc<Node>, generation: u64) {
+        if self.inner.read().nodes.contains_key(&node.id) {
+            return;
+        }
         let mut inner = self.inner.write();
         if inner.generation != generation {
             return;
@@ -41,7 +44,7 @@ impl Cache {
         if inner.nodes.len() >= CAPACITY {
             inner.nodes.clear();
         }
-        inner.nodes.insert(node.id, node);
+        inner.nodes.insert(node.id, node.clone());
     }
 
     /// After a commit: forget what it changed.

@@ -105,16 +105,25 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
     pub fn node(&self, id: NodeId) -> Result<Option<Arc<Node>>, VaultError> {
+        let generation = self.cache.generation();
+        let node = self.peek(id)?;
+        if let Some(node) = &node {
+            self.cache.insert(node, generation);
+        }
+        Ok(node)
+    }
+
+    /// As [`Vault::node`], but a walk over everything does not push out of the
+    /// cache what is in use.
+    fn peek(&self, id: NodeId) -> Result<Option<Arc<Node>>, VaultError> {
         if let Some(node) = self.cache.get(id) {
             return Ok(Some(node));
         }
-        let generation = self.cache.generation();
         let Some(sealed) = self.store.get(&key::node(id))? else {
             return Ok(None);
         };
-        let node = Arc::new(open_node(&self.keys, id, sealed).map_err(|e| self.damaged(e))?);
-        self.cache.insert(node.clone(), generation);
-        Ok(Some(node))
+        let node = open_node(&self.keys, id, sealed).map_err(|e| self.damaged(e))?;
+        Ok(Some(Arc::new(node)))
     }
 
     /// The live entry `segment` of directory `parent`.
@@ -168,6 +177,15 @@ impl Vault {
         &self,
         parent: NodeId,
         after: NodeId,
+        visit: impl FnMut(&Node) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        self.scan_children((parent, after), |id| self.node(id), visit)
+    }
+
+    fn scan_children(
+        &self,
+        (parent, after): (NodeId, NodeId),
+        load: impl Fn(NodeId) -> Result<Option<Arc<Node>>, VaultError>,
         mut visit: impl FnMut(&Node) -> ControlFlow<()>,
     ) -> Result<(), VaultError> {
         let mut failure = None;
@@ -177,7 +195,7 @@ impl Vault {
                 let Some(id) = key::trailing_id(entry) else {
                     return ControlFlow::Continue(());
                 };
-                match self.node(id) {
+                match load(id) {
                     Ok(Some(node)) => visit(&node),
                     Ok(None) => ControlFlow::Continue(()),
                     Err(error) => {
@@ -200,7 +218,8 @@ impl Vault {
     ) -> Result<(), VaultError> {
         // Collected first: no read transaction stays open while descending.
         let mut directories = Vec::new();
-        self.children(parent, 0, |node| {
+        let load = |id| self.peek(id);
+        self.scan_children((parent, 0), load, |node| {
             match &node.body {
                 Body::Directory { live: 0 } => {}
                 Body::Directory { .. } => directories.push(node.id),
