@@ -21,6 +21,7 @@ use crate::change::Change;
 use crate::clock::{DAY_MS, now_ms, rfc3339, system_time};
 use crate::config::{Config, ReadDurability, read_bounded};
 use crate::control;
+use crate::denials::Denials;
 use crate::metrics::{Gauges, Metrics};
 
 /// Largest policy file, in bytes.
@@ -42,6 +43,7 @@ pub struct Gate {
     owed: AtomicBool,
     settling: Mutex<()>,
     stopping: AtomicBool,
+    denials: Denials,
 }
 
 /// What of the configuration matters after the start.
@@ -157,6 +159,7 @@ impl Gate {
             owed: AtomicBool::new(true),
             settling: Mutex::new(()),
             stopping: AtomicBool::new(false),
+            denials: Denials::default(),
         }
     }
 
@@ -323,6 +326,15 @@ impl Gate {
     /// Records a refusal; that it is one does not depend on the record.
     pub(crate) fn deny(&self, event: Event<'_>) {
         self.metrics.decided(false);
+        if let Some(uid) = event.uid {
+            let admission = self.denials.admit(uid, Instant::now());
+            if let Some(count) = admission.counted {
+                self.record_counted(uid, count);
+            }
+            if !admission.record {
+                return;
+            }
+        }
         let event = Event {
             action: Action::Deny,
             result: Result_::Denied,
@@ -330,6 +342,17 @@ impl Gate {
             ..event
         };
         // A refusal stands also when it cannot be recorded; `append` logs that.
+        self.append(&event, Durability::Write).ok();
+    }
+
+    fn record_counted(&self, uid: u32, count: u64) {
+        let event = Event {
+            result: Result_::Denied,
+            uid: Some(uid),
+            reason: Some("denials that were not recorded one by one"),
+            count: Some(count),
+            ..self.event(Action::Limit, None)
+        };
         self.append(&event, Durability::Write).ok();
     }
 
@@ -404,6 +427,7 @@ impl Gate {
     /// Destroys what was deleted longer ago than the recovery window, and counts
     /// what has expired.
     pub(crate) fn housekeep(&self) {
+        self.tell_counted();
         let (now, mut expired) = (now_ms(), 0);
         let walk = self.vault.walk(jarvis_vault::ROOT, &mut |_, secret| {
             expired += i64::from(secret.current().is_some_and(|v| v.expires_ms <= now));
@@ -427,8 +451,15 @@ impl Gate {
     /// Writes the stop record; from here on nothing is released.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.tell_counted();
         if let Err(error) = self.audit.stop(self.recorded.load(Ordering::Acquire)) {
             tracing::error!(%error, "no stop record");
+        }
+    }
+
+    fn tell_counted(&self) {
+        for (uid, count) in self.denials.drain() {
+            self.record_counted(uid, count);
         }
     }
 

@@ -12,6 +12,7 @@ pub mod config;
 mod control;
 pub mod ctl;
 pub mod daemon;
+mod denials;
 pub mod gate;
 mod http;
 mod metrics;

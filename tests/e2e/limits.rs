@@ -27,6 +27,27 @@ fn handles_are_capped_per_user() {
 }
 
 #[test]
+fn a_flood_of_denials_does_not_flood_the_log() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("shared", b"v");
+    bob().act(|| {
+        for _ in 0..1000 {
+            File::open(daemon.file("shared")).unwrap_err();
+        }
+    });
+    daemon.stop();
+    let one_by_one = home.records_with(&[("action", json!("deny"))]).len() as u64;
+    let counted = home.records_with(&[("action", json!("limit")), ("uid", json!(bob().uid))]);
+    let counts = counted
+        .iter()
+        .map(|record| record["count"].as_u64().unwrap());
+    assert_eq!(one_by_one + counts.sum::<u64>(), 1000, "none is lost");
+    assert!((100..=300).contains(&one_by_one), "{one_by_one}");
+    home.verify();
+}
+
+#[test]
 fn a_thousand_handles_are_the_default() {
     let home = Home::new().init(POLICY);
     let daemon = home.start();
