@@ -188,11 +188,13 @@ fn in_container(tid: u32) -> bool {
 /// Names that Docker, Podman, containerd, Kubernetes, LXC and nspawn give the
 /// cgroups of their containers. A forged name costs its owner rights, so
 /// matching anywhere in the path is safe.
-const ENGINES: [&str; 8] = [
+const ENGINES: [&str; 10] = [
     "/docker",
+    "docker-",
     "/libpod",
+    "libpod-",
+    "cri-",
     "/crio",
-    "/containerd",
     "kubepods",
     "/lxc",
     "/machine",
@@ -200,19 +202,36 @@ const ENGINES: [&str; 8] = [
 ];
 
 fn container_cgroup(tid: u32) -> bool {
-    let Ok(file) = File::open(format!("/proc/{tid}/cgroup")) else {
-        return true;
+    let read = |pid: &str| -> io::Result<String> {
+        let mut text = String::new();
+        let file = File::open(format!("/proc/{pid}/cgroup"))?;
+        file.take(MAX_STATUS).read_to_string(&mut text)?;
+        Ok(text)
     };
-    let mut text = String::new();
-    match file.take(MAX_STATUS).read_to_string(&mut text) {
-        Ok(_) => text.lines().any(|line| {
-            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
-            ENGINES.iter().any(|engine| path.contains(engine))
-                || path.contains("docker-")
-                || path.contains("cri-")
-        }),
-        Err(_) => true,
+    match (read(&tid.to_string()), read("self")) {
+        (Ok(theirs), Ok(ours)) => in_engines_cgroup(&theirs, &ours),
+        _ => true,
     }
+}
+
+/// Whether `theirs` (the text of `/proc/PID/cgroup`) names an engine below what
+/// is `ours`: where the daemon itself runs in a container, its neighbours in it
+/// are at home.
+fn in_engines_cgroup(theirs: &str, ours: &str) -> bool {
+    theirs.lines().any(|line| {
+        // `hierarchy:controllers:path` (cgroups(7)); the path may hold colons.
+        let Some((second_colon, _)) = line.match_indices(':').nth(1) else {
+            return true;
+        };
+        let (hierarchy, path) = line.split_at(second_colon + 1);
+        let own = ours.lines().find_map(|line| line.strip_prefix(hierarchy));
+        let own = own.filter(|own| *own != "/").unwrap_or_default();
+        let beneath = path
+            .strip_prefix(own)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let path = beneath.unwrap_or(path);
+        ENGINES.iter().any(|engine| path.contains(engine))
+    })
 }
 
 /// Whether `/proc` can tell who is calling: it must belong to our pid namespace
@@ -321,6 +340,33 @@ mod tests {
         assert_eq!(identify(claim(0, 0)), Err(Unidentified::Foreign));
         assert_eq!(identify(claim(u32::MAX, 1)), Err(Unidentified::Unmapped));
         assert_eq!(identify(claim(0, u32::MAX)), Err(Unidentified::Vanished));
+    }
+
+    #[test]
+    fn engines_are_seen_in_cgroups() {
+        let host = "2:cpu:/\n0::/system.slice/jarvis.service\n";
+        for theirs in [
+            "2:cpu:/docker/0123\n0::/\n",
+            "0::/system.slice/docker-0123.scope\n",
+            "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-0123.scope\n",
+            "0::/machine.slice/libpod-0123.scope\n",
+            "no cgroup line",
+        ] {
+            assert!(in_engines_cgroup(theirs, host), "{theirs}");
+        }
+        for theirs in ["2:cpu:/\n0::/user.slice/user-0.slice\n", host, "0::/\n"] {
+            assert!(!in_engines_cgroup(theirs, host), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_in_a_container_knows_its_neighbours() {
+        let ours = "2:cpu:/docker/0123\n0::/docker/0123\n";
+        assert!(!in_engines_cgroup(ours, ours));
+        assert!(!in_engines_cgroup("2:cpu:/docker/0123/app\n", ours));
+        assert!(in_engines_cgroup("2:cpu:/docker/0123/docker/4567\n", ours));
+        assert!(in_engines_cgroup("2:cpu:/docker/4567\n", ours));
+        assert!(in_engines_cgroup("2:cpu:/docker/01234\n", ours));
     }
 
     #[test]
