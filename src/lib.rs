@@ -17,6 +17,7 @@ pub mod gate;
 mod http;
 mod metrics;
 mod request;
+mod tree;
 
 pub use daemon::abort_on_panic;
 

@@ -15,13 +15,14 @@ mod errno;
 mod handles;
 mod mount;
 mod pages;
+mod serve;
 mod tree;
 
-pub use adapter::{FileSystem, MAX_REQUEST};
 pub use caller::{Caller, Claim, Unidentified, check_proc};
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};
 pub use mount::{MountError, Mounted, clear_stale, connection, mount};
+pub use serve::{FileSystem, MAX_REQUEST};
 pub use tree::{
     Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Listed, Opened, Request, SharedRead,
     Tree, XATTRS, Xattr,

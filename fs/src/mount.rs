@@ -9,7 +9,7 @@ use std::time::Duration;
 use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::adapter::FileSystem;
+use crate::serve::FileSystem;
 use crate::tree::Tree;
 
 /// Source in mountinfo.

@@ -10,6 +10,7 @@ use jarvis_audit::{End, PublicIdentity, Record, Report, read_records, verify};
 use serde_json::{Value, json};
 
 use super::exit::{Code, Failure};
+use super::home::Home;
 use super::output::Output;
 
 #[derive(Subcommand)]
@@ -22,14 +23,8 @@ pub(super) enum Audit {
 
 #[derive(Args)]
 struct Place {
-    /// Directory made by `init`; names the log and the identity when they are not given
-    #[arg(
-        long,
-        env = "JARVIS_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/jarvis"
-    )]
-    dir: PathBuf,
+    #[command(flatten)]
+    home: Home,
     /// Directory of the log (default: DIR/audit)
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -37,7 +32,9 @@ struct Place {
 
 impl Place {
     fn log(&self) -> PathBuf {
-        self.log.clone().unwrap_or_else(|| self.dir.join("audit"))
+        self.log
+            .clone()
+            .unwrap_or_else(|| self.home.dir.join("audit"))
     }
 }
 
@@ -113,7 +110,7 @@ fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
 impl Verify {
     fn run(&self, out: &Output) -> Result<(), Failure> {
         let identity = self.identity.clone();
-        let identity = identity.unwrap_or_else(|| self.place.dir.join("identity.pub"));
+        let identity = identity.unwrap_or_else(|| self.place.home.dir.join("identity.pub"));
         let identity = PublicIdentity::open(&identity).map_err(Failure::other)?;
         let report = verify(&self.place.log(), &identity)
             .map_err(|failure| Failure::new(Code::Integrity, failure.to_string()))?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use rustix::process::{Resource, getrlimit};
@@ -10,6 +10,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::{Value, json};
 
 use super::exit::{Code, Failure};
+use super::home::Home;
 use super::output::Output;
 use crate::config::Config;
 use crate::gate::load_policy;
@@ -19,14 +20,8 @@ const RESEND: (u32, u32) = (6, 9);
 
 #[derive(Args)]
 pub(super) struct Doctor {
-    /// Directory made by `init`
-    #[arg(
-        long,
-        env = "JARVIS_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/jarvis"
-    )]
-    dir: PathBuf,
+    #[command(flatten)]
+    home: Home,
 }
 
 /// One thing that was looked at.
@@ -68,7 +63,7 @@ impl Doctor {
     }
 
     fn configuration(&self) -> Result<String, String> {
-        let path = self.dir.join("config.toml");
+        let path = self.home.dir.join("config.toml");
         let config =
             Config::load(&path).map_err(|error| format!("{error}; run: jarvisctl init"))?;
         let policy = load_policy(&config.policy.path).map_err(|error| error.to_string())?;
@@ -87,7 +82,7 @@ impl Doctor {
             ("identity.key", 0o600),
         ];
         for (part, want) in private {
-            let path = self.dir.join(part);
+            let path = self.home.dir.join(part);
             let mode = fs::metadata(&path)
                 .map_err(|error| format!("{}: {error}; run: jarvisctl init", path.display()))?
                 .mode()

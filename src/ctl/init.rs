@@ -11,19 +11,14 @@ use jarvis_vault::{Credential, KEY_FILE_LEN, NewSlot};
 use zeroize::Zeroizing;
 
 use super::exit::{Code, Failure};
+use super::home::Home;
 use crate::clock::now_ms;
 use crate::daemon::{read_key_file, read_passphrase};
 
 #[derive(Args)]
 pub(super) struct Init {
-    /// Where to put it all
-    #[arg(
-        long,
-        env = "JARVIS_DIR",
-        value_name = "DIR",
-        default_value = "/var/lib/jarvis"
-    )]
-    dir: PathBuf,
+    #[command(flatten)]
+    home: Home,
     /// Key file that opens the vault; made when missing (default: DIR/vault.key)
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_stdin")]
     key_file: Option<PathBuf>,
@@ -34,7 +29,7 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
-        let dir = std::path::absolute(&self.dir).map_err(Failure::other)?;
+        let dir = std::path::absolute(&self.home.dir).map_err(Failure::other)?;
         let mount = std::path::absolute(mount).map_err(Failure::other)?;
         let config = dir.join("config.toml");
         if config.exists() {

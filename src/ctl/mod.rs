@@ -5,6 +5,7 @@ mod client;
 mod doctor;
 mod exit;
 mod health;
+mod home;
 mod init;
 mod keys;
 mod output;

@@ -74,6 +74,25 @@ impl SecretName {
         self.0.split('/')
     }
 
+    /// Follows the segments from `start` with `step`, which gives the node of a
+    /// segment and what to go on from; `None` once there is none.
+    pub(crate) fn follow<N, E>(
+        &self,
+        start: u64,
+        id: impl Fn(&N) -> u64,
+        step: impl Fn(u64, &str) -> Result<Option<N>, E>,
+    ) -> Result<Option<N>, E> {
+        let (mut parent, mut found) = (start, None);
+        for segment in self.segments() {
+            let Some(node) = step(parent, segment)? else {
+                return Ok(None);
+            };
+            parent = id(&node);
+            found = Some(node);
+        }
+        Ok(found)
+    }
+
     /// The last segment.
     #[must_use]
     pub fn last(&self) -> &str {

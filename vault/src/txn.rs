@@ -509,18 +509,11 @@ impl<'v> Txn<'v> {
     }
 
     fn find(&self, name: &SecretName) -> Result<Option<Node>, VaultError> {
-        let mut parent = ROOT;
-        let mut found = None;
-        for segment in name.segments() {
-            match self.lookup(parent, segment)? {
-                None => return Ok(None),
-                Some(node) => {
-                    parent = node.id;
-                    found = Some(node);
-                }
-            }
-        }
-        Ok(found)
+        name.follow(
+            ROOT,
+            |node: &Node| node.id,
+            |parent, segment| self.lookup(parent, segment),
+        )
     }
 
     fn existing(&self, name: &SecretName) -> Result<Node, VaultError> {

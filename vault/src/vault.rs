@@ -154,18 +154,11 @@ impl Vault {
     /// # Errors
     /// As [`Vault::node`].
     pub fn find(&self, name: &SecretName) -> Result<Option<Arc<Node>>, VaultError> {
-        let mut parent = ROOT;
-        let mut found = None;
-        for segment in name.segments() {
-            match self.lookup(parent, segment)? {
-                None => return Ok(None),
-                Some(node) => {
-                    parent = node.id;
-                    found = Some(node);
-                }
-            }
-        }
-        Ok(found)
+        name.follow(
+            ROOT,
+            |node: &Arc<Node>| node.id,
+            |parent, segment| self.lookup(parent, segment),
+        )
     }
 
     /// Visits the entries of directory `parent` with ids above `after`, in the
