@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 
 /// A file opened for appending.
 pub(crate) trait LogFile: Send + Sync {
@@ -25,7 +26,12 @@ impl LogFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data()?;
+        match self.metadata()?.nlink() {
+            // What nobody can find is no record.
+            0 => Err(io::ErrorKind::NotFound.into()),
+            _ => Ok(()),
+        }
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

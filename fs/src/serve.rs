@@ -25,11 +25,13 @@ use crate::tree::{
     CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, ROOT, Request, SharedRead, Tree, XATTRS,
 };
 
-/// The kernel's write size in bytes. A write of exactly this many may be the
-/// first piece of a longer one and is refused, so requests are shorter.
+/// The kernel's write size in bytes.
 pub(crate) const MAX_WRITE: u32 = 1024 * 1024;
-/// Longest control request in bytes.
-pub const MAX_REQUEST: usize = MAX_WRITE as usize - 1;
+/// Longest control request in bytes. A longer write comes in pieces, and the
+/// first one is up to a page (64 KiB on some machines) shorter than
+/// [`MAX_WRITE`], depending on where the caller's buffer starts: what is longer
+/// than this may be such a piece and is refused.
+pub const MAX_REQUEST: usize = (MAX_WRITE - 64 * 1024) as usize;
 
 /// Plaintext kept for open handles, in bytes; beyond it READ decrypts again.
 const SNAPSHOT_BUDGET: usize = 64 * 1024 * 1024;
@@ -317,9 +319,11 @@ impl<T: Tree> FileSystem<T> {
             return reply.error(FsError::Denied.errno());
         }
         if data.len() > MAX_REQUEST {
-            let message = "the request is longer than 1048575 bytes or part of a longer write; \
-                 one write is one request";
-            let answer = self.tree.refuse_control(FsError::TooLong, message);
+            let message = format!(
+                "the request is longer than {MAX_REQUEST} bytes or part of a longer write; one \
+                 write is one request"
+            );
+            let answer = self.tree.refuse_control(FsError::TooLong, &message);
             handle.put(answer.body);
             return reply.error(FsError::TooLong.errno());
         }

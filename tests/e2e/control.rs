@@ -184,8 +184,27 @@ fn a_write_in_pieces_is_refused() {
     let home = Home::new().init(POLICY);
     let daemon = home.start();
     let path = home.mount().join("jarvisctl");
+    let open = || {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).open(&path).unwrap()
+    };
+    // Valid in its first part alone, in buffers that start anywhere in a page.
+    for len in [
+        983_041, 1_044_000, 1_048_000, 1_048_575, 1_048_576, 1_048_577, 2_000_000,
+    ] {
+        for start in [0, 1, 1000, 4095] {
+            let mut buffer = vec![b' '; start + len];
+            let request = br#"{"op":"set","name":"a","value":"v"}"#;
+            buffer[start..start + request.len()].copy_from_slice(request);
+            let refused = open().write(&buffer[start..]).map_err(|e| errno(&e));
+            assert_eq!(refused, Err(90), "{len} from {start}");
+        }
+    }
+    let mut longest = br#"{"op":"set","name":"longest","value":"v"}"#.to_vec();
+    longest.resize(983_040, b' ');
+    assert_eq!(open().write(&longest).unwrap(), 983_040);
     for extra in [0, 1, 4096, 1024 * 1024] {
-        let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let mut file = open();
         let request = format!("set a {}", "v".repeat(1024 * 1024 - 6 + extra));
         let refused = file.write(request.as_bytes()).map_err(|e| errno(&e));
         assert_eq!(refused, Err(90), "{extra}");

@@ -176,3 +176,12 @@ fn a_sync_that_fails_is_never_tried_again() {
     drop(log);
     assert_eq!(file.syncs.load(Ordering::Relaxed), syncs);
 }
+
+#[test]
+fn a_deleted_log_takes_no_more_records() {
+    let home = Home::new();
+    let log = home.open(0).unwrap();
+    fs::remove_file(home.segment()).unwrap();
+    let failed = log.append(&read(1), Durability::Sync);
+    assert!(matches!(failed, Err(AppendError::Poisoned)));
+}
