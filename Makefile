@@ -3,6 +3,7 @@
 .PHONY: run test bench build lint
 
 run: build
+	@[ "$$(id -u)" = 0 ] || tests/need.sh fusermount3 fuse3
 	@examples/demo.sh
 
 build:

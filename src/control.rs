@@ -164,6 +164,7 @@ fn commit(
     gate: &Gate,
     change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
 ) -> Result<Vec<Change>, Failure> {
+    let _turn = gate.changing.lock();
     let (seq, changes) = gate
         .vault
         .write(|txn| -> Result<_, VaultError> {

@@ -37,6 +37,9 @@ pub struct Gate {
     /// A commit's record could not be written yet.
     owed: AtomicBool,
     settling: Mutex<()>,
+    /// Held from a commit to its record: a later commit's record confirms all
+    /// earlier ones, so they must be written in their order.
+    pub(crate) changing: Mutex<()>,
     stopping: AtomicBool,
     denials: Denials,
 }
@@ -153,6 +156,7 @@ impl Gate {
             recorded: AtomicU64::new(parts.recorded),
             owed: AtomicBool::new(true),
             settling: Mutex::new(()),
+            changing: Mutex::new(()),
             stopping: AtomicBool::new(false),
             denials: Denials::default(),
         }

@@ -18,8 +18,8 @@ use crate::gate::{Gate, Snapshot, subject};
 fn entry_of(node: &Node) -> Result<Entry, FsError> {
     let (kind, modified_ms) = match &node.body {
         Body::Directory { .. } => (EntryKind::Directory, node.created_ms),
-        Body::Secret(_) => {
-            let secret = node.live_secret().ok_or(FsError::NotFound)?;
+        // Also a deleted one: an open handle may still be asked about.
+        Body::Secret(secret) => {
             let current = secret.current().ok_or(FsError::NotFound)?;
             let size = u64::from(current.len);
             (EntryKind::Secret { size }, current.created_ms)

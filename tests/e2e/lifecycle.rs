@@ -148,6 +148,9 @@ fn delete_restore_and_purge() {
     let mut bytes = [0; 4];
     held.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!(&bytes, b"kept", "an open handle keeps its version");
+    assert_eq!(held.metadata().unwrap().len(), 4);
+    let reopened = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+    assert_eq!(fs::read(reopened).map_err(|e| errno(&e)), Err(ENOENT));
     assert_eq!(home.ctl(&["delete", "app/db"], b"").status.code(), Some(4));
     home.ok(&["restore", "app/db"], b"");
     assert_eq!((alice().read(&db), inode()), (Ok(b"kept".to_vec()), before));
