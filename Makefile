@@ -1,6 +1,6 @@
 # Two commands do everything: `make run` shows it, `make test` proves it.
 
-.PHONY: run test bench build lint
+.PHONY: run test bench fuzz build lint
 
 run: build
 	@[ "$$(id -u)" = 0 ] || tests/need.sh fusermount3 fuse3
@@ -22,3 +22,10 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	shellcheck examples/*.sh tests/*.sh .ci/run
+
+# Needs cargo-fuzz (cargo install --locked cargo-fuzz); SECONDS_EACH a target.
+SECONDS_EACH ?= 60
+fuzz:
+	for target in control_request policy; do \
+	    cargo fuzz run -s none $$target -- -max_total_time=$(SECONDS_EACH) -max_len=4096 || exit 1; \
+	done
