@@ -29,6 +29,9 @@ use jarvis_policy::{Accounts, Caller, Policy, Verb};
 use jarvis_vault::{Credential, IfKid, LockedVault, NewSlot, Put, SecretBytes, SecretName, Vault};
 use serde_json::{Value, json};
 
+/// Who reads: an ordinary user, as applications are.
+const CLIENT: u32 = 61001;
+const STRANGER: u32 = 61002;
 const VALUE: [u8; 1024] = [7; 1024];
 const ROUNDS: usize = 8;
 const OPENS_A_ROUND: usize = 2000;
@@ -175,6 +178,11 @@ impl Stage {
         let config = etc.join("config.toml");
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, text.replace("[http]", "[http]\nenabled = false")).unwrap();
+        let policy = format!(
+            "clients:\n  admin: {{match: {{uid: 0}}, allow: ['*'], verbs: ['*']}}\n  \
+             app: {{match: {{uid: {CLIENT}}}, allow: [file]}}\n"
+        );
+        fs::write(etc.join("policy.yaml"), policy).unwrap();
         let mut daemon = Command::new(env!("CARGO_BIN_EXE_jarvis-secretsd"));
         daemon.arg("--config").arg(&config);
         self.start(daemon, &mount);
@@ -212,6 +220,7 @@ fn hot_path() -> Vec<Row> {
     // For the stranger to reach the mount.
     fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     let shared = tempfile::tempdir_in("/dev/shm").unwrap();
+    fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(shared.path().join("file"), VALUE).unwrap();
     let places = [
         ("do-nothing FUSE", stage.nothing().join("file")),
@@ -242,6 +251,15 @@ fn hot_path() -> Vec<Row> {
     rows
 }
 
+/// Makes this thread another user's.
+fn become_user(id: u32) {
+    use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let (uid, gid) = (Some(Uid::from_raw(id)), Some(Gid::from_raw(id)));
+    set_thread_groups(&[]).unwrap();
+    set_thread_res_gid(gid, gid, gid).unwrap();
+    set_thread_res_uid(uid, uid, uid).unwrap();
+}
+
 /// Somebody without rights asks as fast as it can, while others read.
 fn beside_a_stranger(path: &Path) -> Row {
     let alone = Row::new(
@@ -250,8 +268,7 @@ fn beside_a_stranger(path: &Path) -> Row {
     );
     let done = AtomicBool::new(false);
     let stranger = || {
-        let nobody = rustix::thread::Uid::from_raw(65534);
-        rustix::thread::set_thread_res_uid(Some(nobody), Some(nobody), Some(nobody)).unwrap();
+        become_user(STRANGER);
         while !done.load(Ordering::Relaxed) {
             let refused = File::open(path).unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
@@ -269,6 +286,7 @@ fn beside_a_stranger(path: &Path) -> Row {
 
 fn open_read_close(path: &Path, clients: usize) -> Vec<u64> {
     let one = || {
+        become_user(CLIENT);
         let mut buffer = [0; 2048];
         let timed = (0..OPENS_A_ROUND / clients).map(|_| {
             let start = Instant::now();

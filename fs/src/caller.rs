@@ -8,7 +8,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
@@ -177,12 +178,26 @@ fn four<E>(numbers: &mut impl Iterator<Item = Result<u32, E>>) -> Option<[u32; 4
 /// namespace, or a cgroup that a container engine made. Anything unreadable
 /// counts as a container, for which id 0 means nothing.
 fn in_container(tid: u32) -> bool {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
-    let same_user_namespace = match (namespace(&tid.to_string()), namespace("self")) {
-        (Ok(theirs), Ok(ours)) => theirs == ours,
-        _ => false,
+    /// Where the daemon itself lives, which does not change while it runs.
+    static OURS: LazyLock<Option<(PathBuf, String)>> =
+        LazyLock::new(|| Some((user_namespace("self").ok()?, cgroups("self").ok()?)));
+    let Some((namespace, cgroup)) = &*OURS else {
+        return true;
     };
-    !same_user_namespace || container_cgroup(tid)
+    let tid = tid.to_string();
+    let same_namespace = user_namespace(&tid).is_ok_and(|theirs| &theirs == namespace);
+    !same_namespace || cgroups(&tid).map_or(true, |theirs| in_engines_cgroup(&theirs, cgroup))
+}
+
+fn user_namespace(pid: &str) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/user"))
+}
+
+fn cgroups(pid: &str) -> io::Result<String> {
+    let mut text = String::new();
+    let file = File::open(format!("/proc/{pid}/cgroup"))?;
+    file.take(MAX_STATUS).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Names that Docker, Podman, containerd, Kubernetes, LXC and nspawn give the
@@ -200,19 +215,6 @@ const ENGINES: [&str; 10] = [
     "/machine",
     "/buildkit",
 ];
-
-fn container_cgroup(tid: u32) -> bool {
-    let read = |pid: &str| -> io::Result<String> {
-        let mut text = String::new();
-        let file = File::open(format!("/proc/{pid}/cgroup"))?;
-        file.take(MAX_STATUS).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    match (read(&tid.to_string()), read("self")) {
-        (Ok(theirs), Ok(ours)) => in_engines_cgroup(&theirs, &ours),
-        _ => true,
-    }
-}
 
 /// Whether `theirs` (the text of `/proc/PID/cgroup`) names an engine below what
 /// is `ours`: where the daemon itself runs in a container, its neighbours in it
