@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use jarvis_audit::{Action, AppendError, Durability, Event, Log, Outcome};
-use jarvis_fs::{Caller, Claim, FsError, HandleTable};
+use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{Node, Secret, SecretBytes, Vault, VaultError, Version};
 use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
 
 use crate::accounts::SystemAccounts;
 use crate::change::Change;
@@ -25,7 +26,9 @@ const MAX_POLICY: u64 = 1024 * 1024;
 /// Everything a request may need, and the order in which it is asked.
 pub struct Gate {
     pub(crate) vault: Vault,
-    policy: RwLock<Arc<Policy>>,
+    policies: RwLock<Policies>,
+    /// The kernel tells a thread's ids without `/proc`.
+    brief: AtomicBool,
     policy_path: PathBuf,
     audit: Log,
     pub(crate) handles: Arc<HandleTable>,
@@ -42,6 +45,28 @@ pub struct Gate {
     pub(crate) changing: Mutex<()>,
     stopping: AtomicBool,
     denials: Denials,
+}
+
+/// The policy in force, and what it follows.
+#[derive(Default)]
+struct Policies {
+    current: Arc<Policy>,
+    /// The last one in force that did not ask for groups: it decides about
+    /// callers that were identified without them before a reload.
+    groupless: Arc<Policy>,
+}
+
+impl Policies {
+    fn followed_by(self, policy: Policy) -> Self {
+        let current = Arc::new(policy);
+        Self {
+            groupless: match current.reads_groups() {
+                true => self.groupless,
+                false => current.clone(),
+            },
+            current,
+        }
+    }
 }
 
 /// What of the configuration matters after the start.
@@ -129,7 +154,7 @@ pub(crate) fn subject(caller: &Caller) -> jarvis_policy::Caller<'_> {
     jarvis_policy::Caller {
         uid: caller.uid,
         gid: caller.gid,
-        groups: &caller.groups,
+        groups: caller.groups.as_deref().unwrap_or_default(),
         containerized: caller.containerized,
     }
 }
@@ -146,7 +171,8 @@ impl Gate {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             vault: parts.vault,
-            policy: RwLock::new(Arc::new(parts.policy)),
+            policies: RwLock::new(Policies::default().followed_by(parts.policy)),
+            brief: AtomicBool::new(true),
             policy_path: parts.policy_path,
             audit: parts.audit,
             handles: parts.handles,
@@ -162,8 +188,40 @@ impl Gate {
         }
     }
 
+    /// The policy in force.
     pub(crate) fn policy(&self) -> Arc<Policy> {
-        self.policy.read().clone()
+        self.policies.read().current.clone()
+    }
+
+    /// The policy to judge `caller` by: the one in force, unless it asks for
+    /// groups and the caller was identified without them, under the last one
+    /// that did not.
+    pub(crate) fn policy_for(&self, caller: &Caller) -> Arc<Policy> {
+        let policies = self.policies.read();
+        match caller.groups {
+            Some(_) => policies.current.clone(),
+            None => policies.groupless.clone(),
+        }
+    }
+
+    /// The thread's ids, where nothing depends on its groups.
+    pub(crate) fn brief_thread(&self, tid: u32) -> Option<Brief> {
+        if !self.brief.load(Ordering::Relaxed) || self.policy().reads_groups() {
+            return None;
+        }
+        match jarvis_sys::thread(tid) {
+            Ok(thread) => Some(Brief {
+                process: thread.process,
+                real: (thread.uids.real, thread.gids.real),
+                fs: (thread.uids.fs, thread.gids.fs),
+            }),
+            // `/proc` will tell whether it vanished or the kernel is too old.
+            Err(Errno::SRCH) => None,
+            Err(_) => {
+                self.brief.store(false, Ordering::Relaxed);
+                None
+            }
+        }
     }
 
     /// Replaces the policy by the file's; a refused file changes nothing. Both
@@ -186,7 +244,9 @@ impl Gate {
         self.append(&event, Durability::Sync).ok();
         let policy = loaded?;
         let clients = policy.clients();
-        *self.policy.write() = Arc::new(policy);
+        let mut policies = self.policies.write();
+        *policies = std::mem::take(&mut *policies).followed_by(policy);
+        drop(policies);
         tracing::info!(clients, "policy loaded");
         Ok(clients)
     }
@@ -317,7 +377,7 @@ impl Gate {
 
     pub(crate) fn allows(&self, caller: &Caller, verb: Verb, ino: u64) -> bool {
         self.node(ino).is_ok_and(|node| {
-            let policy = self.policy();
+            let policy = self.policy_for(caller);
             policy.decide(&subject(caller), verb, &node.path).allowed()
         })
     }

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
-    Answer, Caller, Claim, Entry, EntryKind, FsError, Limit, Listed, Opened, Request, SharedRead,
-    Tree, Unidentified, Xattr,
+    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Limit, Listed, Opened, Request,
+    SharedRead, Tree, Unidentified, Xattr,
 };
 use jarvis_policy::Verb;
 use jarvis_vault::{Body, Node};
@@ -47,12 +47,16 @@ impl Tree for Gate {
         entry_of(&*self.node(ino)?)
     }
 
+    fn brief(&self, tid: u32) -> Option<Brief> {
+        self.brief_thread(tid)
+    }
+
     fn may_read(&self, caller: &Caller, ino: u64) -> bool {
         self.allows(caller, Verb::Read, ino)
     }
 
     fn may_control(&self, caller: &Caller) -> bool {
-        self.policy().manages(&subject(caller))
+        self.policy_for(caller).manages(&subject(caller))
     }
 
     fn list(
@@ -62,7 +66,7 @@ impl Tree for Gate {
         after: u64,
         visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
     ) -> Result<(), FsError> {
-        let policy = self.policy();
+        let policy = self.policy_for(caller);
         let subject = subject(caller);
         let visible = |node: &Node| {
             [Verb::Read, Verb::List]
@@ -93,7 +97,7 @@ impl Tree for Gate {
         self.settle()?;
         let node = self.node(request.ino)?;
         node.live_secret().ok_or(FsError::NotFound)?;
-        let policy = self.policy();
+        let policy = self.policy_for(caller);
         let decision = self.authorise_read(&policy, caller, &node)?;
         let opened = self.with_current(request.ino, |node, version, value| {
             self.record_read(caller, &decision, (node, version), request.resent)?;

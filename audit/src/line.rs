@@ -41,10 +41,12 @@ fn message(link: &Link) -> [u8; SIGNATURE.len() + 32] {
     out
 }
 
-/// Turns the payload in `line` into a signed line and gives its digest.
-pub(crate) fn seal(line: &mut Vec<u8>, key: &EpochKey) -> Link {
-    let link = digest(line);
-    let signature = key.sign(&message(&link));
+/// What [`sign`] makes a payload longer by, in bytes: the signature and a newline.
+pub(crate) const SUFFIX: usize = BEFORE.len() + ENCODED + 2;
+
+/// Turns the payload in `line`, whose digest is `link`, into a signed line.
+pub(crate) fn sign(line: &mut Vec<u8>, link: &Link, key: &EpochKey) {
+    let signature = key.sign(&message(link));
     let mut encoded = [0; ENCODED];
     // 64 bytes always fill 86 characters.
     let _ = URL_SAFE_NO_PAD.encode_slice(signature, &mut encoded);
@@ -52,7 +54,6 @@ pub(crate) fn seal(line: &mut Vec<u8>, key: &EpochKey) -> Link {
     for part in [BEFORE, &encoded, AFTER, b"\n"] {
         line.extend_from_slice(part);
     }
-    link
 }
 
 /// A line taken apart; nothing is verified yet.

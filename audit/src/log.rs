@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::event::{Action, Event, Outcome};
 use crate::file::LogFile;
@@ -16,12 +16,14 @@ use crate::line::{self, MAX_LINE};
 use crate::read::{Previous, Start};
 use crate::tail::{self, Ending, OpenError, Tail};
 
+mod chain;
 mod opening;
 mod progress;
 mod writer;
 
+use chain::Chain;
 use progress::Progress;
-use writer::{Chain, Writer};
+use writer::Writer;
 
 /// The only segment so far.
 const SEGMENT: u32 = 1;
@@ -130,6 +132,7 @@ impl Log {
             epoch: ending.tail.map_or(0, |tail| tail.epoch) + 1,
             clock,
             chain: Mutex::new(Chain::new(seq, link, ending.len)),
+            written: Condvar::new(),
             progress: Progress::at(seq),
             records: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -208,8 +211,8 @@ fn start_of(writer: &Writer, ending: &Ending, identity: &Identity, version: &str
         let chain = writer.chain.lock();
         identity.certify(&EpochClaim {
             epoch: writer.epoch,
-            first_seq: chain.seq + 1,
-            prev: &chain.link,
+            first_seq: chain.written().seq + 1,
+            prev: &chain.written().link,
             key: &key,
         })
     };

@@ -32,8 +32,8 @@ pub struct Caller {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
+    /// Supplementary groups; `None` when [`Brief`] ids were enough.
+    pub groups: Option<Vec<u32>>,
     /// Process id (thread group leader).
     pub pid: u32,
     /// Whether it runs in a container or another user or pid namespace; only
@@ -58,6 +58,17 @@ pub enum Unidentified {
     Forged,
 }
 
+/// What the kernel tells of a thread without its `/proc` files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Process id (thread group leader).
+    pub process: u32,
+    /// Real uid and gid.
+    pub real: (u32, u32),
+    /// File-system uid and gid.
+    pub fs: (u32, u32),
+}
+
 /// Which of a thread's ids the header of a request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ids {
@@ -68,16 +79,54 @@ pub(crate) enum Ids {
     RealOrFileSystem,
 }
 
+impl Ids {
+    /// Whether `claim` has the thread's `real` or `fs` uid and gid.
+    fn agree(self, claim: Claim, real: (u32, u32), fs: (u32, u32)) -> bool {
+        let claimed = (claim.uid, claim.gid);
+        match self {
+            Self::FileSystem => fs == claimed,
+            Self::RealOrFileSystem => fs == claimed || real == claimed,
+        }
+    }
+}
+
 impl Claim {
-    /// Believes the claim, or says why not. Reads `/proc`: only to be called
-    /// while the caller waits in OPEN, GETATTR, ACCESS, READDIR or an xattr call.
-    pub(crate) fn identify(self, ids: Ids) -> Result<Caller, Unidentified> {
+    /// Believes the claim, or says why not: by what `brief` knows of the thread,
+    /// else by `/proc`. Only to be called while the caller waits in OPEN,
+    /// GETATTR, ACCESS, READDIR or an xattr call.
+    pub(crate) fn identify(
+        self,
+        ids: Ids,
+        brief: impl FnOnce(u32) -> Option<Brief>,
+    ) -> Result<Caller, Unidentified> {
         if self.tid == 0 {
             return Err(Unidentified::Foreign);
         }
         if self.uid == u32::MAX || self.gid == u32::MAX {
             return Err(Unidentified::Unmapped);
         }
+        // What uid 0 means depends on its namespaces.
+        let brief = (self.uid != 0).then(|| brief(self.tid)).flatten();
+        match brief {
+            Some(brief) => self.believe_brief(&brief, ids),
+            None => self.believe_status(ids),
+        }
+    }
+
+    fn believe_brief(self, brief: &Brief, ids: Ids) -> Result<Caller, Unidentified> {
+        if !ids.agree(self, brief.real, brief.fs) {
+            return Err(Unidentified::Forged);
+        }
+        Ok(Caller {
+            uid: self.uid,
+            gid: self.gid,
+            groups: None,
+            pid: brief.process,
+            containerized: false,
+        })
+    }
+
+    fn believe_status(self, ids: Ids) -> Result<Caller, Unidentified> {
         let mut buffer = [0; 4096];
         let mut long = Vec::new();
         let text =
@@ -91,7 +140,7 @@ impl Claim {
             uid: self.uid,
             gid: self.gid,
             containerized: status.nested || (root_involved && in_container(self.tid)),
-            groups: status.groups,
+            groups: Some(status.groups),
             pid: status.tgid,
         })
     }
@@ -160,12 +209,7 @@ impl Status {
     fn agrees(&self, claim: Claim, ids: Ids) -> bool {
         let [real_uid, _, _, fs_uid] = self.uids;
         let [real_gid, _, _, fs_gid] = self.gids;
-        let fs = (fs_uid, fs_gid) == (claim.uid, claim.gid);
-        let real = (real_uid, real_gid) == (claim.uid, claim.gid);
-        match ids {
-            Ids::FileSystem => fs,
-            Ids::RealOrFileSystem => fs || real,
-        }
+        ids.agree(claim, (real_uid, real_gid), (fs_uid, fs_gid))
     }
 }
 
@@ -326,19 +370,47 @@ mod tests {
             gid: ids.gids[3],
             tid,
         };
-        let caller = claim.identify(Ids::FileSystem).unwrap();
+        let status_only = |claim: Claim| claim.identify(Ids::FileSystem, |_| None);
+        let caller = status_only(claim).unwrap();
         assert_eq!((caller.pid, caller.uid), (tid, ids.uids[3]));
         let forged = Claim {
             uid: ids.uids[3] + 1,
             ..claim
         };
-        assert_eq!(forged.identify(Ids::FileSystem), Err(Unidentified::Forged));
+        assert_eq!(status_only(forged), Err(Unidentified::Forged));
+    }
+
+    #[test]
+    fn brief_ids_must_agree_too_and_do_for_root_only_with_status() {
+        let brief = Brief {
+            process: 7,
+            real: (1000, 100),
+            fs: (1001, 101),
+        };
+        let tid = std::process::id();
+        let identify = |uid, gid, ids| Claim { uid, gid, tid }.identify(ids, |_| Some(brief));
+        let caller = identify(1001, 101, Ids::FileSystem).unwrap();
+        assert_eq!((caller.pid, caller.groups), (7, None));
+        let forged = Err(Unidentified::Forged);
+        assert_eq!(identify(1000, 100, Ids::FileSystem), forged);
+        assert_eq!(identify(1001, 100, Ids::FileSystem), forged);
+        assert!(identify(1000, 100, Ids::RealOrFileSystem).is_ok());
+        let asked = |uid| {
+            let mut asked = false;
+            let claim = Claim { uid, gid: 0, tid };
+            let _ = claim.identify(Ids::FileSystem, |_| {
+                asked = true;
+                None
+            });
+            asked
+        };
+        assert!(!asked(0) && asked(1));
     }
 
     #[test]
     fn callers_without_a_number_are_refused() {
         let claim = |uid, tid| Claim { uid, gid: 0, tid };
-        let identify = |claim: Claim| claim.identify(Ids::FileSystem);
+        let identify = |claim: Claim| claim.identify(Ids::FileSystem, |_| None);
         assert_eq!(identify(claim(0, 0)), Err(Unidentified::Foreign));
         assert_eq!(identify(claim(u32::MAX, 1)), Err(Unidentified::Unmapped));
         assert_eq!(identify(claim(0, u32::MAX)), Err(Unidentified::Vanished));

@@ -18,7 +18,7 @@ mod pages;
 mod serve;
 mod tree;
 
-pub use caller::{Caller, Claim, Unidentified, check_proc};
+pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};
 pub use mount::{MountError, Mounted, clear_stale, connection, mount};

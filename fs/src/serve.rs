@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
 use crate::attr::{self, View};
-use crate::caller::{Caller, Claim, Ids};
+use crate::caller::{Caller, Claim, Ids, Unidentified};
 use crate::control::{ControlHandle, Executor, Job};
 use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
@@ -130,7 +130,7 @@ impl<T: Tree> FileSystem<T> {
     /// The attributes of `entry` for whoever claims to ask. Nobody is refused
     /// here: a caller without identity sees a file it may not read.
     pub(crate) fn attributes(&self, entry: &Entry, claim: Claim) -> FileAttr {
-        let caller = || claim.identify(Ids::FileSystem).ok();
+        let caller = || self.identify(claim, Ids::FileSystem).ok();
         let view = |allowed| View { claim, allowed };
         match (entry.ino, entry.kind) {
             (CONTROL, _) => {
@@ -145,9 +145,18 @@ impl<T: Tree> FileSystem<T> {
         }
     }
 
+    fn identify(&self, claim: Claim, ids: Ids) -> Result<Caller, Unidentified> {
+        claim.identify(ids, |tid| self.tree.brief(tid))
+    }
+
     /// The caller of an operation that is refused and recorded without identity.
     fn identified(&self, claim: Claim, ino: u64) -> Result<Caller, FsError> {
-        claim.identify(Ids::FileSystem).map_err(|why| {
+        let identity = match ino {
+            // It is kept for as long as the handle, and policies may change.
+            CONTROL => claim.identify(Ids::FileSystem, |_| None),
+            _ => self.identify(claim, Ids::FileSystem),
+        };
+        identity.map_err(|why| {
             self.tree.unidentified(claim, ino, why);
             FsError::Denied
         })
@@ -357,7 +366,7 @@ impl<T: Tree> FileSystem<T> {
         mask: AccessFlags,
     ) -> Result<(), FsError> {
         let entry = self.entry(ino)?;
-        let caller = || claim.identify(Ids::RealOrFileSystem).ok();
+        let caller = || self.identify(claim, Ids::RealOrFileSystem).ok();
         if ino == CONTROL {
             let allowed = mask.is_empty() || caller().is_some_and(|c| self.tree.may_control(&c));
             let executes = mask.contains(AccessFlags::X_OK);
@@ -394,7 +403,7 @@ impl<T: Tree> FileSystem<T> {
             }
         }
         // Who has no identity sees an empty directory.
-        let Ok(caller) = claim.identify(Ids::FileSystem) else {
+        let Ok(caller) = self.identify(claim, Ids::FileSystem) else {
             return Ok(());
         };
         if dir == ROOT && offset < CONTROL_OFFSET && self.tree.may_control(&caller) {
@@ -433,8 +442,8 @@ impl<T: Tree> FileSystem<T> {
     pub(crate) fn attribute_names(&self, claim: Claim, ino: u64) -> Result<Vec<u8>, FsError> {
         let secret = matches!(self.entry(ino)?.kind, EntryKind::Secret { .. }) && ino != CONTROL;
         let visible = secret
-            && claim
-                .identify(Ids::FileSystem)
+            && self
+                .identify(claim, Ids::FileSystem)
                 .is_ok_and(|caller| self.tree.may_list_xattrs(&caller, ino));
         if !visible {
             return Ok(Vec::new());

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use crate::caller::{Caller, Claim, Unidentified};
+use crate::caller::{Brief, Caller, Claim, Unidentified};
 use crate::errno::FsError;
 
 /// Inode of the control file.
@@ -141,6 +141,10 @@ pub trait Tree: Send + Sync + 'static {
     /// # Errors
     /// [`FsError::NotFound`] once it is deleted, or [`FsError::Io`].
     fn entry(&self, ino: u64) -> Result<Entry, FsError>;
+
+    /// Thread `tid`, when its ids without its groups are enough to decide by;
+    /// `None` has `/proc/TID/status` read. Asked while the thread waits.
+    fn brief(&self, tid: u32) -> Option<Brief>;
 
     /// Whether `caller` may read `ino` (a secret).
     fn may_read(&self, caller: &Caller, ino: u64) -> bool;

@@ -6,8 +6,8 @@ use crate::pattern::Pattern;
 use crate::selector::{Caller, Selector};
 use crate::verb::{Verb, Verbs};
 
-/// A compiled policy.
-#[derive(Debug)]
+/// A compiled policy; the default one has no client and denies everything.
+#[derive(Debug, Default)]
 pub struct Policy {
     pub(crate) clients: Vec<Client>,
     pub(crate) strict_handles: bool,
@@ -143,6 +143,13 @@ impl Policy {
     #[must_use]
     pub fn strict_handles(&self) -> bool {
         self.strict_handles
+    }
+
+    /// Whether any decision depends on a caller's groups.
+    #[must_use]
+    pub fn reads_groups(&self) -> bool {
+        let mut selectors = self.clients.iter().flat_map(|client| &client.selectors);
+        selectors.any(|selector| matches!(selector, Selector::Gid(_)))
     }
 
     /// Number of clients.

@@ -3,13 +3,15 @@
 //! It wraps the few things the standard library and rustix cannot give safely:
 //! key memory that never reaches swap, core dumps or a forked child
 //! ([`LockedKey`]), and a table of atomic words in a memfd that survives the
-//! process which wrote it ([`SharedWords`]). [`harden`] prepares the process as
-//! a whole.
+//! process which wrote it ([`SharedWords`]), and the kernel's answer to whose
+//! [`thread`] it is. [`harden`] prepares the process as a whole.
 
 mod harden;
 mod key;
 mod shared;
+mod thread;
 
 pub use harden::{HardenError, Locking, harden};
 pub use key::{KEY_LEN, LockedKey};
 pub use shared::SharedWords;
+pub use thread::{Ids, Thread, thread};

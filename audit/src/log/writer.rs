@@ -1,19 +1,20 @@
-//! One record after the other: composed, signed, written, chained.
+//! One record after the other: composed, signed, written.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 
+use super::chain::{Batch, Chain, Ticket};
 use super::progress::Progress;
 use super::{AppendError, Counters, Durability};
 use crate::event::Event;
 use crate::file::LogFile;
 use crate::keys::EpochKey;
-use crate::line::{self, Link, MAX_LINE};
+use crate::line::{self, MAX_LINE, SUFFIX};
 use crate::read::Start;
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
@@ -26,31 +27,11 @@ pub(super) struct Writer {
     pub(super) epoch: u64,
     pub(super) clock: fn() -> Timestamp,
     pub(super) chain: Mutex<Chain>,
+    /// A batch of lines was written, or taken back.
+    pub(super) written: Condvar,
     pub(super) progress: Progress,
     pub(super) records: AtomicU64,
     pub(super) errors: AtomicU64,
-}
-
-/// Where the next record goes; the buffers are reused.
-pub(super) struct Chain {
-    pub(super) seq: u64,
-    pub(super) link: Link,
-    /// Length of the segment in bytes, all of it complete records.
-    pub(super) len: u64,
-    line: Vec<u8>,
-    time: String,
-}
-
-impl Chain {
-    pub(super) fn new(seq: u64, link: Link, len: u64) -> Self {
-        Self {
-            seq,
-            link,
-            len,
-            line: Vec::with_capacity(1024),
-            time: String::with_capacity(32),
-        }
-    }
 }
 
 /// A record before it is signed; field order is the format's.
@@ -68,12 +49,12 @@ struct Payload<'a> {
     start: Option<&'a Start>,
 }
 
-/// Fails before the buffer behind it outgrows a line.
+/// Fails before the buffer behind it outgrows a line, signature included.
 struct Bounded<'a>(&'a mut Vec<u8>);
 
 impl io::Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_LINE {
+        if self.0.len() + bytes.len() > MAX_LINE - SUFFIX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.0.extend_from_slice(bytes);
@@ -123,65 +104,85 @@ impl Writer {
         Ok(seq)
     }
 
-    /// Signs and writes one line; the chain goes on only when all of it was
-    /// written.
+    /// Composed and numbered in turn, signed side by side, written in order.
     fn write(&self, event: &Event<'_>, start: Option<&Start>) -> Result<u64, AppendError> {
-        let mut chain = self.chain.lock();
-        self.progress.check()?;
-        let chain = &mut *chain;
-        let link = self.compose(chain, event, start)?;
-        let len = chain.line.len();
-        match self.file.append(&chain.line) {
-            Ok(written) if written == len => {}
-            Ok(_) => return Err(self.undo(chain, io::ErrorKind::StorageFull.into())),
-            Err(error) => return Err(self.undo(chain, error)),
-        }
-        chain.seq += 1;
-        chain.link = link;
-        chain.len += len as u64;
-        self.progress.wrote(chain.seq);
-        Ok(chain.seq)
+        let (ticket, mut line) = {
+            let mut chain = self.chain.lock();
+            self.progress.check()?;
+            self.compose(&mut chain, event, start)?
+        };
+        line::sign(&mut line, &ticket.link, &self.key);
+        self.submit(&ticket, line)
     }
 
-    /// Leaves the signed line in the chain's buffer and gives its digest.
+    /// A payload that follows the last one composed, and its place.
     fn compose(
         &self,
         chain: &mut Chain,
         event: &Event<'_>,
         start: Option<&Start>,
-    ) -> Result<Link, AppendError> {
+    ) -> Result<(Ticket, Vec<u8>), AppendError> {
+        let mut line = chain.buffer();
         let mut prev = [0; 64];
         // 32 bytes always fill 64 digits.
-        let _ = hex::encode_to_slice(chain.link, &mut prev);
-        chain.time.clear();
+        let _ = hex::encode_to_slice(chain.head().link, &mut prev);
+        let mut time = chain.time();
         // A string takes whatever is printed.
-        let _ = PRINTER.print_timestamp(&(self.clock)(), &mut chain.time);
+        let _ = PRINTER.print_timestamp(&(self.clock)(), &mut time);
         let payload = Payload {
             v: 1,
-            seq: chain.seq + 1,
+            seq: chain.head().seq + 1,
             prev: str::from_utf8(&prev).unwrap_or_default(),
-            time: &chain.time,
+            time: &time,
             host: &self.host,
             epoch: self.epoch,
             event,
             start,
         };
-        chain.line.clear();
         // Numbers and strings always serialise; only the bound can fail.
-        serde_json::to_writer(Bounded(&mut chain.line), &payload)
-            .map_err(|_| AppendError::TooLong)?;
-        let link = line::seal(&mut chain.line, &self.key);
-        match chain.line.len() > MAX_LINE {
-            true => Err(AppendError::TooLong),
-            false => Ok(link),
+        let composed = serde_json::to_writer(Bounded(&mut line), &payload);
+        chain.keep_time(time);
+        if composed.is_err() {
+            chain.recycle(line);
+            return Err(AppendError::TooLong);
+        }
+        let link = line::digest(&line);
+        Ok((chain.issue(link), line))
+    }
+
+    /// Hands the signed line in and returns once it is written, by whoever
+    /// comes to it first.
+    fn submit(&self, ticket: &Ticket, line: Vec<u8>) -> Result<u64, AppendError> {
+        let mut chain = self.chain.lock();
+        chain.hand_in(ticket, line);
+        loop {
+            match chain.outcome(ticket) {
+                Some(Ok(())) => return Ok(ticket.seq),
+                Some(Err(kind)) => return Err(AppendError::Io(kind.into())),
+                None => {}
+            }
+            match chain.begin_batch() {
+                None => self.written.wait(&mut chain),
+                Some(batch) => {
+                    let result = MutexGuard::unlocked(&mut chain, || self.write_batch(&batch));
+                    chain.end_batch(batch, result.map_err(|e| e.kind()));
+                    self.progress.wrote(chain.written().seq);
+                    self.written.notify_all();
+                }
+            }
         }
     }
 
-    /// Takes a half-written line away again.
-    fn undo(&self, chain: &Chain, error: io::Error) -> AppendError {
-        if self.file.truncate(chain.len).is_err() {
+    /// Appends all of `batch` or nothing.
+    fn write_batch(&self, batch: &Batch) -> io::Result<()> {
+        let result = match self.file.append(&batch.bytes) {
+            Ok(written) if written == batch.bytes.len() => return Ok(()),
+            Ok(_) => io::ErrorKind::StorageFull.into(),
+            Err(error) => error,
+        };
+        if self.file.truncate(batch.at).is_err() {
             self.progress.poison();
         }
-        AppendError::Io(error)
+        Err(result)
     }
 }

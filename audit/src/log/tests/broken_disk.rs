@@ -95,6 +95,48 @@ fn failed_writes_are_undone_and_writing_goes_on() {
     assert_eq!(uids, [None, Some(2), Some(2), None]);
 }
 
+/// Who is told "written" has a record and nobody else has, also for records
+/// that were being signed when one before them failed.
+#[test]
+fn failures_among_many_threads_take_back_what_followed() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    let told = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|thread| {
+                let (log, file) = (&log, &file);
+                scope.spawn(move || {
+                    let mut told = Vec::new();
+                    for n in 0..200 {
+                        if n % 9 == thread {
+                            let counter = if n % 2 == 0 {
+                                &file.short
+                            } else {
+                                &file.no_space
+                            };
+                            counter.store(1, Ordering::Relaxed);
+                        }
+                        let uid = thread * 1000 + n;
+                        if let Ok(seq) = log.append(&read(uid), Durability::Write) {
+                            told.push((seq, Some(uid)));
+                        }
+                    }
+                    told
+                })
+            })
+            .collect();
+        let told = threads.into_iter().flat_map(|t| t.join().unwrap());
+        told.collect::<std::collections::BTreeMap<_, _>>()
+    });
+    log.stop(0).unwrap();
+    home.verify().unwrap();
+    let records = home.records();
+    let reads = &records[1..records.len() - 1];
+    assert!(told.len() < 1600 && told.len() > 800, "{}", told.len());
+    let written: std::collections::BTreeMap<_, _> = reads.iter().map(|r| (r.seq, r.uid)).collect();
+    assert_eq!(written, told);
+}
+
 #[test]
 fn a_write_that_cannot_be_undone_ends_the_log() {
     let home = Home::new();
