@@ -501,9 +501,15 @@ impl Gate {
     }
 
     pub(crate) fn gauges(&self) -> Gauges {
+        let stale = |&(ino, version): &(u64, u32)| {
+            let node = self.node(ino).ok();
+            let current = node.as_ref().and_then(|n| n.live_secret()?.current());
+            current.is_none_or(|current| current.number != version)
+        };
         Gauges {
             secrets: self.vault.counts().secrets,
             handles: self.handles.open() as u64,
+            stale: self.handles.versions().filter(stale).count() as u64,
         }
     }
 

@@ -44,12 +44,14 @@ pub(crate) struct Metrics {
     pub(crate) open_seconds: Histogram,
     secrets: IntGauge,
     handles: IntGauge,
+    stale: IntGauge,
 }
 
 /// What is read when a scrape comes.
 pub(crate) struct Gauges {
     pub(crate) secrets: u64,
     pub(crate) handles: u64,
+    pub(crate) stale: u64,
 }
 
 /// From 10 microseconds to 100 milliseconds.
@@ -106,6 +108,11 @@ impl Metrics {
             open_seconds: histogram(r, "open_seconds", open)?,
             secrets: gauge(r, "secrets", "Secrets that are not deleted.")?,
             handles: gauge(r, "open_handles", "Open file handles.")?,
+            stale: gauge(
+                r,
+                "stale_handles",
+                "Open handles on a version that is no longer current.",
+            )?,
             registry,
         })
     }
@@ -116,6 +123,7 @@ impl Metrics {
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.secrets, gauges.secrets);
         set(&self.handles, gauges.handles);
+        set(&self.stale, gauges.stale);
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

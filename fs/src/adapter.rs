@@ -141,7 +141,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
             Ok(open) => match &*open {
                 // Only read(2) carries a lock owner. Without one the bytes would go
                 // into the page cache (splice, sendfile, a mapping's fault).
-                Open::Secret(secret) if lock_owner.is_none() && !secret.cached => {
+                Open::Secret(secret) if lock_owner.is_none() && !secret.file.cached => {
                     reply.error(FsError::Invalid.errno());
                 }
                 Open::Secret(secret) => {

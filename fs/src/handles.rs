@@ -32,6 +32,9 @@ const CONTROL: u64 = 1 << 33;
 /// Refusals of one kind to one uid closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(10);
 
+/// What was read may be in the page cache.
+const CACHED: u64 = 1 << 34;
+
 /// Bounds on what one uid may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -48,6 +51,7 @@ pub(crate) struct OpenFile {
     pub(crate) version: u32,
     pub(crate) uid: u32,
     pub(crate) control: bool,
+    pub(crate) cached: bool,
 }
 
 /// The table, and counts a uid derived from it.
@@ -134,7 +138,9 @@ impl HandleTable {
     pub(crate) fn insert(&self, handle: u64, file: OpenFile) -> Result<(), FsError> {
         let mut inner = self.inner.lock();
         let (slot, fresh) = self.place(handle)?;
-        let flags = if file.control { CONTROL } else { RECORDED };
+        let flag = |set, flag| if set { flag } else { 0 };
+        let flags =
+            flag(file.control, CONTROL) | flag(!file.control, RECORDED) | flag(file.cached, CACHED);
         let word = |index: usize| self.word(slot, index);
         word(1).store(file.ino, Ordering::Relaxed);
         word(2).store(u64::from(file.version) | flags, Ordering::Relaxed);
@@ -166,9 +172,15 @@ impl HandleTable {
     /// Whether an open handle still needs `version` of `ino`.
     #[must_use]
     pub fn pins(&self, ino: u64, version: u32) -> bool {
+        self.versions().any(|open| open == (ino, version))
+    }
+
+    /// The inode and version of every open secret.
+    pub fn versions(&self) -> impl Iterator<Item = (u64, u32)> {
         (0..SLOTS)
             .filter_map(|slot| self.file(slot))
-            .any(|file| !file.control && file.ino == ino && file.version == version)
+            .filter(|file| !file.control)
+            .map(|file| (file.ino, file.version))
     }
 
     /// Handles open now.
@@ -214,6 +226,7 @@ impl HandleTable {
             version: low_half(state),
             uid: low_half(load(3)),
             control: state & CONTROL != 0,
+            cached: state & CACHED != 0,
         })
     }
 
@@ -308,6 +321,7 @@ mod tests {
             version: 3,
             uid,
             control: false,
+            cached: false,
         }
     }
 

@@ -63,10 +63,8 @@ pub(crate) enum Open<S> {
 /// An open secret. Everything here but `shared` can be had again from the
 /// handle table and the vault.
 pub(crate) struct SecretHandle<S> {
-    file: OpenFile,
+    pub(crate) file: OpenFile,
     snapshot: Option<S>,
-    /// It may enter the page cache.
-    pub(crate) cached: bool,
     /// Other readers' uids and whether they may read.
     shared: RwLock<HashMap<u32, Result<(), FsError>>>,
 }
@@ -216,12 +214,12 @@ impl<T: Tree> FileSystem<T> {
             version: opened.version,
             uid: caller.uid,
             control: false,
+            cached: opened.cached,
         };
         self.handles.insert(handle, file)?;
         let open = SecretHandle {
             file,
             snapshot: self.keep(opened.snapshot),
-            cached: opened.cached,
             shared: RwLock::default(),
         };
         self.open
@@ -251,6 +249,7 @@ impl<T: Tree> FileSystem<T> {
             version: 0,
             uid: caller.uid,
             control: true,
+            cached: false,
         };
         self.handles.insert(handle, file)?;
         let open = Open::Control(Arc::new(ControlHandle::new(caller)));
@@ -268,7 +267,6 @@ impl<T: Tree> FileSystem<T> {
         let open = Arc::new(Open::Secret(SecretHandle {
             file: file.ok_or(FsError::BadHandle)?,
             snapshot: None,
-            cached: false,
             shared: RwLock::default(),
         }));
         let mut known = self.open.write();
@@ -354,7 +352,7 @@ impl<T: Tree> FileSystem<T> {
             let len = snapshot.as_ref().len();
             self.cached.fetch_sub(len, Ordering::Relaxed);
         }
-        if secret.cached {
+        if secret.file.cached {
             self.pages.drop_pages(secret.file.ino);
         }
     }

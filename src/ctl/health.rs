@@ -56,7 +56,13 @@ impl Http {
     }
 
     pub(super) fn metrics(&self, out: &Output) -> Result<(), Failure> {
-        out.bytes(self.get("/metrics")?.as_bytes())
+        let text = self.get("/metrics")?;
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            Some((sample.to_owned(), json!(value.parse::<f64>().ok()?)))
+        });
+        out.show(&Value::Object(samples.collect()), || text.clone())
     }
 
     fn get(&self, path: &str) -> Result<String, Failure> {
@@ -81,7 +87,7 @@ impl Http {
 
 impl Wait {
     /// The kernel tells of every change of the mount table: nothing is polled.
-    pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
@@ -95,7 +101,9 @@ impl Wait {
             let mut changed = [PollFd::new(&mounts, PollFlags::PRI)];
             poll(&mut changed, Some(&timeout)).map_err(Failure::other)?;
         }
-        Ok(())
+        out.show(&json!({"mount": mount}), || {
+            format!("{} is served", mount.display())
+        })
     }
 }
 

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jarvis_audit::Identity;
 use jarvis_vault::{Credential, KEY_FILE_LEN, NewSlot};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::exit::{Code, Failure};
 use super::home::Home;
+use super::output::Output;
 use crate::clock::now_ms;
 use crate::daemon::{read_key_file, read_passphrase};
 
@@ -28,7 +30,7 @@ pub(super) struct Init {
 }
 
 impl Init {
-    pub(super) fn run(&self, mount: &Path) -> Result<(), Failure> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let dir = std::path::absolute(&self.home.dir).map_err(Failure::other)?;
         let mount = std::path::absolute(mount).map_err(Failure::other)?;
         let config = dir.join("config.toml");
@@ -48,16 +50,16 @@ impl Init {
         // Last: with it the directory counts as initialised.
         write_new(&config, &self.config(&mount))?;
         let fingerprint = identity.public().fingerprint();
-        let text = format!(
-            "initialised {}\nidentity {fingerprint}\n\
-             keep a copy of identity.pub elsewhere: it is what audit logs are verified with\n\
-             start: jarvis-secretsd --config {}\n",
-            dir.display(),
-            config.display()
-        );
-        io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(Failure::other)
+        let json = json!({"dir": dir, "config": config, "identity": fingerprint});
+        out.show(&json, || {
+            format!(
+                "initialised {}\nidentity {fingerprint}\n\
+                 keep a copy of identity.pub elsewhere: it is what audit logs are verified with\n\
+                 start: jarvis-secretsd --config {}\n",
+                dir.display(),
+                config.display()
+            )
+        })
     }
 
     fn credential(&self, dir: &Path) -> Result<Credential, Failure> {

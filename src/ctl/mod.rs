@@ -100,7 +100,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mount = &arguments.mount;
     let out = Output::new(arguments.json);
     match &arguments.command {
-        Command::Init(init) => init.run(mount),
+        Command::Init(init) => init.run(mount, &out),
         Command::Set(set) => set.run(mount, &out),
         Command::Get(get) => get.run(mount, &out),
         Command::List(list) => list.run(mount, &out),
@@ -115,7 +115,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Status => health::status(mount, &out),
         Command::Health(http) => http.health(&out),
         Command::Metrics(http) => http.metrics(&out),
-        Command::Wait(wait) => wait.run(mount),
+        Command::Wait(wait) => wait.run(mount, &out),
         Command::Doctor(doctor) => doctor.run(mount, &out),
         Command::Completions { shell } => {
             let mut command = Arguments::command();

@@ -16,6 +16,11 @@ impl Output {
         Self { json }
     }
 
+    /// Whether JSON was asked for.
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
     /// `value` as JSON, or `text` for people.
     pub(super) fn show(&self, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
         let mut line = match self.json {

@@ -13,6 +13,7 @@ use comfy_table::presets::NOTHING;
 use jarvis_fs::{CONTROL_NAME, XATTRS};
 use jarvis_policy::Pattern;
 use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName};
+use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -133,8 +134,27 @@ impl Get {
         }
         let file = File::open(&path).map_err(|e| Failure::io("open", &path, &e))?;
         let value = read_value(file).map_err(|e| Failure::io("read", &path, &e))?;
-        out.bytes(value.expose())
+        if !out.json() {
+            return out.bytes(value.expose());
+        }
+        let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
+        // Reserved at once: growing would leave copies behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(encoded.len() + 8192));
+        let shown = Shown {
+            name: &self.name,
+            value_b64: &encoded,
+        };
+        serde_json::to_writer_pretty(&mut *line, &shown).map_err(Failure::other)?;
+        line.push(b'\n');
+        out.bytes(&line)
     }
+}
+
+/// `get --json`
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    value_b64: &'a str,
 }
 
 fn meta(path: &Path, name: String, out: &Output) -> Result<(), Failure> {

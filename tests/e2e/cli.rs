@@ -1,6 +1,6 @@
 //! jarvisctl, command by command.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -44,6 +44,8 @@ fn get_prints_the_value_or_what_is_known_of_it() {
         home.ctl_as(&alice(), &["get", "app/db"], b"").stdout,
         b"\x00raw\xff"
     );
+    let encoded = home.ok(&["get", "app/db"], b"");
+    assert_eq!(encoded, json!({"name": "app/db", "value_b64": "AHJhd/8="}));
     let meta = home.ok(&["get", "app/db", "--meta"], b"");
     assert_eq!(
         (&meta["kid"], &meta["version"]),
@@ -231,6 +233,14 @@ fn health_and_metrics_come_over_http() {
         );
     }
     assert!(!metrics.contains("app/db"), "no names in metrics");
+    // A consumer that keeps a handle over a rotation.
+    let held = File::open(daemon.file("app/db")).unwrap();
+    let stale = || home.ok(&["metrics", "--url", &url], b"")["jarvis_stale_handles"].clone();
+    assert_eq!(stale(), json!(0.0));
+    daemon.set("app/db", b"w");
+    assert_eq!(stale(), json!(1.0));
+    drop(held);
+    daemon.eventually("no stale handle", || stale() == json!(0.0));
     let gone = home.ctl(&["health", "--url", "http://127.0.0.1:1"], b"");
     assert_eq!(gone.status.code(), Some(5));
 }
@@ -244,6 +254,7 @@ fn wait_ends_when_the_daemon_serves() {
         let waiting = scope.spawn(|| home.ctl(&["wait", "--timeout", "25"], b""));
         let _daemon = home.start();
         assert!(waiting.join().unwrap().status.success());
+        assert_eq!(home.ok(&["wait"], b""), json!({"mount": home.mount()}));
     });
 }
 

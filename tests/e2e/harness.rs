@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::unistd::{Group, User as Account};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -161,8 +161,8 @@ impl Home {
 
     /// `jarvisctl init`, with the HTTP port off so that tests run side by side.
     pub fn init(self, policy: &str) -> Self {
-        let output = self.ctl(&["init", "--dir", self.etc().to_str().unwrap()], b"");
-        assert!(output.status.success(), "{output:?}");
+        let made = self.ok(&["init", "--dir", self.etc().to_str().unwrap()], b"");
+        assert_eq!(made["config"], json!(self.path("etc/config.toml")));
         self.configure("[http]", "[http]\nenabled = false");
         self.policy(policy);
         self

@@ -488,6 +488,7 @@ fn an_io_uring_personality_lends_no_rights() {
     let path = std::ffi::CString::new(daemon.file("app/db").as_os_str().as_bytes()).unwrap();
     let mut ring = IoUring::new(4).unwrap();
     let roots = ring.submitter().register_personality().unwrap();
+    let alices = alice().act(|| ring.submitter().register_personality().unwrap());
     let mut open_as = |user: &User, personality: u16| {
         let open = opcode::OpenAt::new(types::Fd(rustix::fs::CWD.as_raw_fd()), path.as_ptr())
             .flags(0)
@@ -505,6 +506,7 @@ fn an_io_uring_personality_lends_no_rights() {
         -EACCES,
         "root's rights are not lent"
     );
+    assert_eq!(open_as(&bob(), alices), -EACCES, "nor are alice's");
     assert_eq!(open_as(&bob(), 0), -EACCES, "nor has bob any");
     assert!(open_as(&alice(), 0) >= 0, "io_uring itself is fine");
     let denied = home.records_with(&[("action", json!("deny"))]);
