@@ -30,6 +30,7 @@ pub(crate) enum Kind {
     DataKey = 5,
     Value = 6,
     Outbox = 7,
+    Journal = 8,
 }
 
 /// Where a sealed record belongs: it opens nowhere else.

@@ -33,7 +33,7 @@ pub use secret::SecretBytes;
 pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
 pub use txn::{IfKid, Outcome, Put, Txn};
-pub use vault::{Counts, Pending, ROOT, Vault};
+pub use vault::{Counts, Journalled, Pending, ROOT, Vault};
 
 /// Largest value in bytes: its base64 fits one control write of 1 MiB.
 pub const MAX_VALUE: usize = 512 * 1024;

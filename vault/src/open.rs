@@ -115,6 +115,8 @@ pub struct LockedVault {
     file: File,
     vault: [u8; 16],
     view: RedbStore,
+    /// The view is a look from outside, not the file itself.
+    probing: bool,
 }
 
 /// A successful unlock, before anything is written.
@@ -138,6 +140,20 @@ impl LockedVault {
     /// [`VaultError::InUse`], [`VaultError::TooWide`], [`VaultError::NotAVault`],
     /// [`VaultError::Newer`], [`VaultError::Damaged`]; the file stays as it is.
     pub fn open(path: &Path) -> Result<Self, VaultError> {
+        Self::open_as(path, true)
+    }
+
+    /// The same for a file that was open a moment ago, in a process that died:
+    /// checksums are not verified again, which would take as long as the vault
+    /// is large.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn reopen(path: &Path) -> Result<Self, VaultError> {
+        Self::open_as(path, false)
+    }
+
+    fn open_as(path: &Path, probing: bool) -> Result<Self, VaultError> {
         check_directory(path)?;
         let file = OpenOptions::new()
             .read(true)
@@ -151,13 +167,18 @@ impl LockedVault {
                 path: path.to_owned(),
             });
         }
-        let view = RedbStore::probe(duplicate(path, &file)?).map_err(|e| damaged(path, e))?;
+        let view = match probing {
+            true => RedbStore::probe(duplicate(path, &file)?),
+            false => RedbStore::open(duplicate(path, &file)?),
+        };
+        let view = view.map_err(|e| damaged(path, e))?;
         let header = read_header(path, &view)?;
         Ok(Self {
             path: path.to_owned(),
             file,
             vault: header.vault,
             view,
+            probing,
         })
     }
 
@@ -169,6 +190,15 @@ impl LockedVault {
     /// [`VaultError::Damaged`]; the file stays as it is.
     pub fn unlock(&self, credential: &Credential) -> Result<Probe, VaultError> {
         let root = self.open_slots(credential)?;
+        self.resume(&root)
+    }
+
+    /// Opens what hangs below the root key that a predecessor handed over.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`], also for another vault's key.
+    pub fn resume(&self, root: &[u8; jarvis_sys::KEY_LEN]) -> Result<Probe, VaultError> {
+        let root = BriefKey::new(*root);
         let wrapped = self.required(&key::tenant(TENANT), "the tenant's key is missing")?;
         let tenant = crypto::open_key(
             tenant_wrap(self.vault, &root)?.expose(),
@@ -191,8 +221,13 @@ impl LockedVault {
     /// # Errors
     /// A failure of the store.
     pub fn start(self, probe: Probe) -> Result<Vault, VaultError> {
-        drop(self.view);
-        let store = RedbStore::open(self.file).map_err(|e| damaged(&self.path, e))?;
+        let store = match self.probing {
+            true => {
+                drop(self.view);
+                RedbStore::open(self.file).map_err(|e| damaged(&self.path, e))?
+            }
+            false => self.view,
+        };
         Ok(Vault::new(
             &self.path,
             Box::new(store),

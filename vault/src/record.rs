@@ -162,6 +162,7 @@ pub(crate) mod key {
     pub(crate) const STATE: &[u8] = b"h";
     pub(crate) const OUTBOX: &[u8] = b"o";
     pub(crate) const DELETED: &[u8] = b"d";
+    pub(crate) const JOURNAL: &[u8] = b"j";
 
     fn with(table: u8, parts: &[&[u8]]) -> Vec<u8> {
         let mut key = vec![table];
@@ -205,6 +206,10 @@ pub(crate) mod key {
 
     pub(crate) fn outbox(seq: u64, index: u16) -> Vec<u8> {
         with(b'o', &[&seq.to_be_bytes(), &index.to_be_bytes()])
+    }
+
+    pub(crate) fn journal(mount: &[u8; 16], request: u64) -> Vec<u8> {
+        with(b'j', &[mount, &request.to_be_bytes()])
     }
 
     /// The last eight bytes of a key, as an id.

@@ -10,7 +10,7 @@ use crate::record::{self, Body, Deleted, Node, NodeId, Secret, SecretType, State
 use crate::secret::SecretBytes;
 use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::Batch;
-use crate::vault::{ROOT, Vault, open_data_key, open_node, outbox_position};
+use crate::vault::{ROOT, Vault, journal_context, open_data_key, open_node, outbox_position};
 use crate::{MAX_VALUE, kid};
 
 /// What a `set` demands of the version it replaces.
@@ -100,6 +100,29 @@ impl<'v> Txn<'v> {
         self.put(key::outbox(self.state.seq, self.notes), sealed);
         self.notes += 1;
         Ok(())
+    }
+
+    /// Keeps `answer` to request `request` of mount `mount` with the commit: a
+    /// repeat of the request finds it ([`Vault::journal`]).
+    ///
+    /// # Errors
+    /// [`VaultError::Keys`] when random bytes can't be had.
+    pub fn journal(
+        &mut self,
+        mount: &[u8; 16],
+        request: u64,
+        answer: &[u8],
+    ) -> Result<(), VaultError> {
+        let keys = &self.vault.keys;
+        let context = journal_context(keys, mount, request);
+        let sealed = crypto::seal(keys.meta.expose(), context, answer)?;
+        self.put(key::journal(mount, request), sealed);
+        Ok(())
+    }
+
+    /// Drops an entry of the journal.
+    pub fn forget(&mut self, mount: &[u8; 16], request: u64) {
+        self.remove(key::journal(mount, request));
     }
 
     /// Stores `value` as the new current version of `name`, creating the

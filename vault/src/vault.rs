@@ -64,6 +64,16 @@ pub struct Pending {
     pub note: Vec<u8>,
 }
 
+/// An answer that was committed together with what it tells of.
+pub struct Journalled {
+    /// The mount's nonce.
+    pub mount: [u8; 16],
+    /// The request's number.
+    pub request: u64,
+    /// What [`Txn::journal`] was given.
+    pub answer: Vec<u8>,
+}
+
 /// An open, unlocked vault. Reads run in parallel with the one writer.
 pub struct Vault {
     pub(crate) path: PathBuf,
@@ -329,6 +339,40 @@ impl Vault {
         Ok(pending)
     }
 
+    /// Every answer kept with [`Txn::journal`], by mount and request.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`] or a store error.
+    pub fn journal(&self) -> Result<Vec<Journalled>, VaultError> {
+        let mut sealed = Vec::new();
+        self.store.scan(key::JOURNAL, key::JOURNAL, &mut |k, v| {
+            sealed.push((k.to_vec(), v.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        let entries = sealed.into_iter().map(|(k, bytes)| {
+            let mount = k.get(1..17).and_then(|m| m.try_into().ok());
+            let (Some(mount), Some(request)) = (mount, key::trailing_id(&k)) else {
+                return Err(self.damaged("a journal key"));
+            };
+            let context = journal_context(&self.keys, &mount, request);
+            let answer = crypto::open(self.keys.meta.expose(), context, bytes)
+                .map_err(|_| self.damaged("a journal entry"))?;
+            Ok(Journalled {
+                mount,
+                request,
+                answer: answer.expose().to_vec(),
+            })
+        });
+        entries.collect()
+    }
+
+    /// The root key, for a successor that opens the vault with
+    /// [`crate::LockedVault::resume`].
+    #[must_use]
+    pub fn root_key(&self) -> &[u8; jarvis_sys::KEY_LEN] {
+        self.keys.root.expose()
+    }
+
     /// Confirms that every note up to commit `seq` is recorded elsewhere; the
     /// next commit removes them.
     pub fn recorded(&self, seq: u64) {
@@ -352,6 +396,13 @@ pub(crate) fn open_node(keys: &Keys, id: NodeId, sealed: Vec<u8>) -> Result<Node
     } else {
         Err("a node with another id")
     }
+}
+
+/// A nonce is random: its first half tells mounts apart well enough, the key
+/// of the entry has all of it.
+pub(crate) fn journal_context(keys: &Keys, mount: &[u8; 16], request: u64) -> Context {
+    let half = mount.first_chunk().copied().unwrap_or_default();
+    keys.context(Kind::Journal, request, u64::from_be_bytes(half))
 }
 
 pub(crate) fn open_data_key(

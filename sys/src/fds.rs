@@ -1,0 +1,66 @@
+//! File descriptors that come from elsewhere.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::{self, DupFlags, FdFlags, dup3, fcntl_setfd};
+
+/// Makes `target`'s number mean what `with` means; what it meant is closed.
+/// Whoever owns `target` owns the new meaning.
+///
+/// # Errors
+/// The kernel's errno.
+pub fn replace_fd(target: BorrowedFd<'_>, with: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: `target` is open for as long as it is borrowed and is not closed
+    // here: its owner stays its owner. Unsafe is needed: dup3 wants the owner,
+    // which a library holds.
+    let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(target.as_raw_fd()) });
+    dup3(with, &mut target, DupFlags::CLOEXEC)
+}
+
+/// Takes over the fds that systemd passed (sd_listen_fds(3)): `count` of them,
+/// from number 3 on. Once in a process, before anything else opens files.
+///
+/// # Errors
+/// EALREADY the second time, EBADF when one of them is not open.
+pub fn take_passed_fds(count: usize) -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::AcqRel) {
+        return Err(io::Errno::ALREADY);
+    }
+    let count = RawFd::try_from(count).map_err(|_| io::Errno::INVAL)?;
+    (3..3 + count)
+        .map(|number| {
+            // SAFETY: the protocol says that these numbers are ours, and the
+            // flag above that they are taken once. A number that is not open
+            // is found by the call below, before it is owned.
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+            // SAFETY: as above.
+            Ok(unsafe { OwnedFd::from_raw_fd(number) })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_replaced_fd_keeps_its_number_and_changes_its_meaning() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (_other_reader, mut target) = std::io::pipe().unwrap();
+        let number = target.as_raw_fd();
+        replace_fd(target.as_fd(), writer.as_fd()).unwrap();
+        drop(writer);
+        target.write_all(b"here").unwrap();
+        assert_eq!(target.as_raw_fd(), number);
+        drop(target);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "here");
+    }
+}
