@@ -1,15 +1,17 @@
 //! `config.toml`, checked. Unknown keys are refused.
 
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Largest configuration accepted, in bytes.
 const MAX_CONFIG: u64 = 256 * 1024;
 
 /// The daemon's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Developer mode: what cannot be had without root is a warning.
@@ -23,6 +25,9 @@ pub struct Config {
     pub policy: Policy,
     /// What was done.
     pub audit: Audit,
+    /// The processes without privilege.
+    #[serde(default)]
+    pub worker: Worker,
     /// Health and metrics.
     #[serde(default)]
     pub http: Http,
@@ -35,7 +40,7 @@ pub struct Config {
 }
 
 /// `[mount]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// The mount point.
@@ -49,6 +54,9 @@ pub struct Mount {
     /// Opens of one uid that may be served at once.
     #[serde(default = "Mount::pending")]
     pub pending_opens_per_uid: u32,
+    /// Keep the mount when the worker dies (needs Linux 6.9); otherwise mount anew.
+    #[serde(default = "Mount::keep")]
+    pub keep: bool,
 }
 
 impl Mount {
@@ -63,10 +71,14 @@ impl Mount {
     fn pending() -> u32 {
         64
     }
+
+    fn keep() -> bool {
+        true
+    }
 }
 
 /// `[vault]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vault {
     /// The vault file.
@@ -76,7 +88,7 @@ pub struct Vault {
 }
 
 /// `[policy]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The policy file.
@@ -84,7 +96,7 @@ pub struct Policy {
 }
 
 /// `[audit]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
     /// The directory of the log.
@@ -97,7 +109,7 @@ pub struct Audit {
 }
 
 /// Durability of the records of reads; changes are always `sync`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadDurability {
     /// In the kernel: survives the daemon, a power loss can take 10 ms of it.
@@ -107,8 +119,24 @@ pub enum ReadDurability {
     Sync,
 }
 
+/// `[worker]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// Who it runs as when the daemon is started by root.
+    pub user: String,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            user: "jarvis".into(),
+        }
+    }
+}
+
 /// `[http]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// Whether to listen at all.
@@ -143,7 +171,7 @@ impl Default for Http {
 }
 
 /// `[rotation]`
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rotation {
     /// Days until a version should be replaced.
@@ -165,7 +193,7 @@ impl Default for Rotation {
 }
 
 /// `[logging]`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logging {
     /// Least severe level that is shown.
@@ -174,7 +202,7 @@ pub struct Logging {
 }
 
 /// Severity.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Failures.
@@ -229,7 +257,8 @@ impl Config {
             path: path.to_owned(),
             source,
         };
-        let text = read_bounded(path, MAX_CONFIG).map_err(read)?;
+        let file = File::open(path).map_err(read)?;
+        let text = read_bounded(file, MAX_CONFIG).map_err(read)?;
         let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             message: error.to_string().trim_end().to_owned(),
@@ -293,15 +322,13 @@ impl Config {
     }
 }
 
-/// The text of `path`, at most `limit` bytes.
+/// The text of `file`, at most `limit` bytes.
 ///
 /// # Errors
 /// What the system says; `FileTooLarge` over the limit.
-pub(crate) fn read_bounded(path: &Path, limit: u64) -> std::io::Result<String> {
-    use std::io::Read;
+pub(crate) fn read_bounded(file: File, limit: u64) -> std::io::Result<String> {
     let mut text = String::new();
-    let mut file = std::fs::File::open(path)?.take(limit + 1);
-    file.read_to_string(&mut text)?;
+    file.take(limit + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limit {
         return Err(std::io::ErrorKind::FileTooLarge.into());
     }

@@ -1,7 +1,7 @@
 //! Carrying out control requests.
 
 use jarvis_audit::{Action, Event};
-use jarvis_fs::{Answer, Caller, FsError};
+use jarvis_fs::{Answer, Caller, FsError, Origin};
 use jarvis_policy::Verb;
 use jarvis_vault::{IfKid, NameError, Outcome, Put, SecretName, SlotInfo, Txn, VaultError};
 use serde::Serialize;
@@ -34,30 +34,46 @@ struct Done<'a> {
 }
 
 /// Parses and carries out one write.
-pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8]) -> Answer {
-    let mut changed = Vec::new();
+pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8], origin: Origin) -> Answer {
+    if let Some(answer) = repeated(gate, origin) {
+        return answer;
+    }
     let result = parse(bytes)
         .map_err(Failure::from)
         .and_then(|parsed| match parsed {
-            Parsed::Ask(question) => ask(gate, caller, &question),
-            Parsed::One(operation) => {
-                let changes = change(gate, caller, vec![operation])?;
-                changed.extend(changes.iter().filter_map(|c| c.id));
-                Ok(changes.first().map_or(Value::Null, |c| json!(done(c))))
-            }
-            Parsed::Batch(operations) => {
-                let changes = change(gate, caller, operations)?;
-                changed.extend(changes.iter().filter_map(|c| c.id));
-                Ok(json!(changes.iter().map(done).collect::<Vec<_>>()))
-            }
+            Parsed::Ask(question) => Ok(success(&ask(gate, caller, &question)?, Vec::new())),
+            Parsed::One(operation) => change(gate, caller, vec![operation], origin, &|changes| {
+                changes.first().map_or(Value::Null, |c| json!(done(c)))
+            }),
+            Parsed::Batch(operations) => change(gate, caller, operations, origin, &|changes| {
+                json!(changes.iter().map(done).collect::<Vec<_>>())
+            }),
         });
-    match result {
-        Ok(result) => Answer {
-            body: line(&json!({"ok": true, "result": result})),
+    result.unwrap_or_else(Failure::answer)
+}
+
+fn success(result: &Value, changed: Vec<u64>) -> Answer {
+    Answer {
+        body: line(&json!({"ok": true, "result": result})),
+        error: None,
+        changed,
+    }
+}
+
+/// The answer to a request that an earlier worker carried out.
+fn repeated(gate: &Gate, origin: Origin) -> Option<Answer> {
+    let (body, changed) = gate
+        .journal
+        .replay(origin.request)
+        .filter(|_| origin.resent)?;
+    // Its record may have been lost with that worker.
+    match gate.settle() {
+        Ok(()) => Some(Answer {
+            body,
             error: None,
             changed,
-        },
-        Err(failure) => failure.answer(),
+        }),
+        Err(_) => Some(not_recorded().answer()),
     }
 }
 
@@ -122,7 +138,7 @@ fn status(gate: &Gate) -> Value {
     let gauges = gate.gauges();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_secs": gate.started.elapsed().as_secs(),
+        "uptime_secs": gate.uptime_secs(),
         "secrets_count": counts.secrets,
         "vault_seq": counts.seq,
         "open_handles": gauges.handles,
@@ -138,13 +154,16 @@ fn change(
     gate: &Gate,
     caller: &Caller,
     operations: Vec<Operation>,
-) -> Result<Vec<Change>, Failure> {
+    origin: Origin,
+    result: &dyn Fn(&[Change]) -> Value,
+) -> Result<Answer, Failure> {
     let mut authorised = Vec::with_capacity(operations.len());
     for operation in operations {
         let actor = authorise(gate, caller, &operation)?;
         authorised.push((operation, actor));
     }
     gate.settle().map_err(|_| unrecordable())?;
+    let mut answer = None;
     commit(gate, |txn| {
         let mut changes = Vec::new();
         for (operation, actor) in &authorised {
@@ -153,8 +172,15 @@ fn change(
                 changes.push(change);
             }
         }
+        let changed = changes.iter().filter_map(|c| c.id).collect();
+        let success = answer.insert(success(&result(&changes), changed));
+        let kept = (&*success.body, &*success.changed);
+        gate.journal
+            .enter(txn, (origin.request, origin.handle), kept)?;
         Ok(changes)
-    })
+    })?;
+    // `commit` has run the closure when it succeeds.
+    answer.ok_or_else(not_recorded)
 }
 
 /// Commits what `change` did with a note of it, then records it. Without the
@@ -163,7 +189,7 @@ fn change(
 fn commit(
     gate: &Gate,
     change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
-) -> Result<Vec<Change>, Failure> {
+) -> Result<(), Failure> {
     let _turn = gate.changing.lock();
     let (seq, changes) = gate
         .vault
@@ -175,17 +201,20 @@ fn commit(
             Ok((txn.seq(), changes))
         })
         .map_err(|error| Failure::vault(gate, &error))?;
+    gate.journal.committed();
     for change in &changes {
         count(gate, change.action);
     }
-    gate.record_changes(seq, &changes).map_err(|_| {
-        Failure::new(
-            FsError::Io,
-            "not_recorded",
-            "the change is made, but its audit record cannot be written yet; see the daemon's log",
-        )
-    })?;
-    Ok(changes)
+    gate.record_changes(seq, &changes)
+        .map_err(|_| not_recorded())
+}
+
+fn not_recorded() -> Failure {
+    Failure::new(
+        FsError::Io,
+        "not_recorded",
+        "the change is made, but its audit record cannot be written yet; see the daemon's log",
+    )
 }
 
 fn unrecordable() -> Failure {
@@ -406,8 +435,7 @@ pub(crate) fn purge_expired(gate: &Gate) -> Result<(), Failure> {
         let change =
             |(name, id): &(Box<str>, u64)| Change::purged(name, *id, "recovery window over");
         Ok(purged.iter().map(change).collect())
-    })?;
-    Ok(())
+    })
 }
 
 impl Failure {

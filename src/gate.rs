@@ -1,12 +1,13 @@
 //! Authorise, record, release: the one path to plaintext.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use jarvis_audit::{Action, AppendError, Durability, Event, Log, Outcome};
-use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable};
+use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{Node, Secret, SecretBytes, Vault, VaultError, Version};
 use parking_lot::{Mutex, RwLock};
@@ -18,10 +19,12 @@ use crate::clock::{DAY_MS, now_ms};
 use crate::config::{Config, ReadDurability, read_bounded};
 use crate::control;
 use crate::denials::Denials;
+use crate::journal::Journal;
 use crate::metrics::{Gauges, Metrics};
+use crate::wire::Facts;
 
 /// Largest policy file, in bytes.
-const MAX_POLICY: u64 = 1024 * 1024;
+pub(crate) const MAX_POLICY: u64 = 1024 * 1024;
 
 /// Everything a request may need, and the order in which it is asked.
 pub struct Gate {
@@ -29,12 +32,15 @@ pub struct Gate {
     policies: RwLock<Policies>,
     /// The kernel tells a thread's ids without `/proc`.
     brief: AtomicBool,
-    policy_path: PathBuf,
+    policy_source: PolicySource,
     audit: Log,
     pub(crate) handles: Arc<HandleTable>,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
-    pub(crate) started: Instant,
+    pub(crate) started_ms: i64,
+    pub(crate) journal: Journal,
+    pub(crate) watch: Arc<Watch>,
+    facts: Mutex<Facts>,
     /// Commits whose records are written; what every other record carries.
     recorded: AtomicU64,
     /// A commit's record could not be written yet.
@@ -43,7 +49,7 @@ pub struct Gate {
     /// Held from a commit to its record: a later commit's record confirms all
     /// earlier ones, so they must be written in their order.
     pub(crate) changing: Mutex<()>,
-    stopping: AtomicBool,
+    retiring: AtomicBool,
     denials: Denials,
 }
 
@@ -125,8 +131,20 @@ pub enum LoadError {
 ///
 /// # Errors
 /// [`LoadError`].
-pub fn load_policy(path: &std::path::Path) -> Result<Policy, LoadError> {
-    let text = read_bounded(path, MAX_POLICY).map_err(|source| LoadError::Read {
+pub fn load_policy(path: &Path) -> Result<Policy, LoadError> {
+    let file = File::open(path).map_err(|source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    read_policy(path, file)
+}
+
+/// Reads and compiles the policy in `file`, which was opened as `path`.
+///
+/// # Errors
+/// [`LoadError`].
+pub(crate) fn read_policy(path: &Path, file: File) -> Result<Policy, LoadError> {
+    let text = read_bounded(file, MAX_POLICY).map_err(|source| LoadError::Read {
         path: path.to_owned(),
         source,
     })?;
@@ -136,15 +154,21 @@ pub fn load_policy(path: &std::path::Path) -> Result<Policy, LoadError> {
     })
 }
 
+/// Where the policy comes from.
+pub(crate) type PolicySource = Box<dyn Fn() -> Result<Policy, LoadError> + Send + Sync>;
+
 /// The parts of a gate.
 pub(crate) struct Parts {
     pub(crate) vault: Vault,
     pub(crate) policy: Policy,
-    pub(crate) policy_path: PathBuf,
+    pub(crate) policy_source: PolicySource,
     pub(crate) audit: Log,
     pub(crate) handles: Arc<HandleTable>,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
+    pub(crate) started_ms: i64,
+    pub(crate) journal: Journal,
+    pub(crate) watch: Arc<Watch>,
     /// The sequence number up to which the audit log has the vault's commits.
     pub(crate) recorded: u64,
 }
@@ -173,17 +197,20 @@ impl Gate {
             vault: parts.vault,
             policies: RwLock::new(Policies::default().followed_by(parts.policy)),
             brief: AtomicBool::new(true),
-            policy_path: parts.policy_path,
+            policy_source: parts.policy_source,
             audit: parts.audit,
             handles: parts.handles,
             metrics: parts.metrics,
             settings: parts.settings,
-            started: Instant::now(),
+            started_ms: parts.started_ms,
+            journal: parts.journal,
+            watch: parts.watch,
+            facts: Mutex::default(),
             recorded: AtomicU64::new(parts.recorded),
             owed: AtomicBool::new(true),
             settling: Mutex::new(()),
             changing: Mutex::new(()),
-            stopping: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
             denials: Denials::default(),
         }
     }
@@ -230,7 +257,7 @@ impl Gate {
     /// # Errors
     /// [`LoadError`].
     pub(crate) fn reload(&self, actor: Option<&Caller>) -> Result<usize, LoadError> {
-        let loaded = load_policy(&self.policy_path);
+        let loaded = (self.policy_source)();
         let failure = loaded.as_ref().err().map(ToString::to_string);
         let event = Event {
             result: if failure.is_some() {
@@ -272,6 +299,9 @@ impl Gate {
 
     fn append_raw(&self, event: &Event<'_>, durability: Durability) -> Result<(), AppendError> {
         let result = self.audit.append(event, durability);
+        if result.is_err() {
+            self.check_serving();
+        }
         match &result {
             Ok(_) => self.metrics.audit_records.inc(),
             Err(_) => self.metrics.audit_errors.inc(),
@@ -510,14 +540,18 @@ impl Gate {
             secrets: self.vault.counts().secrets,
             handles: self.handles.open() as u64,
             stale: self.handles.versions().filter(stale).count() as u64,
+            resent: self.watch.resent(),
+            facts: *self.facts.lock(),
         }
     }
 
-    /// Writes the stop record; from here on nothing is released.
-    pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+    /// Writes the stop record. Who asks for anything from here on gets no
+    /// answer: the kernel will ask the next worker.
+    pub(crate) fn retire(&self, reason: &str) {
         self.tell_counted();
-        if let Err(error) = self.audit.stop(self.recorded.load(Ordering::Acquire)) {
+        self.retiring.store(true, Ordering::Release);
+        let recorded = self.recorded.load(Ordering::Acquire);
+        if let Err(error) = self.audit.stop(recorded, Some(reason)) {
             tracing::error!(%error, "no stop record");
         }
     }
@@ -528,11 +562,20 @@ impl Gate {
         }
     }
 
-    pub(crate) fn check_running(&self) -> Result<(), FsError> {
-        match self.stopping.load(Ordering::Acquire) {
-            true => Err(FsError::Io),
-            false => Ok(()),
+    /// Does not return once the worker retires; the process ends soon.
+    pub(crate) fn check_serving(&self) {
+        while self.retiring.load(Ordering::Acquire) {
+            std::thread::park();
         }
+    }
+
+    /// What the supervisor counted.
+    pub(crate) fn learn(&self, facts: Facts) {
+        *self.facts.lock() = facts;
+    }
+
+    pub(crate) fn uptime_secs(&self) -> u64 {
+        u64::try_from(now_ms().saturating_sub(self.started_ms) / 1000).unwrap_or_default()
     }
 }
 

@@ -61,19 +61,21 @@ impl Answer {
     }
 }
 
-/// Starts the listener, which ends with the process, and gives its address.
+/// Listens on `address`; who connects waits until somebody answers.
 ///
 /// # Errors
 /// A sentence that names the address.
-pub(crate) fn start(readiness: Readiness, address: SocketAddr) -> Result<SocketAddr, String> {
-    listen(readiness, address).map_err(|error| {
+pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).map_err(|error| {
         format!("cannot listen on {address} ({error}); change [http] listen or set enabled = false")
     })
 }
 
-fn listen(readiness: Readiness, address: SocketAddr) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address)?;
-    let bound = listener.local_addr()?;
+/// Starts answering, which ends with the process.
+///
+/// # Errors
+/// When no threads can be had.
+pub(crate) fn start(readiness: &Readiness, listener: TcpListener) -> io::Result<()> {
     let (queue, connections) = sync_channel(WAITING);
     let connections = Arc::new(Mutex::new(connections));
     for _ in 0..THREADS {
@@ -90,7 +92,7 @@ fn listen(readiness: Readiness, address: SocketAddr) -> io::Result<SocketAddr> {
                 queue.try_send(connection).ok();
             }
         })?;
-    Ok(bound)
+    Ok(())
 }
 
 fn serve(readiness: &Readiness, connections: &Mutex<Receiver<TcpStream>>) {
@@ -176,7 +178,7 @@ fn health(gate: &Gate) -> Answer {
     let body = json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_secs": gate.started.elapsed().as_secs(),
+        "uptime_secs": gate.uptime_secs(),
         "secrets_count": gate.vault.counts().secrets,
     });
     Answer {

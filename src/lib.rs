@@ -15,11 +15,22 @@ pub mod daemon;
 mod denials;
 pub mod gate;
 mod http;
+mod journal;
 mod metrics;
 mod request;
+mod supervisor;
 mod tree;
+mod wire;
+mod worker;
 
 pub use daemon::abort_on_panic;
+
+/// Whether `bytes` are a worker's message: what the fuzzer calls.
+#[doc(hidden)]
+#[must_use]
+pub fn is_worker_message(bytes: &[u8]) -> bool {
+    wire::is_message(bytes)
+}
 
 /// Whether `bytes` are a control request: what the fuzzer calls.
 #[doc(hidden)]

@@ -1,9 +1,13 @@
 //! Counters for operators, in Prometheus terms. No secret names in labels.
 
+use std::time::Duration;
+
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+use crate::wire::Facts;
 
 /// Every metric of the daemon, under the prefix `jarvis_`.
 pub(crate) struct Metrics {
@@ -45,6 +49,10 @@ pub(crate) struct Metrics {
     secrets: IntGauge,
     handles: IntGauge,
     stale: IntGauge,
+    restarts: IntCounterVec,
+    generation: IntGauge,
+    gap_seconds: Gauge,
+    resent: IntGauge,
 }
 
 /// What is read when a scrape comes.
@@ -52,6 +60,8 @@ pub(crate) struct Gauges {
     pub(crate) secrets: u64,
     pub(crate) handles: u64,
     pub(crate) stale: u64,
+    pub(crate) resent: u64,
+    pub(crate) facts: Facts,
 }
 
 /// From 10 microseconds to 100 milliseconds.
@@ -113,6 +123,23 @@ impl Metrics {
                 "stale_handles",
                 "Open handles on a version that is no longer current.",
             )?,
+            restarts: counters(
+                r,
+                "worker_restarts_total",
+                "Workers that were replaced while they served.",
+                "reason",
+            )?,
+            generation: gauge(r, "worker_generation", "Number of the worker that serves.")?,
+            gap_seconds: {
+                let gap = Gauge::new("worker_gap_seconds", "Last time nobody served.")?;
+                r.register(Box::new(gap.clone()))?;
+                gap
+            },
+            resent: gauge(
+                r,
+                "requests_resent",
+                "Requests this worker took over from an earlier one.",
+            )?,
             registry,
         })
     }
@@ -124,6 +151,21 @@ impl Metrics {
         set(&self.secrets, gauges.secrets);
         set(&self.handles, gauges.handles);
         set(&self.stale, gauges.stale);
+        set(&self.resent, gauges.resent);
+        let facts = &gauges.facts;
+        set(&self.generation, facts.generation);
+        self.gap_seconds
+            .set(Duration::from_micros(facts.gap_us).as_secs_f64());
+        // The supervisor counts: a worker's own count would end with it.
+        self.restarts.reset();
+        for (reason, count) in [
+            ("killed", facts.killed),
+            ("crashed", facts.crashed),
+            ("hung", facts.hung),
+            ("replaced", facts.replaced),
+        ] {
+            self.restarts.with_label_values(&[reason]).inc_by(count);
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
-    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Limit, Listed, Opened, Request,
-    SharedRead, Tree, Unidentified, Xattr,
+    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Limit, Listed, Opened, Origin,
+    Request, SharedRead, Tree, Unidentified, Xattr,
 };
 use jarvis_policy::Verb;
 use jarvis_vault::{Body, Node};
@@ -93,7 +93,7 @@ impl Tree for Gate {
 
     fn open(&self, caller: &Caller, request: Request) -> Result<Opened<Snapshot>, FsError> {
         let timer = self.metrics.open_seconds.start_timer();
-        self.check_running()?;
+        self.check_serving();
         self.settle()?;
         let node = self.node(request.ino)?;
         node.live_secret().ok_or(FsError::NotFound)?;
@@ -113,7 +113,6 @@ impl Tree for Gate {
     }
 
     fn reload(&self, ino: u64, version: u32) -> Result<Snapshot, FsError> {
-        self.check_running()?;
         let node = self.node(ino)?;
         match self.vault.value(&node, version) {
             Ok(Some(value)) => Ok(Snapshot(value)),
@@ -147,7 +146,7 @@ impl Tree for Gate {
     }
 
     fn open_control(&self, caller: &Caller) -> Result<(), FsError> {
-        self.check_running()?;
+        self.check_serving();
         if self.may_control(caller) {
             return Ok(());
         }
@@ -160,11 +159,9 @@ impl Tree for Gate {
         Err(FsError::Denied)
     }
 
-    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>) -> Answer {
-        let answer = match self.check_running() {
-            Ok(()) => control::run(self, caller, &request),
-            Err(error) => control::refuse(error, "the daemon is stopping"),
-        };
+    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>, origin: Origin) -> Answer {
+        self.check_serving();
+        let answer = control::run(self, caller, &request, origin);
         let result = if answer.error.is_none() {
             "ok"
         } else {
@@ -172,6 +169,14 @@ impl Tree for Gate {
         };
         self.metrics.control.with_label_values(&[result]).inc();
         answer
+    }
+
+    fn answered(&self, request: u64) {
+        self.journal.answered(request);
+    }
+
+    fn kept_answer(&self, handle: u64) -> Option<Vec<u8>> {
+        self.journal.answer_for(handle)
     }
 
     fn refuse_control(&self, error: FsError, message: &str) -> Answer {

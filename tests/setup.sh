@@ -12,7 +12,8 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     openssl openssl ssh-keygen openssh-client sshd openssh-server nginx nginx-light
 
 getent group jarvis-ops >/dev/null || groupadd --system jarvis-ops
-for user in jarvis-alice jarvis-bob jarvis-carol; do
+# The worker's, and callers of all kinds.
+for user in jarvis jarvis-alice jarvis-bob jarvis-carol; do
     getent passwd "$user" >/dev/null ||
         useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "$user"
 done

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -18,7 +19,7 @@ const CERTIFICATE: &[u8] = b"jarvis-audit-v1 epoch\0";
 
 /// First 8 bytes of the SHA-256 of the identity's public key, shown as 16
 /// hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostId([u8; 8]);
 
 impl HostId {
@@ -72,6 +73,9 @@ pub enum KeyError {
     /// No random bytes.
     #[error("no random bytes: {0}")]
     Random(String),
+    /// The holder of the identity did not sign.
+    #[error("the epoch key was not certified: {0}")]
+    NotCertified(String),
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
@@ -136,13 +140,31 @@ impl Identity {
         PublicIdentity(self.0.verifying_key())
     }
 
-    pub(crate) fn certify(&self, claim: &EpochClaim<'_>) -> [u8; 64] {
-        self.0.sign(&claim.message(self.public().host())).to_bytes()
-    }
-
     #[cfg(test)]
     pub(crate) fn from_seed(seed: u8) -> Self {
         Self(SigningKey::from_bytes(&[seed; 32]))
+    }
+}
+
+/// Who certifies epoch keys: the identity itself, or somebody who is asked.
+pub trait Certify {
+    /// The host's short name in records.
+    fn host(&self) -> HostId;
+
+    /// An Ed25519 signature over `claim`.
+    ///
+    /// # Errors
+    /// [`KeyError::NotCertified`].
+    fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError>;
+}
+
+impl Certify for Identity {
+    fn host(&self) -> HostId {
+        self.public().host()
+    }
+
+    fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        Ok(self.0.sign(&claim.message(self.host())).to_bytes())
     }
 }
 
@@ -178,7 +200,7 @@ impl PublicIdentity {
         hex::encode(Sha256::digest(self.0.as_bytes()))
     }
 
-    pub(crate) fn certified(&self, claim: &EpochClaim<'_>, certificate: &[u8; 64]) -> bool {
+    pub(crate) fn certified(&self, claim: &EpochClaim, certificate: &[u8; 64]) -> bool {
         let message = claim.message(self.host());
         let signature = Signature::from_bytes(certificate);
         self.0.verify_strict(&message, &signature).is_ok()
@@ -186,14 +208,19 @@ impl PublicIdentity {
 }
 
 /// What a certificate says: this epoch key takes over at this point of the chain.
-pub(crate) struct EpochClaim<'a> {
-    pub(crate) epoch: u64,
-    pub(crate) first_seq: u64,
-    pub(crate) prev: &'a [u8; 32],
-    pub(crate) key: &'a [u8; 32],
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochClaim {
+    /// The epoch's number.
+    pub epoch: u64,
+    /// Its first record.
+    pub first_seq: u64,
+    /// The digest of the record before.
+    pub prev: [u8; 32],
+    /// The epoch's Ed25519 public key.
+    pub key: [u8; 32],
 }
 
-impl EpochClaim<'_> {
+impl EpochClaim {
     /// `domain || host id (8) || epoch (8) || first seq (8) || prev (32) || key (32)`,
     /// numbers big-endian.
     fn message(&self, host: HostId) -> Vec<u8> {
@@ -202,8 +229,8 @@ impl EpochClaim<'_> {
             &host.0,
             &self.epoch.to_be_bytes(),
             &self.first_seq.to_be_bytes(),
-            self.prev,
-            self.key,
+            &self.prev,
+            &self.key,
         ]
         .concat()
     }

@@ -20,7 +20,7 @@ mod testing;
 mod verify;
 
 pub use event::{Action, Event, Outcome};
-pub use keys::{HostId, Identity, KeyError, PublicIdentity};
+pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity};
 pub use log::{AppendError, Counters, Durability, Log, Opening};
 pub use read::{Previous, Record, Records, Start, read_records};
 pub use tail::{OpenError, Tail};

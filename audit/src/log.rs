@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::event::{Action, Event, Outcome};
 use crate::file::LogFile;
-use crate::keys::{EpochClaim, EpochKey, Identity};
+use crate::keys::{Certify, EpochClaim, EpochKey};
 use crate::line::{self, MAX_LINE};
 use crate::read::{Previous, Start};
 use crate::tail::{self, Ending, OpenError, Tail};
@@ -48,6 +48,9 @@ pub enum AppendError {
     /// not known, and nothing more is written until the daemon starts anew.
     #[error("the audit log failed earlier and takes no more records; restart the daemon")]
     Poisoned,
+    /// The stop record is written.
+    #[error("the audit log is closed")]
+    Closed,
     /// The record would be over 32 KiB.
     #[error("the audit record is over {MAX_LINE} bytes")]
     TooLong,
@@ -60,6 +63,8 @@ pub struct Opening<'a> {
     pub version: &'a str,
     /// The vault's commits, as far as they are recorded.
     pub vault_seq: u64,
+    /// What is known of the end of the last writer, for the start record.
+    pub reason: Option<&'a str>,
     /// Go on although the vault is older than the log.
     pub accept_older_vault: bool,
 }
@@ -94,7 +99,11 @@ impl Log {
     ///
     /// # Errors
     /// [`OpenError`]; then nothing has changed on disk, unless writing itself failed.
-    pub fn open(dir: &Path, identity: &Identity, opening: Opening<'_>) -> Result<Self, OpenError> {
+    pub fn open(
+        dir: &Path,
+        identity: &dyn Certify,
+        opening: Opening<'_>,
+    ) -> Result<Self, OpenError> {
         Self::open_with(
             dir,
             identity,
@@ -106,7 +115,7 @@ impl Log {
 
     pub(crate) fn open_with(
         dir: &Path,
-        identity: &Identity,
+        identity: &dyn Certify,
         opening: Opening<'_>,
         key: EpochKey,
         clock: fn() -> Timestamp,
@@ -118,7 +127,7 @@ impl Log {
     fn start(
         file: Box<dyn LogFile>,
         ending: &Ending,
-        identity: &Identity,
+        identity: &dyn Certify,
         opening: Opening<'_>,
         key: EpochKey,
         clock: fn() -> Timestamp,
@@ -128,7 +137,7 @@ impl Log {
         let writer = Arc::new(Writer {
             file,
             key,
-            host: identity.public().host().to_string(),
+            host: identity.host().to_string(),
             epoch: ending.tail.map_or(0, |tail| tail.epoch) + 1,
             clock,
             chain: Mutex::new(Chain::new(seq, link, ending.len)),
@@ -158,12 +167,15 @@ impl Log {
         self.writer.append(event, None, durability)
     }
 
-    /// Records an orderly end, durably.
+    /// Records an orderly end, durably; no record comes after it.
     ///
     /// # Errors
     /// [`AppendError`].
-    pub fn stop(&self, vault_seq: u64) -> Result<(), AppendError> {
-        let stop = Event::new(Action::Stop, Outcome::Ok, vault_seq);
+    pub fn stop(&self, vault_seq: u64, reason: Option<&str>) -> Result<(), AppendError> {
+        let stop = Event {
+            reason,
+            ..Event::new(Action::Stop, Outcome::Ok, vault_seq)
+        };
         self.append(&stop, Durability::Sync).map(|_| ())
     }
 
@@ -188,15 +200,17 @@ impl Drop for Log {
 fn append_start(
     writer: &Writer,
     ending: &Ending,
-    identity: &Identity,
+    identity: &dyn Certify,
     opening: Opening<'_>,
 ) -> Result<(), OpenError> {
-    let start = start_of(writer, ending, identity, opening.version);
+    let start = start_of(writer, ending, identity, opening.version)?;
     let older = ending
         .tail
         .is_some_and(|tail| tail.vault_seq > opening.vault_seq);
     let event = Event {
-        reason: older.then_some("vault older than this log, accepted by the operator"),
+        reason: older
+            .then_some("vault older than this log, accepted by the operator")
+            .or(opening.reason),
         ..Event::new(Action::Start, Outcome::Ok, opening.vault_seq)
     };
     writer
@@ -205,18 +219,23 @@ fn append_start(
         .map_err(|error| OpenError::Start(error.to_string()))
 }
 
-fn start_of(writer: &Writer, ending: &Ending, identity: &Identity, version: &str) -> Start {
+fn start_of(
+    writer: &Writer,
+    ending: &Ending,
+    identity: &dyn Certify,
+    version: &str,
+) -> Result<Start, OpenError> {
     let key = writer.key.public();
     let certificate = {
         let chain = writer.chain.lock();
         identity.certify(&EpochClaim {
             epoch: writer.epoch,
             first_seq: chain.written().seq + 1,
-            prev: &chain.written().link,
-            key: &key,
-        })
+            prev: chain.written().link,
+            key,
+        })?
     };
-    Start {
+    Ok(Start {
         daemon: version.to_owned(),
         segment: SEGMENT,
         previous: match ending.tail {
@@ -227,7 +246,7 @@ fn start_of(writer: &Writer, ending: &Ending, identity: &Identity, version: &str
         torn_bytes: ending.torn.len() as u64,
         epoch_key: line::encode(&key),
         cert: line::encode(&certificate),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ impl Home {
 
     pub(crate) fn open(&self, vault_seq: u64) -> Result<Log, OpenError> {
         let opening = Opening {
+            reason: None,
             version: "test",
             vault_seq,
             accept_older_vault: false,
@@ -97,6 +98,6 @@ pub(crate) fn filled(reads: u32) -> Home {
     for uid in 0..reads {
         log.append(&read(uid), Durability::Write).unwrap();
     }
-    log.stop(7).unwrap();
+    log.stop(7, None).unwrap();
     home
 }

@@ -203,8 +203,8 @@ impl<'i> Verifier<'i> {
         let claim = EpochClaim {
             epoch: record.epoch,
             first_seq: record.seq,
-            prev: &self.link,
-            key: &key,
+            prev: self.link,
+            key,
         };
         if !self.identity.certified(&claim, &certificate) {
             return Err(FailureKind::Certificate);

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request as FuseRequest, TimeOrNow, WriteFlags,
@@ -14,13 +14,25 @@ use fuser::{
 use crate::attr::{self, View};
 use crate::caller::Claim;
 use crate::errno::FsError;
-use crate::serve::{FileSystem, MAX_WRITE, Open, RESENT};
-use crate::tree::{CONTROL, EntryKind, Tree};
+use crate::mount::negotiate;
+use crate::serve::{FileSystem, Open, RESENT};
+use crate::tree::{CONTROL, EntryKind, Origin, Tree};
 
 /// Attributes differ by caller and directory entries may appear: cache nothing.
 const TTL: Duration = Duration::ZERO;
 /// Ids are never reused, so one generation serves all.
 const GENERATION: Generation = Generation(0);
+
+/// Marks the thread as at work on the request, or refuses the request.
+macro_rules! busy {
+    ($fs:ident, $request:ident, $reply:ident) => {
+        match $fs.watch.begin($request.unique().0) {
+            Ok(busy) => busy,
+            Err(error) => return $reply.error(error.errno()),
+        }
+    };
+}
+
 fn claim(request: &FuseRequest) -> Claim {
     Claim {
         uid: request.uid(),
@@ -49,18 +61,11 @@ fn reply_empty(result: Result<(), FsError>, reply: ReplyEmpty) {
 
 impl<T: Tree> Filesystem for FileSystem<T> {
     fn init(&mut self, _req: &FuseRequest, config: &mut KernelConfig) -> io::Result<()> {
-        config
-            .set_max_write(MAX_WRITE)
-            .map_err(|_| io::Error::other("the kernel does not accept writes of 1 MiB"))?;
-        // Lookups and listings in one directory need no order among them. Older
-        // kernels lack it and serialise; nothing else is asked for.
-        config
-            .add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS)
-            .ok();
-        Ok(())
+        negotiate(config).map(drop)
     }
 
     fn lookup(&self, req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let _busy = busy!(self, req, reply);
         match self.find(parent.0, name) {
             // The answer is the same for every caller; what it may do is told by
             // GETATTR, which the kernel asks before it shows any attribute.
@@ -80,6 +85,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn getattr(&self, req: &FuseRequest, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        let _busy = busy!(self, req, reply);
         match self.entry(ino.0) {
             Ok(entry) => reply.attr(&TTL, &self.attributes(&entry, claim(req))),
             Err(error) => reply.error(error.errno()),
@@ -104,6 +110,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let _busy = busy!(self, req, reply);
         // A shell's `>` truncates after it opened: for the control file that
         // changes nothing.
         let truncates = size == Some(0) && mode.is_none() && uid.is_none() && gid.is_none();
@@ -118,6 +125,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn open(&self, req: &FuseRequest, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _busy = busy!(self, req, reply);
         let unique = req.unique().0;
         match self.open_file(claim(req), unique, ino.0, flags) {
             Ok(flags) => reply.opened(FileHandle(unique & !RESENT), flags),
@@ -136,6 +144,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let _busy = busy!(self, req, reply);
         match self.opened(fh.0) {
             Err(error) => reply.error(error.errno()),
             Ok(open) => match &*open {
@@ -147,7 +156,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
                 Open::Secret(secret) => {
                     self.read_secret(secret, claim(req), (offset, size), reply);
                 }
-                Open::Control(control) if claim(req).uid != control.caller.uid => {
+                Open::Control(control) if claim(req).uid != control.uid => {
                     reply.error(FsError::Denied.errno());
                 }
                 Open::Control(control) => {
@@ -169,10 +178,18 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let _busy = busy!(self, req, reply);
         match self.opened(fh.0).as_deref() {
             Err(error) => reply.error(error.errno()),
             Ok(Open::Secret(_)) => reply.error(FsError::ReadOnly.errno()),
-            Ok(Open::Control(control)) => self.write_control(claim(req), control, data, reply),
+            Ok(Open::Control(control)) => {
+                let origin = Origin {
+                    request: req.unique().0 & !RESENT,
+                    resent: req.unique().0 & RESENT != 0,
+                    handle: fh.0,
+                };
+                self.write_control(claim(req), control, data, origin, reply);
+            }
         }
     }
 
@@ -189,7 +206,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
 
     fn release(
         &self,
-        _req: &FuseRequest,
+        req: &FuseRequest,
         _ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
@@ -197,6 +214,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _busy = busy!(self, req, reply);
         self.close(fh.0);
         reply.ok();
     }
@@ -228,6 +246,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let _busy = busy!(self, req, reply);
         match self.fill_directory(claim(req), ino.0, offset, &mut reply) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(error.errno()),
@@ -239,6 +258,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn access(&self, req: &FuseRequest, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let _busy = busy!(self, req, reply);
         reply_empty(self.check_access(claim(req), ino.0, mask), reply);
     }
 
@@ -250,11 +270,13 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         size: u32,
         reply: ReplyXattr,
     ) {
+        let _busy = busy!(self, req, reply);
         let value = self.attribute(claim(req), ino.0, name);
         reply_xattr(value.map(String::into_bytes), size, reply);
     }
 
     fn listxattr(&self, req: &FuseRequest, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _busy = busy!(self, req, reply);
         reply_xattr(self.attribute_names(claim(req), ino.0), size, reply);
     }
 

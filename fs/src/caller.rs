@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::LazyLock;
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
@@ -218,28 +218,30 @@ fn four<E>(numbers: &mut impl Iterator<Item = Result<u32, E>>) -> Option<[u32; 4
     Some([next()?, next()?, next()?, next()?])
 }
 
-/// Whether a process that claims id 0 is in a container: another user
-/// namespace, or a cgroup that a container engine made. Anything unreadable
-/// counts as a container, for which id 0 means nothing.
+/// Whether a process that claims id 0 is in a container: a user namespace with
+/// another mapping of ids, or a cgroup that a container engine made. Anything
+/// unreadable counts as a container, for which id 0 means nothing. A namespace
+/// that maps every id to itself can only be made by root.
 fn in_container(tid: u32) -> bool {
     /// Where the daemon itself lives, which does not change while it runs.
-    static OURS: LazyLock<Option<(PathBuf, String)>> =
-        LazyLock::new(|| Some((user_namespace("self").ok()?, cgroups("self").ok()?)));
-    let Some((namespace, cgroup)) = &*OURS else {
+    static OURS: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
+        Some((
+            about("self", "uid_map").ok()?,
+            about("self", "cgroup").ok()?,
+        ))
+    });
+    let Some((mapping, cgroup)) = &*OURS else {
         return true;
     };
     let tid = tid.to_string();
-    let same_namespace = user_namespace(&tid).is_ok_and(|theirs| &theirs == namespace);
-    !same_namespace || cgroups(&tid).map_or(true, |theirs| in_engines_cgroup(&theirs, cgroup))
+    let same_mapping = about(&tid, "uid_map").is_ok_and(|theirs| &theirs == mapping);
+    !same_mapping || about(&tid, "cgroup").map_or(true, |theirs| in_engines_cgroup(&theirs, cgroup))
 }
 
-fn user_namespace(pid: &str) -> io::Result<PathBuf> {
-    std::fs::read_link(format!("/proc/{pid}/ns/user"))
-}
-
-fn cgroups(pid: &str) -> io::Result<String> {
+/// A file of `/proc/PID` that everybody may read.
+fn about(pid: &str, file: &str) -> io::Result<String> {
     let mut text = String::new();
-    let file = File::open(format!("/proc/{pid}/cgroup"))?;
+    let file = File::open(format!("/proc/{pid}/{file}"))?;
     file.take(MAX_STATUS).read_to_string(&mut text)?;
     Ok(text)
 }

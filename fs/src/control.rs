@@ -4,8 +4,8 @@
 //! Requests run in a thread of their own, one after the other: a commit takes a
 //! disk flush, and a serving thread may not wait for that.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use fuser::ReplyWrite;
@@ -15,14 +15,18 @@ use zeroize::Zeroizing;
 use crate::caller::Caller;
 use crate::errno::FsError;
 use crate::pages::PageCache;
-use crate::tree::Tree;
+use crate::tree::{Origin, Tree};
+use crate::watch::Watch;
 
 /// Requests that may wait for their turn.
 const QUEUE: usize = 64;
 
-/// An open control file. The authority is the opener's, established at OPEN.
+/// An open control file. The authority is the opener's, established at OPEN; a
+/// handle that an earlier process opened serves the same uid, whose groups are
+/// established at its next write.
 pub(crate) struct ControlHandle {
-    pub(crate) caller: Caller,
+    pub(crate) uid: u32,
+    pub(crate) caller: OnceLock<Caller>,
     answer: Mutex<Unread>,
 }
 
@@ -35,9 +39,21 @@ struct Unread {
 impl ControlHandle {
     pub(crate) fn new(caller: Caller) -> Self {
         Self {
-            caller,
+            uid: caller.uid,
+            caller: caller.into(),
             answer: Mutex::default(),
         }
+    }
+
+    /// An earlier process's, with the answer it may have left.
+    pub(crate) fn adopted(uid: u32, answer: Option<Vec<u8>>) -> Self {
+        let handle = Self {
+            uid,
+            caller: OnceLock::new(),
+            answer: Mutex::default(),
+        };
+        handle.put(answer.unwrap_or_default());
+        handle
     }
 
     pub(crate) fn put(&self, body: Vec<u8>) {
@@ -56,6 +72,8 @@ impl ControlHandle {
 /// A request on its way.
 pub(crate) struct Job {
     pub(crate) handle: Arc<ControlHandle>,
+    pub(crate) caller: Caller,
+    pub(crate) origin: Origin,
     pub(crate) request: Zeroizing<Vec<u8>>,
     pub(crate) reply: ReplyWrite,
 }
@@ -69,11 +87,15 @@ pub(crate) struct Executor {
 impl Executor {
     /// # Errors
     /// When no thread can be had.
-    pub(crate) fn start<T: Tree>(tree: Arc<T>, pages: Arc<PageCache>) -> std::io::Result<Self> {
+    pub(crate) fn start<T: Tree>(
+        tree: Arc<T>,
+        pages: Arc<PageCache>,
+        watch: Arc<Watch>,
+    ) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || run(&*tree, &jobs, &pages))?;
+            .spawn(move || run(&*tree, &jobs, &pages, &watch))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -106,10 +128,13 @@ impl Drop for Executor {
     }
 }
 
-fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache) {
+fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch) {
     for job in jobs {
+        let number = job.origin.request;
+        // Suspects were refused before they came here.
+        let _busy = watch.begin(number);
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
-        let answer = tree.control(&job.handle.caller, job.request);
+        let answer = tree.control(&job.caller, job.request, job.origin);
         job.handle.put(answer.body);
         for ino in answer.changed {
             pages.drop_pages(ino);
@@ -118,5 +143,6 @@ fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache) {
             None => job.reply.written(written),
             Some(error) => job.reply.error(error.errno()),
         }
+        tree.answered(number);
     }
 }

@@ -158,6 +158,12 @@ impl HandleTable {
         self.file(self.find(handle)?)
     }
 
+    /// Whether `handle` is open.
+    #[must_use]
+    pub fn is_open(&self, handle: u64) -> bool {
+        self.get(handle).is_some()
+    }
+
     pub(crate) fn remove(&self, handle: u64) -> Option<OpenFile> {
         let mut inner = self.inner.lock();
         let slot = self.find(handle)?;

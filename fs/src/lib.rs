@@ -17,13 +17,15 @@ mod mount;
 mod pages;
 mod serve;
 mod tree;
+mod watch;
 
 pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};
-pub use mount::{MountError, Mounted, clear_stale, connection, mount};
+pub use mount::{Device, MountError, Server, clear_stale, connection, end, resend};
 pub use serve::{FileSystem, MAX_REQUEST};
 pub use tree::{
-    Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Listed, Opened, Request, SharedRead,
-    Tree, XATTRS, Xattr,
+    Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Listed, Opened, Origin, Request,
+    SharedRead, Tree, XATTRS, Xattr,
 };
+pub use watch::{WATCH_WORDS, Watch};

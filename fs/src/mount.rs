@@ -1,23 +1,28 @@
 //! Mounting, and clearing what a dead daemon left.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{
+    Config, Filesystem, InitFlags, KernelConfig, MountOption, Request as FuseRequest, Session,
+    SessionACL,
+};
 use rustix::mount::{UnmountFlags, unmount};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::serve::FileSystem;
+use crate::serve::{FileSystem, MAX_WRITE};
 use crate::tree::Tree;
 
 /// Source in mountinfo.
 const SOURCE: &str = "jarvis-secrets";
 /// How long a mount already there may take to show that it lives.
 const PROBE: Duration = Duration::from_secs(3);
-/// How long the serving threads may take to leave.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why the file system could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -49,86 +54,213 @@ pub enum MountError {
     },
 }
 
-/// A served mount.
-pub struct Mounted {
+/// A mount and the device behind it, whoever serves it.
+pub struct Device {
     path: PathBuf,
-    ended: Receiver<()>,
+    fd: OwnedFd,
     connection: Option<u32>,
+    resends: bool,
 }
 
-impl Mounted {
+impl Device {
+    /// Mounts on `path` and settles with the kernel what a server can rely on.
+    /// Requests wait until somebody serves the device.
+    ///
+    /// As `root` every user may enter; otherwise fusermount3 mounts, for the own
+    /// user alone.
+    ///
+    /// # Errors
+    /// [`MountError::Mount`] or [`MountError::MountPoint`].
+    pub fn mount(path: &Path, root: bool) -> Result<Self, MountError> {
+        let mut config = session_config(root, 1);
+        config.mount_options = vec![
+            MountOption::FSName(SOURCE.into()),
+            MountOption::Subtype("jarvis".into()),
+            MountOption::NoSuid,
+            MountOption::NoDev,
+            MountOption::NoExec,
+            MountOption::NoAtime,
+        ];
+        let failed = |source| MountError::Mount {
+            path: path.to_owned(),
+            source,
+        };
+        let path = resolve(path)?;
+        let resends = Arc::new(AtomicBool::new(false));
+        let greeter = Greeter(resends.clone());
+        let session = Session::new(greeter, &path, &config).map_err(failed)?;
+        let fd = session.as_fd().try_clone_to_owned().map_err(failed)?;
+        // Dropping it would unmount.
+        std::mem::forget(session);
+        Ok(Self {
+            connection: find(&path)?,
+            path,
+            fd,
+            resends: resends.load(Ordering::Acquire),
+        })
+    }
+
+    /// The mount on `path` that an earlier process left with its device; `None`
+    /// when nothing of ours is mounted there any more.
+    ///
+    /// # Errors
+    /// [`MountError::MountPoint`] when mountinfo or the path can't be read.
+    pub fn adopt(path: &Path, fd: OwnedFd) -> Result<Option<Self>, MountError> {
+        let path = resolve(path)?;
+        let connection = find(&path)?;
+        Ok(connection.map(|number| Self {
+            path,
+            fd,
+            connection: Some(number),
+            // It would not have been left otherwise.
+            resends: true,
+        }))
+    }
+
+    /// The device, for a server and for safekeeping.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Whether requests that one server left unanswered can be had again by the
+    /// next one (Linux 6.9).
+    #[must_use]
+    pub fn resends(&self) -> bool {
+        self.resends
+    }
+
     /// Detaches the mount and cuts the connection, so that open handles fail
     /// and nothing of the file system stays in memory.
     ///
     /// # Errors
     /// [`MountError::MountPoint`]: the system's answer to the unmount.
     pub fn end(self) -> Result<(), MountError> {
-        if find(&self.path)? == self.connection {
-            detach(&self.path)?;
-        }
+        let detached = match find(&self.path)? == self.connection {
+            true => detach(&self.path),
+            false => Ok(()),
+        };
+        self.abort();
+        detached
+    }
+
+    /// Cuts the connection: whoever waits for an answer gets an error.
+    pub fn abort(&self) {
         if let Some(connection) = self.connection {
-            // It is gone already when no handle was open; and where fusectl is
-            // not mounted the process's end cuts it.
-            let abort = format!("/sys/fs/fuse/connections/{connection}/abort");
-            std::fs::write(abort, "1").ok();
+            abort(connection);
         }
-        // Disconnected once the session's thread has dropped the file system.
-        self.ended.recv_timeout(FAREWELL).ok();
+    }
+}
+
+fn abort(connection: u32) {
+    // It is gone already when no handle was open; and where fusectl is not
+    // mounted the last server's end cuts it.
+    let abort = format!("/sys/fs/fuse/connections/{connection}/abort");
+    std::fs::write(abort, "1").ok();
+}
+
+fn session_config(root: bool, threads: usize) -> Config {
+    let mut config = Config::default();
+    config.acl = match root {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
+    config.n_threads = Some(threads);
+    // Closing a cloned device aborts its requests.
+    config.clone_fd = false;
+    config
+}
+
+/// What every server relies on; fixed for the life of the mount. Gives whether
+/// requests can be had again.
+pub(crate) fn negotiate(config: &mut KernelConfig) -> io::Result<bool> {
+    config
+        .set_max_write(MAX_WRITE)
+        .map_err(|_| io::Error::other("the kernel does not accept writes of 1 MiB"))?;
+    // Lookups and listings in one directory need no order among them. Older
+    // kernels lack it and serialise.
+    config
+        .add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS)
+        .ok();
+    Ok(config.add_capabilities(InitFlags::FUSE_HAS_RESEND).is_ok())
+}
+
+/// Answers the kernel's first request and no other.
+struct Greeter(Arc<AtomicBool>);
+
+impl Filesystem for Greeter {
+    fn init(&mut self, _: &FuseRequest, config: &mut KernelConfig) -> io::Result<()> {
+        self.0.store(negotiate(config)?, Ordering::Release);
         Ok(())
     }
 }
 
-/// Mounts `fs` on `path` and serves it with `threads` threads; `on_end` runs
-/// when the session ends.
-///
-/// As root every user may enter; otherwise fusermount3 mounts, for the own user
-/// alone.
+/// Asks the kernel to send all requests again that were read and not answered.
+/// To be called before anybody reads the device, and after the last reader is
+/// dead.
 ///
 /// # Errors
-/// [`MountError::Mount`] or [`MountError::MountPoint`].
-pub fn mount<T: Tree>(
-    fs: FileSystem<T>,
-    path: &Path,
-    threads: usize,
-    root: bool,
-    on_end: impl FnOnce(io::Result<()>) + Send + 'static,
-) -> Result<Mounted, MountError> {
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(SOURCE.into()),
-        MountOption::Subtype("jarvis".into()),
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoExec,
-        MountOption::NoAtime,
-    ];
-    config.acl = if root {
-        SessionACL::All
-    } else {
-        SessionACL::Owner
-    };
-    config.n_threads = Some(threads);
-    let failed = |source| MountError::Mount {
-        path: path.to_owned(),
-        source,
-    };
-    let path = resolve(path)?;
-    let pages = fs.pages();
-    let session = Session::new(fs, &path, &config).map_err(failed)?;
-    pages.attach(session.notifier());
-    let (alive, ended) = channel();
-    std::thread::Builder::new()
-        .name("session".into())
-        .spawn(move || {
-            on_end(session.run());
-            drop::<Sender<()>>(alive);
-        })
-        .map_err(failed)?;
-    Ok(Mounted {
-        connection: find(&path)?,
-        path,
-        ended,
-    })
+/// The system's answer.
+pub fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
+    // struct fuse_out_header with unique 0: length, FUSE_NOTIFY_RESEND.
+    let mut message = [0; 16];
+    let (len, code) = (16_u32.to_ne_bytes(), 7_u32.to_ne_bytes());
+    for (to, from) in message.iter_mut().zip(len.into_iter().chain(code)) {
+        *to = from;
+    }
+    rustix::io::write(device, &message)?;
+    Ok(())
+}
+
+/// A file system ready to serve a device that is already mounted.
+pub struct Server<T: Tree> {
+    session: Session<FileSystem<T>>,
+}
+
+impl<T: Tree> Server<T> {
+    /// Prepares everything but the device: fuser is given a socket in its place
+    /// and greeted there as the kernel would.
+    ///
+    /// # Errors
+    /// What the system or fuser says.
+    pub fn new(fs: FileSystem<T>, root: bool, threads: usize) -> io::Result<Self> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::io::write(&ours, &greeting())?;
+        let pages = fs.pages();
+        let config = session_config(root, threads);
+        let session = Session::from_fd(fs, theirs, config.acl, config)?;
+        pages.attach(session.notifier());
+        Ok(Self { session })
+    }
+
+    /// The fd in whose place the device is to be put.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.session.as_fd()
+    }
+
+    /// Serves until the mount is gone.
+    ///
+    /// # Errors
+    /// What the device said.
+    pub fn run(self) -> io::Result<()> {
+        self.session.run()
+    }
+}
+
+/// A FUSE_INIT request (struct fuse_in_header, struct fuse_init_in) that offers
+/// everything: the true offer was accepted when the mount was made.
+fn greeting() -> Vec<u8> {
+    const INIT: u32 = 26;
+    let header = [104, INIT, 1, 0, 0, 0, 0, 0, 0, 0];
+    let init = [7, 40, 128 * 1024, u32::MAX, u32::MAX];
+    let words = header.into_iter().chain(init).chain([0; 11]);
+    words.flat_map(u32::to_ne_bytes).collect()
 }
 
 /// Detaches a dead mount of ours on `path`; fails when a live one is there.
@@ -145,6 +277,22 @@ pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
         Some(true) => Err(MountError::Live(path)),
         None => Err(MountError::Hung(path)),
         Some(false) => detach(&path).map(|()| true),
+    }
+}
+
+/// Takes away the mount of ours on `path`, if there is one, whoever serves it.
+///
+/// # Errors
+/// [`MountError::MountPoint`].
+pub fn end(path: &Path) -> Result<(), MountError> {
+    let path = resolve(path)?;
+    match find(&path)? {
+        None => Ok(()),
+        Some(connection) => {
+            let detached = detach(&path);
+            abort(connection);
+            detached
+        }
     }
 }
 

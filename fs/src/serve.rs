@@ -22,8 +22,9 @@ use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
 use crate::pages::PageCache;
 use crate::tree::{
-    CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, ROOT, Request, SharedRead, Tree, XATTRS,
+    CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Origin, ROOT, Request, SharedRead, Tree, XATTRS,
 };
+use crate::watch::Watch;
 
 /// The kernel's write size in bytes.
 pub(crate) const MAX_WRITE: u32 = 1024 * 1024;
@@ -52,6 +53,7 @@ pub struct FileSystem<T: Tree> {
     cached: AtomicUsize,
     executor: Executor,
     pages: Arc<PageCache>,
+    pub(crate) watch: Arc<Watch>,
     started: SystemTime,
 }
 
@@ -74,10 +76,11 @@ impl<T: Tree> FileSystem<T> {
     ///
     /// # Errors
     /// When the control thread can't be started.
-    pub fn new(tree: Arc<T>, handles: Arc<HandleTable>) -> io::Result<Self> {
+    pub fn new(tree: Arc<T>, handles: Arc<HandleTable>, watch: Arc<Watch>) -> io::Result<Self> {
         let pages = Arc::new(PageCache::start()?);
         Ok(Self {
-            executor: Executor::start(tree.clone(), pages.clone())?,
+            executor: Executor::start(tree.clone(), pages.clone(), watch.clone())?,
+            watch,
             pages,
             tree,
             handles,
@@ -170,6 +173,9 @@ impl<T: Tree> FileSystem<T> {
         if ino != CONTROL {
             self.check_secret_open(ino, flags)?;
         }
+        if let Some(flags) = self.opened_before(claim, unique, ino) {
+            return Ok(flags);
+        }
         let pending = self.handles.begin(claim.uid).map_err(|refused| {
             if let Some(count) = refused.report {
                 let limit = match refused.error {
@@ -190,6 +196,16 @@ impl<T: Tree> FileSystem<T> {
         };
         drop(pending);
         Ok(flags)
+    }
+
+    /// The kernel asks again for what an earlier process decided, recorded and
+    /// entered in the table, but did not live to answer.
+    fn opened_before(&self, claim: Claim, unique: u64, ino: u64) -> Option<FopenFlags> {
+        if unique & RESENT == 0 {
+            return None;
+        }
+        let file = self.handles.get(unique & !RESENT)?;
+        (file.ino == ino && file.uid == claim.uid).then(|| open_flags(&file))
     }
 
     /// What is refused whoever asks.
@@ -225,10 +241,7 @@ impl<T: Tree> FileSystem<T> {
         self.open
             .write()
             .insert(handle, Arc::new(Open::Secret(open)));
-        Ok(match opened.cached {
-            true => FopenFlags::FOPEN_NOFLUSH,
-            false => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
-        })
+        Ok(open_flags(&file))
     }
 
     /// Keeps a snapshot while the budget lasts.
@@ -254,8 +267,7 @@ impl<T: Tree> FileSystem<T> {
         self.handles.insert(handle, file)?;
         let open = Open::Control(Arc::new(ControlHandle::new(caller)));
         self.open.write().insert(handle, Arc::new(open));
-        // A stream: reads of the answer do not depend on the write's position.
-        Ok(FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_STREAM)
+        Ok(open_flags(&file))
     }
 
     pub(crate) fn opened(&self, handle: u64) -> Result<Arc<Open<T::Snapshot>>, FsError> {
@@ -263,12 +275,18 @@ impl<T: Tree> FileSystem<T> {
             return Ok(open.clone());
         }
         // An earlier process opened it: the table says what it may see.
-        let file = self.handles.get(handle).filter(|file| !file.control);
-        let open = Arc::new(Open::Secret(SecretHandle {
-            file: file.ok_or(FsError::BadHandle)?,
-            snapshot: None,
-            shared: RwLock::default(),
-        }));
+        let file = self.handles.get(handle).ok_or(FsError::BadHandle)?;
+        let open = Arc::new(match file.control {
+            true => {
+                let answer = self.tree.kept_answer(handle);
+                Open::Control(Arc::new(ControlHandle::adopted(file.uid, answer)))
+            }
+            false => Open::Secret(SecretHandle {
+                file,
+                snapshot: None,
+                shared: RwLock::default(),
+            }),
+        });
         let mut known = self.open.write();
         Ok(known.entry(handle).or_insert(open).clone())
     }
@@ -319,12 +337,21 @@ impl<T: Tree> FileSystem<T> {
         writer: Claim,
         handle: &Arc<ControlHandle>,
         data: &[u8],
+        origin: Origin,
         reply: ReplyWrite,
     ) {
-        if writer.uid != handle.caller.uid {
-            self.tree.foreign_control(handle.caller.uid, writer);
+        if writer.uid != handle.uid {
+            self.tree.foreign_control(handle.uid, writer);
             return reply.error(FsError::Denied.errno());
         }
+        let caller = match handle.caller.get() {
+            Some(caller) => caller.clone(),
+            // It waits in its write, so `/proc` shows who it is.
+            None => match self.identified(writer, CONTROL) {
+                Ok(caller) => handle.caller.get_or_init(|| caller).clone(),
+                Err(error) => return reply.error(error.errno()),
+            },
+        };
         if data.len() > MAX_REQUEST {
             let message = format!(
                 "the request is longer than {MAX_REQUEST} bytes or part of a longer write; one \
@@ -336,6 +363,8 @@ impl<T: Tree> FileSystem<T> {
         }
         let job = Job {
             handle: handle.clone(),
+            caller,
+            origin,
             request: Zeroizing::new(data.to_vec()),
             reply,
         };
@@ -448,6 +477,16 @@ impl<T: Tree> FileSystem<T> {
         }
         let names = XATTRS.iter().map(|(name, _)| name.as_bytes());
         Ok(names.flat_map(|name| [name, b"\0"].concat()).collect())
+    }
+}
+
+fn open_flags(file: &OpenFile) -> FopenFlags {
+    let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+    match file {
+        // A stream: reads of the answer do not depend on the write's position.
+        OpenFile { control: true, .. } => direct | FopenFlags::FOPEN_STREAM,
+        OpenFile { cached: true, .. } => FopenFlags::FOPEN_NOFLUSH,
+        OpenFile { .. } => direct,
     }
 }
 

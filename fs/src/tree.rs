@@ -124,6 +124,17 @@ pub struct Answer {
     pub changed: Vec<u64>,
 }
 
+/// Which request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its number, never used again on this mount.
+    pub request: u64,
+    /// The kernel has sent it before, to a process that did not answer.
+    pub resent: bool,
+    /// The control handle.
+    pub handle: u64,
+}
+
 /// The secrets behind the file system. Every method may be called from several
 /// threads; none may touch the mount.
 pub trait Tree: Send + Sync + 'static {
@@ -191,8 +202,16 @@ pub trait Tree: Send + Sync + 'static {
     /// [`FsError::Denied`] (recorded) or [`FsError::Io`].
     fn open_control(&self, caller: &Caller) -> Result<(), FsError>;
 
-    /// Carries out a control request of `caller`.
-    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>) -> Answer;
+    /// Carries out a control request of `caller`; one that was carried out for
+    /// an earlier process is not carried out again, it gets the same answer.
+    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>, origin: Origin) -> Answer;
+
+    /// The answer to request number `request` was given to the kernel.
+    fn answered(&self, request: u64);
+
+    /// The last answer that an earlier process committed for control handle
+    /// `handle`.
+    fn kept_answer(&self, handle: u64) -> Option<Vec<u8>>;
 
     /// A control request that was not even handed to [`Tree::control`].
     fn refuse_control(&self, error: FsError, message: &str) -> Answer;

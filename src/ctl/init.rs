@@ -123,6 +123,9 @@ identity = "identity.key"
 # "sync": it is on disk.
 durability = "write"
 
+[worker]
+# user = "jarvis"
+
 [http]
 # enabled = true
 # listen = "127.0.0.1:8081"

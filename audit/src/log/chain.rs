@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 
+use super::AppendError;
+use crate::event::Action;
 use crate::line::Link;
 
 /// Buffers kept for the next records.
@@ -58,6 +60,7 @@ pub(super) struct Chain {
     /// Tickets whose records were taken back, until their owners have seen it.
     failed: Vec<(u64, io::ErrorKind)>,
     writing: bool,
+    closed: bool,
     spare: Vec<Vec<u8>>,
     batch: Vec<u8>,
     time: String,
@@ -75,6 +78,7 @@ impl Chain {
             pending: VecDeque::new(),
             failed: Vec::new(),
             writing: false,
+            closed: false,
             spare: Vec::new(),
             batch: Vec::new(),
             time: String::with_capacity(32),
@@ -87,6 +91,15 @@ impl Chain {
 
     pub(super) fn head(&self) -> &Place {
         &self.head
+    }
+
+    /// Lets `action` pass, unless a stop came before; a stop is the last one.
+    pub(super) fn check_open(&mut self, action: Action) -> Result<(), AppendError> {
+        if self.closed {
+            return Err(AppendError::Closed);
+        }
+        self.closed = action == Action::Stop;
+        Ok(())
     }
 
     /// An empty buffer for a line.

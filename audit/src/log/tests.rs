@@ -32,7 +32,7 @@ fn restarts_chain_and_tell_clean_from_unclean() {
     let log = home.open(7).unwrap();
     log.append(&read(1), Durability::Sync).unwrap();
     drop(log);
-    home.open(7).unwrap().stop(7).unwrap();
+    home.open(7).unwrap().stop(7, None).unwrap();
     let report = home.verify().unwrap();
     assert_eq!(
         (report.starts, report.unclean_starts, report.records),
@@ -100,7 +100,7 @@ fn records_have_a_limit() {
         log.append(&event, Durability::Write),
         Err(AppendError::TooLong)
     ));
-    log.stop(0).unwrap();
+    log.stop(0, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 2);
     assert_eq!(
         log.counters(),
@@ -130,7 +130,7 @@ fn many_threads_make_one_chain() {
             });
         }
     });
-    log.stop(0).unwrap();
+    log.stop(0, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 202);
 }
 
@@ -153,7 +153,7 @@ fn the_longest_record_is_read_back() {
     assert!(matches!(padded(fits + 1), Err(AppendError::TooLong)));
     padded(fits).unwrap();
     assert_eq!(home.lines()[2].len(), MAX_LINE);
-    log.stop(0).unwrap();
+    log.stop(0, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 4);
 }
 
@@ -167,7 +167,7 @@ fn any_text_stays_within_its_field() {
         ..read(1)
     };
     log.append(&event, Durability::Write).unwrap();
-    log.stop(0).unwrap();
+    log.stop(0, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 3);
     assert_eq!(home.records()[1].name.as_deref(), Some(name));
 }
@@ -179,7 +179,7 @@ fn a_clock_that_goes_back_is_recorded_as_it_is() {
     let home = Home::new();
     let key = EpochKey::from_seed(3);
     let log = Log::open_with(home.path(), &identity(), Opening::default(), key, clock).unwrap();
-    log.stop(0).unwrap();
+    log.stop(0, None).unwrap();
     let report = home.verify().unwrap();
     assert_eq!(report.first_time, "2027-01-15T08:00:00.000000Z");
     assert_eq!(report.last_time, "2027-01-15T07:59:59.000000Z");
@@ -197,6 +197,7 @@ fn the_frozen_log_is_reproduced_and_verifies() {
     let home = Home::new();
     for seed in [11, 12] {
         let opening = Opening {
+            reason: None,
             version: "0.1.0",
             vault_seq: 7,
             accept_older_vault: false,
@@ -214,7 +215,7 @@ fn the_frozen_log_is_reproduced_and_verifies() {
             }
         };
         log.append(&denied, Durability::Sync).unwrap();
-        log.stop(7).unwrap();
+        log.stop(7, None).unwrap();
     }
     let frozen = fs::read(vectors.join("log-v1/00000001.jsonl")).unwrap();
     assert_eq!(
@@ -229,4 +230,15 @@ fn the_frozen_log_is_reproduced_and_verifies() {
             .unwrap()
             .trim()
     );
+}
+
+#[test]
+fn nothing_comes_after_the_stop_record() {
+    let home = Home::new();
+    let log = home.open(0).unwrap();
+    log.stop(0, Some("upgrade")).unwrap();
+    let late = log.append(&read(1), Durability::Write);
+    assert!(matches!(late, Err(AppendError::Closed)));
+    drop(log);
+    assert_eq!(home.verify().unwrap().records, 2);
 }

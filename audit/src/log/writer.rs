@@ -112,6 +112,7 @@ impl Writer {
         let (ticket, mut line) = {
             let mut chain = self.chain.lock();
             self.progress.check()?;
+            chain.check_open(event.action)?;
             self.compose(&mut chain, event, start)?
         };
         line::sign(&mut line, &ticket.link, &self.key);

@@ -61,13 +61,14 @@ fn an_epoch_key_without_certificate_is_refused() {
     let home = filled(1);
     let forger = Identity::from_seed(9);
     let opening = Opening {
+        reason: None,
         version: "forged",
         vault_seq: 7,
         accept_older_vault: false,
     };
     Log::open(home.path(), &forger, opening)
         .unwrap()
-        .stop(7)
+        .stop(7, None)
         .unwrap();
     assert_eq!(home.verify().unwrap_err(), (4, FailureKind::Host));
     let forged = String::from_utf8(home.bytes()).unwrap();
@@ -126,7 +127,7 @@ fn a_record_of_another_host_does_not_fit() {
 fn a_record_signed_by_an_earlier_epochs_key_is_refused() {
     // The same events under two epochs; only signatures and epochs differ.
     let home = filled(1);
-    home.open(7).unwrap().stop(7).unwrap();
+    home.open(7).unwrap().stop(7, None).unwrap();
     let text = String::from_utf8(home.bytes()).unwrap();
     let lines: Vec<_> = text.split_inclusive('\n').collect();
     let old = lines[4].replace("\"epoch\":2", "\"epoch\":1");

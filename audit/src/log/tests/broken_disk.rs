@@ -88,7 +88,7 @@ fn failed_writes_are_undone_and_writing_goes_on() {
         assert!(home.bytes().ends_with(b"\n"), "half a line was left");
         log.append(&read(2), Durability::Write).unwrap();
     }
-    log.stop(0).unwrap();
+    log.stop(0, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 4);
     assert_eq!(log.counters().errors, 2);
     let uids: Vec<_> = home.records().iter().map(|r| r.uid).collect();
@@ -128,7 +128,7 @@ fn failures_among_many_threads_take_back_what_followed() {
         let told = threads.into_iter().flat_map(|t| t.join().unwrap());
         told.collect::<std::collections::BTreeMap<_, _>>()
     });
-    log.stop(0).unwrap();
+    log.stop(0, None).unwrap();
     home.verify().unwrap();
     let records = home.records();
     let reads = &records[1..records.len() - 1];
@@ -204,7 +204,7 @@ fn a_failed_sync_in_the_background_ends_the_log() {
         let next = log.append(&read(2), Durability::Write);
         matches!(next, Err(AppendError::Poisoned))
     });
-    assert!(matches!(log.stop(0), Err(AppendError::Poisoned)));
+    assert!(matches!(log.stop(0, None), Err(AppendError::Poisoned)));
 }
 
 #[test]

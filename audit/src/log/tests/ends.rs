@@ -11,7 +11,7 @@ fn a_torn_record_is_kept_aside_and_reported() {
     bytes.extend_from_slice(b"{\"v\":1,\"seq\":4,\"pr");
     home.put(&bytes);
     assert_eq!(home.verify().unwrap_err(), (4, FailureKind::Torn));
-    home.open(7).unwrap().stop(7).unwrap();
+    home.open(7).unwrap().stop(7, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 5);
     let start = crate::read_records(home.path())
         .unwrap()
@@ -31,13 +31,14 @@ fn an_older_vault_is_refused_unless_accepted() {
     assert!(matches!(error, OpenError::VaultOlder { vault: 6, log: 7 }));
     assert_eq!(home.snapshot(), before);
     let opening = Opening {
+        reason: None,
         version: "test",
         vault_seq: 6,
         accept_older_vault: true,
     };
     Log::open(home.path(), &identity(), opening)
         .unwrap()
-        .stop(6)
+        .stop(6, None)
         .unwrap();
     let start = crate::read_records(home.path())
         .unwrap()
@@ -85,7 +86,7 @@ fn complete_lines_of_rubbish_are_torn_too() {
         let home = ending_with(end);
         let good = home.lines()[..4].concat();
         assert_eq!(Log::inspect(home.path()).unwrap().unwrap().seq, 4);
-        home.open(7).unwrap().stop(7).unwrap();
+        home.open(7).unwrap().stop(7, None).unwrap();
         assert!(home.bytes().starts_with(&good));
         assert_eq!(home.verify().unwrap().records, 6);
         let start = home.records()[4].start.clone().unwrap();
@@ -100,7 +101,7 @@ fn torn_records_never_overwrite_each_other() {
     let home = ending_with(b"second");
     let aside = |n: u32| home.path().join(format!("torn-{:020}-{n}", 5));
     fs::write(aside(1), "first").unwrap();
-    home.open(7).unwrap().stop(7).unwrap();
+    home.open(7).unwrap().stop(7, None).unwrap();
     assert_eq!(fs::read(aside(1)).unwrap(), b"first");
     assert_eq!(fs::read(aside(2)).unwrap(), b"second");
     assert_eq!(
@@ -114,7 +115,7 @@ fn a_torn_first_record_is_no_obstacle() {
     let home = Home::new();
     drop(home.open(0).unwrap());
     home.put(b"{\"v\":1,\"seq\":1");
-    home.open(0).unwrap().stop(0).unwrap();
+    home.open(0).unwrap().stop(0, None).unwrap();
     let report = home.verify().unwrap();
     assert_eq!((report.records, report.unclean_starts), (2, 0));
     assert_eq!(home.records()[0].start.clone().unwrap().torn_bytes, 14);
@@ -187,6 +188,6 @@ fn a_line_no_reader_accepts_is_torn() {
     let last = String::from_utf8(home.lines().remove(3)).unwrap();
     let padding = format!("\"v\":1,\"pad\":\"{}\"", "x".repeat(MAX_LINE));
     let home = ending_with(last.replace("\"v\":1", &padding).as_bytes());
-    home.open(7).unwrap().stop(7).unwrap();
+    home.open(7).unwrap().stop(7, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 6);
 }

@@ -1,0 +1,204 @@
+//! One worker process, as the supervisor sees it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::wire::{Facts, FromWorker, Link, ToWorker};
+
+/// How far a worker has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Starting,
+    Ready,
+    Opening,
+    Attaching,
+    Serving,
+    Retiring,
+}
+
+/// Why a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    /// By a signal from outside.
+    Killed,
+    /// By its own fault.
+    Crashed,
+    /// It did not answer.
+    Hung,
+    /// It was told to.
+    Retired,
+}
+
+pub(super) struct Worker {
+    process: Child,
+    pidfd: OwnedFd,
+    link: Link,
+    pub(super) phase: Phase,
+    /// When the phase began.
+    pub(super) since: Instant,
+    /// A ping is out since then.
+    pub(super) pinged: Option<Instant>,
+    last_ping: Option<Instant>,
+    pub(super) certified: bool,
+    hung: bool,
+    /// What it said it failed of.
+    pub(super) failure: Option<String>,
+}
+
+impl Worker {
+    /// Starts `program` as a worker.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn spawn(program: &Path) -> io::Result<Self> {
+        let (link, theirs) = Link::pair()?;
+        let mut process = Command::new(program)
+            .arg("worker")
+            // Nothing that was meant for the supervisor.
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
+        let pid = Pid::from_child(&process);
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self {
+                process,
+                pidfd,
+                link,
+                phase: Phase::Starting,
+                since: Instant::now(),
+                pinged: None,
+                last_ping: None,
+                certified: false,
+                hung: false,
+                failure: None,
+            }),
+            Err(errno) => {
+                process.kill().ok();
+                process.wait().ok();
+                Err(errno.into())
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Readable when it has said something.
+    pub(super) fn link(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
+    /// Readable when it is dead.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.since = Instant::now();
+    }
+
+    /// A worker that can't be told anything is as good as hung.
+    pub(super) fn say(&mut self, message: &ToWorker, fds: &[BorrowedFd<'_>]) {
+        if let Err(error) = self.link.send(message, fds)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            tracing::error!(%error, pid = self.pid(), "a worker takes no messages");
+            self.kill();
+        }
+    }
+
+    pub(super) fn ping(&mut self, facts: Facts) {
+        self.pinged = Some(Instant::now());
+        self.last_ping = self.pinged;
+        self.say(&ToWorker::Ping(facts), &[]);
+    }
+
+    /// Whether it has answered, and that is `interval` ago.
+    pub(super) fn rested(&self, interval: Duration) -> bool {
+        self.pinged.is_none() && self.last_ping.is_none_or(|last| last.elapsed() >= interval)
+    }
+
+    /// What it says, once [`Self::link`] is readable; `None` at the end.
+    pub(super) fn hear(&mut self) -> Option<FromWorker> {
+        match self.link.receive::<FromWorker>() {
+            // Fds from a worker mean nothing and are closed.
+            Ok((message, _)) => Some(message),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::UnexpectedEof
+                    && error.kind() != io::ErrorKind::ConnectionReset
+                {
+                    tracing::error!(%error, pid = self.pid(), "a worker said what is no message");
+                    self.kill();
+                }
+                None
+            }
+        }
+    }
+
+    /// SIGKILL to a worker that does not do its work.
+    pub(super) fn kill(&mut self) {
+        self.hung = true;
+        // It may be dead already.
+        pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
+    }
+
+    /// Reaps it once [`Self::pidfd`] is readable, and hears its last words.
+    pub(super) fn bury(mut self) -> (Death, String) {
+        let status = self.process.wait();
+        while self.failure.is_none()
+            && let Ok((message, _)) = self.link.receive::<FromWorker>()
+        {
+            if let FromWorker::Failed(failure) = message {
+                self.failure = Some(failure);
+            }
+        }
+        let (pid, retired) = (self.pid(), self.phase == Phase::Retiring);
+        let (death, how) = match status {
+            Ok(status) => (self.cause(status, retired), status.to_string()),
+            Err(error) => (Death::Crashed, error.to_string()),
+        };
+        let why = match self.failure.take() {
+            Some(failure) => failure,
+            None if death == Death::Hung => format!("worker {pid} did not answer"),
+            None => format!("worker {pid} ended: {how}"),
+        };
+        (death, why)
+    }
+
+    fn cause(&self, status: ExitStatus, retired: bool) -> Death {
+        const OWN_FAULT: [i32; 7] = [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGABRT,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGSYS,
+            libc::SIGTRAP,
+        ];
+        match status.signal() {
+            _ if retired => Death::Retired,
+            _ if self.hung => Death::Hung,
+            Some(signal) if !OWN_FAULT.contains(&signal) => Death::Killed,
+            _ => Death::Crashed,
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Reaped already, or not wanted any more.
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.process.kill().ok();
+            self.process.wait().ok();
+        }
+    }
+}

@@ -1,0 +1,744 @@
+//! The process that has the mount and no secret.
+//!
+//! It mounts, keeps the device, starts workers and puts one in another's place.
+//! It reads nothing that a client wrote. What a worker can ask of it is
+//! [`FromWorker`], and no more: a certificate for one epoch key, the policy's
+//! text, and its own replacement.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jarvis_audit::{Certify, Identity};
+use jarvis_fs::Device;
+use jarvis_sys::{Cell, Locking, SecretPage};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, Gid, MemfdFlags, Uid, chownat, memfd_create};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+
+use crate::config::{Config, read_bounded};
+use crate::daemon::{Arguments, Failure, root, text};
+use crate::gate::MAX_POLICY;
+use crate::wire::{Facts, FromWorker, Open, Start, ToWorker, short};
+
+mod child;
+mod estate;
+
+use child::{Death, Phase, Worker};
+use estate::Estate;
+
+/// How often a worker has to show that it lives.
+const PING: Duration = Duration::from_millis(500);
+/// A worker that is silent for this long is replaced.
+const SILENCE: Duration = Duration::from_secs(3);
+/// A worker that takes longer to open and attach is replaced.
+const ATTACH: Duration = Duration::from_secs(20);
+/// When nobody could serve for this long, waiting clients get an error.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// How long an orderly end may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Pause after the fourth failure in a row; doubled for each one more.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// A sentence for a person.
+pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> {
+    let signals = Signals::watch()?;
+    protect(&config)?;
+    jarvis_fs::check_proc()?;
+    let left = match arguments.fd_store {
+        true => Estate::recover()?,
+        false => None,
+    };
+    let listener = listen(&config)?;
+    let identity = Identity::open(&config.audit.identity).map_err(text)?;
+    let user = worker_user(&config)?;
+    let directories = [
+        give(config.vault.path.parent().unwrap_or(Path::new(".")), user)?,
+        give(&config.audit.dir, user)?,
+    ];
+    let (estate, device) = match left {
+        Some((estate, fd)) => match Device::adopt(&config.mount.path, fd).map_err(text)? {
+            Some(device) => (estate, Some(device)),
+            None => (Estate::new(estate.keys)?, None),
+        },
+        None => (Estate::new(SecretPage::create().map_err(text)?)?, None),
+    };
+    if estate.keys.get(Cell::RootKey).is_none() {
+        crate::daemon::put_credential(&config, arguments.passphrase_stdin, &estate.keys)?;
+    }
+    if device.is_none() {
+        prepare_mount_point(&config.mount.path)?;
+    }
+    let policy = read_policy_text(&config.policy.path)?;
+    let supervisor = Supervisor {
+        program: std::env::current_exe().map_err(text)?,
+        adopted: device.is_some(),
+        device,
+        estate,
+        identity,
+        user,
+        directories,
+        listener,
+        policy,
+        offered: None,
+        config,
+        accept_restored: arguments.accept_restored_vault,
+        fd_store: arguments.fd_store,
+        active: None,
+        standby: None,
+        facts: Facts::default(),
+        secrets: 0,
+        upgrading: false,
+        fresh: true,
+        announced: false,
+        outage: Instant::now(),
+        last: None,
+        failures: 0,
+        not_before: Instant::now(),
+        stopping: None,
+    };
+    supervisor.supervise(&signals)
+}
+
+/// Signals as bytes that can be waited for together with everything else.
+struct Signals {
+    stop: UnixStream,
+    reload: UnixStream,
+    upgrade: UnixStream,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, Failure> {
+        let register = |signals: &[i32]| -> io::Result<UnixStream> {
+            let (reader, writer) = UnixStream::pair()?;
+            reader.set_nonblocking(true)?;
+            for signal in signals {
+                signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
+            }
+            Ok(reader)
+        };
+        Ok(Self {
+            stop: register(&[SIGTERM, SIGINT]).map_err(text)?,
+            reload: register(&[SIGHUP]).map_err(text)?,
+            upgrade: register(&[SIGUSR2]).map_err(text)?,
+        })
+    }
+}
+
+/// Whether a signal came since the last time.
+fn came(mut signal: &UnixStream) -> bool {
+    let mut bytes = [0; 64];
+    matches!(signal.read(&mut bytes), Ok(n) if n > 0)
+}
+
+fn protect(config: &Config) -> Result<(), Failure> {
+    if let Locking::KeysOnly { .. } = jarvis_sys::harden(config.developer).map_err(text)? {
+        tracing::warn!("developer mode: the supervisor's memory is not locked");
+    }
+    if !root() {
+        tracing::warn!(
+            "not root: mounting with fusermount3; only this user can enter the mount, so neither \
+             other users nor containers can be served"
+        );
+    }
+    Ok(())
+}
+
+/// Listens before anything else, so that `/readyz` can say "not yet".
+fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
+    if !config.http.enabled {
+        return Ok(None);
+    }
+    let listener = crate::http::listen(config.http.listen)?;
+    let address = listener.local_addr().map_err(text)?;
+    tracing::info!(%address, "http");
+    Ok(Some(listener))
+}
+
+/// Uid and gid for workers; `None` when they stay what the supervisor is.
+fn worker_user(config: &Config) -> Result<Option<(u32, u32)>, Failure> {
+    if !root() {
+        return Ok(None);
+    }
+    let name = &config.worker.user;
+    match nix::unistd::User::from_name(name).map_err(text)? {
+        Some(user) => Ok(Some((user.uid.as_raw(), user.gid.as_raw()))),
+        None if config.developer => {
+            tracing::warn!(user = %name, "no such user: the worker stays root, without capabilities");
+            Ok(None)
+        }
+        None => Err(format!(
+            "there is no user `{name}` for the worker; run: useradd --system --no-create-home \
+             --shell /usr/sbin/nologin {name} (or set [worker] user)"
+        )),
+    }
+}
+
+/// Opens `directory` and gives it, with the files in it, to the worker's user.
+fn give(directory: &Path, user: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
+    let failed = |error: io::Error| format!("cannot use {}: {error}", directory.display());
+    let handle = File::open(directory).map_err(failed)?;
+    let Some((uid, gid)) = user else {
+        return Ok(handle.into());
+    };
+    let give = |name: &Path, flags| {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        chownat(&handle, name, uid, gid, flags).map_err(|e| failed(e.into()))
+    };
+    give(Path::new(""), AtFlags::EMPTY_PATH)?;
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        give(Path::new(&name), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(handle.into())
+}
+
+/// Makes the mount point when it is missing and clears a dead mount on it.
+fn prepare_mount_point(path: &Path) -> Result<(), Failure> {
+    if jarvis_fs::clear_stale(path).map_err(text)? {
+        tracing::warn!(path = %path.display(), "cleared the mount of a daemon that died");
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .map_err(|error| format!("cannot create the mount point {}: {error}", path.display()))
+}
+
+fn read_policy_text(path: &Path) -> Result<String, Failure> {
+    File::open(path)
+        .and_then(|file| read_bounded(file, MAX_POLICY))
+        .map_err(|error| format!("cannot read the policy {}: {error}", path.display()))
+}
+
+/// `text` in a file without a name: each reader gets its own.
+fn nameless(text: &str) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("jarvis-policy", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
+
+struct Supervisor {
+    config: Config,
+    /// Started for each worker: a new build takes over with the next one.
+    program: PathBuf,
+    identity: Identity,
+    user: Option<(u32, u32)>,
+    directories: [OwnedFd; 2],
+    listener: Option<TcpListener>,
+    estate: Estate,
+    device: Option<Device>,
+    /// The device was left by an earlier supervisor.
+    adopted: bool,
+    /// The policy in force, and the one last given to a worker that asked.
+    policy: String,
+    offered: Option<String>,
+    accept_restored: bool,
+    fd_store: bool,
+    active: Option<Worker>,
+    standby: Option<Worker>,
+    facts: Facts,
+    /// Secrets in the vault when it was last opened.
+    secrets: u64,
+    /// The standby is a new build, for which the active worker retires.
+    upgrading: bool,
+    /// Nobody has had the vault open yet.
+    fresh: bool,
+    announced: bool,
+    /// When serving ended.
+    outage: Instant,
+    /// How the last worker ended.
+    last: Option<(Death, String)>,
+    /// Workers in a row that ended by their own fault or before they served.
+    failures: u32,
+    not_before: Instant,
+    stopping: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Active,
+    Standby,
+}
+
+impl Supervisor {
+    fn supervise(mut self, signals: &Signals) -> Result<(), Failure> {
+        loop {
+            self.keep_staffed()?;
+            let ready = self.wait(signals)?;
+            if came(&signals.stop) && self.stopping.is_none() {
+                self.stop();
+            }
+            if came(&signals.reload)
+                && let Some(active) = self.serving()
+            {
+                active.say(&ToWorker::Reload, &[]);
+            }
+            if came(&signals.upgrade) {
+                self.upgrade();
+            }
+            self.hear(&ready)?;
+            self.check_deadlines();
+            if self.stopping.is_some() && self.active.is_none() {
+                return self.leave();
+            }
+            self.check_outage()?;
+        }
+    }
+
+    fn serving(&mut self) -> Option<&mut Worker> {
+        self.active.as_mut().filter(|w| w.phase == Phase::Serving)
+    }
+
+    fn worker(&mut self, role: Role) -> &mut Option<Worker> {
+        match role {
+            Role::Active => &mut self.active,
+            Role::Standby => &mut self.standby,
+        }
+    }
+
+    /// Waits for a signal, a word or a death; says who spoke and who died.
+    fn wait(&self, signals: &Signals) -> Result<[(bool, bool); 2], Failure> {
+        let mut fds = vec![
+            PollFd::new(&signals.stop, PollFlags::IN),
+            PollFd::new(&signals.reload, PollFlags::IN),
+            PollFd::new(&signals.upgrade, PollFlags::IN),
+        ];
+        let workers = [&self.active, &self.standby];
+        for worker in workers.into_iter().flatten() {
+            fds.push(PollFd::from_borrowed_fd(worker.link(), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(worker.pidfd(), PollFlags::IN));
+        }
+        let timeout = Timespec::try_from(self.patience()).map_err(text)?;
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(text(errno)),
+        }
+        let mut events = fds.iter().skip(3).map(|fd| !fd.revents().is_empty());
+        let mut of = |worker: &Option<Worker>| match worker {
+            Some(_) => (events.next() == Some(true), events.next() == Some(true)),
+            None => (false, false),
+        };
+        Ok([of(&self.active), of(&self.standby)])
+    }
+
+    /// How long nothing but an event needs attention.
+    fn patience(&self) -> Duration {
+        let pause = self.not_before.saturating_duration_since(Instant::now());
+        match self.active {
+            None if !pause.is_zero() => pause.min(PING),
+            _ => PING,
+        }
+    }
+
+    fn hear(&mut self, ready: &[(bool, bool); 2]) -> Result<(), Failure> {
+        for (role, (spoke, died)) in [Role::Active, Role::Standby].into_iter().zip(ready) {
+            if *spoke && let Some(message) = self.worker(role).as_mut().and_then(Worker::hear) {
+                self.answer(role, message)?;
+            }
+            if *died && let Some(worker) = self.worker(role).take() {
+                self.mourn(role, worker)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, role: Role, message: FromWorker) -> Result<(), Failure> {
+        match message {
+            FromWorker::Ready => {
+                if let Some(worker) = self.worker(role) {
+                    worker.enter(Phase::Ready);
+                }
+                if let (Role::Standby, true) = (role, std::mem::take(&mut self.upgrading)) {
+                    self.retire("upgrade");
+                }
+            }
+            FromWorker::Opened(secrets) if self.is_active(role, Phase::Opening) => {
+                self.attach(secrets)?;
+            }
+            FromWorker::Serving if self.is_active(role, Phase::Attaching) => self.serves()?,
+            FromWorker::Opened(_) | FromWorker::Serving => {
+                if let Some(worker) = self.worker(role) {
+                    worker.kill();
+                }
+            }
+            FromWorker::Pong(_) => {
+                if let Some(worker) = self.worker(role) {
+                    worker.pinged = None;
+                }
+            }
+            FromWorker::Certify(claim) => {
+                let identity = &self.identity;
+                let worker = match role {
+                    Role::Active => &mut self.active,
+                    Role::Standby => &mut self.standby,
+                };
+                let Some(worker) = worker.as_mut().filter(|w| w.phase == Phase::Opening) else {
+                    return Ok(());
+                };
+                // A second one would let it forge a history.
+                if std::mem::replace(&mut worker.certified, true) {
+                    worker.kill();
+                    return Ok(());
+                }
+                let signature = identity.certify(&claim).map_err(text)?;
+                let half = |half: Option<&[u8; 32]>| half.copied().unwrap_or_default();
+                let certificate = ToWorker::Certificate(
+                    half(signature.first_chunk()),
+                    half(signature.last_chunk()),
+                );
+                worker.say(&certificate, &[]);
+            }
+            FromWorker::Policy => self.offer_policy(role),
+            FromWorker::Accepted => {
+                if let (Role::Active, Some(policy)) = (role, self.offered.take()) {
+                    self.policy = policy;
+                }
+            }
+            FromWorker::Failed(why) => {
+                if let Some(worker) = self.worker(role) {
+                    worker.failure = Some(short(&why));
+                }
+            }
+            FromWorker::Ended(why) => {
+                if self.stopping.is_none() {
+                    self.forget_mount();
+                    return Err(short(&why));
+                }
+            }
+            FromWorker::Retired => {}
+        }
+        Ok(())
+    }
+
+    fn offer_policy(&mut self, role: Role) {
+        let found = read_policy_text(&self.config.policy.path);
+        let file = found.and_then(|policy| {
+            let file = nameless(&policy).map_err(text)?;
+            self.offered = Some(policy);
+            Ok(file)
+        });
+        let Some(worker) = self.worker(role) else {
+            return;
+        };
+        match file {
+            Ok(file) => worker.say(&ToWorker::Policy(Ok(())), &[file.as_fd()]),
+            Err(why) => worker.say(&ToWorker::Policy(Err(short(&why))), &[]),
+        }
+    }
+
+    /// Sees to it that somebody serves and somebody stands by.
+    fn keep_staffed(&mut self) -> Result<(), Failure> {
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        if self.active.is_none() {
+            if Instant::now() < self.not_before {
+                return Ok(());
+            }
+            self.active = match self.standby.take() {
+                Some(standby) => Some(standby),
+                None => Some(self.hire(self.device.is_none() && self.fresh)?),
+            };
+        }
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|w| w.phase == Phase::Ready)
+        {
+            self.open()?;
+        }
+        let settled = self.serving().is_some();
+        if settled
+            && self.standby.is_none()
+            && self.keeps_mount()
+            && Instant::now() >= self.not_before
+        {
+            self.standby = Some(self.hire(false)?);
+        }
+        Ok(())
+    }
+
+    fn hire(&mut self, alone: bool) -> Result<Worker, Failure> {
+        let mut worker = Worker::spawn(&self.program)
+            .map_err(|error| format!("cannot start a worker: {error}"))?;
+        let start = Start {
+            config: self.config.clone(),
+            user: self.user,
+            shared: root(),
+            mount: self.estate.nonce(),
+            started_ms: self.estate.started_ms(),
+            alone,
+            accept_restored: self.accept_restored && self.fresh,
+            host: self.identity.host(),
+        };
+        let [vault, audit] = &self.directories;
+        let mut fds = vec![
+            vault.as_fd(),
+            audit.as_fd(),
+            self.estate.handles.fd(),
+            self.estate.watch.fd(),
+            self.estate.keys.fd(),
+        ];
+        fds.extend(self.listener.as_ref().map(AsFd::as_fd));
+        worker.say(&ToWorker::Start(Box::new(start)), &fds);
+        Ok(worker)
+    }
+
+    /// Lets the active worker open the vault: its predecessor is dead.
+    fn open(&mut self) -> Result<(), Failure> {
+        let policy = nameless(&self.policy).map_err(text)?;
+        let how = Open {
+            fresh: self.fresh && !self.adopted,
+            crashed: matches!(self.last, Some((Death::Crashed | Death::Hung, _))),
+            reason: self.last.as_ref().map(|(_, why)| short(why)),
+        };
+        if let Some(active) = &mut self.active {
+            active.enter(Phase::Opening);
+            active.say(&ToWorker::Open(how), &[policy.as_fd()]);
+        }
+        Ok(())
+    }
+
+    /// Mounts, if nothing is mounted yet, and lets the active worker serve.
+    fn attach(&mut self, secrets: u64) -> Result<(), Failure> {
+        let device = match self.device.take() {
+            Some(device) => device,
+            None => {
+                let device = Device::mount(&self.config.mount.path, root()).map_err(text)?;
+                if self.fd_store {
+                    self.estate.store(device.fd());
+                }
+                device
+            }
+        };
+        if let Some(active) = &mut self.active {
+            active.enter(Phase::Attaching);
+            active.say(&ToWorker::Attach, &[device.fd()]);
+        }
+        self.device = Some(device);
+        self.secrets = secrets;
+        Ok(())
+    }
+
+    fn serves(&mut self) -> Result<(), Failure> {
+        let gap = self.outage.elapsed();
+        self.facts.generation = self.estate.next_generation();
+        if let Some(active) = &mut self.active {
+            active.enter(Phase::Serving);
+        }
+        self.fresh = false;
+        self.failures = 0;
+        if self.announced {
+            self.facts.gap_us = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
+            let Facts {
+                generation, gap_us, ..
+            } = self.facts;
+            tracing::warn!(generation, gap_us, "a new worker serves");
+        } else {
+            self.announced = true;
+            self.announce()?;
+        }
+        let facts = self.facts;
+        if let Some(active) = &mut self.active {
+            active.ping(facts);
+        }
+        Ok(())
+    }
+
+    /// Tells systemd and whoever reads standard output that secrets are served.
+    fn announce(&self) -> Result<(), Failure> {
+        let secrets = self.secrets;
+        let path = self.config.mount.path.display();
+        if !self.keeps_mount() {
+            tracing::warn!(
+                "a worker's death will break open files: keeping the mount needs Linux 6.9 \
+                 and mount.keep = true"
+            );
+        }
+        // Without systemd there is nobody to notify; a closed stdout is fine.
+        sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+        writeln!(io::stdout(), "ready: {secrets} secrets at {path}").ok();
+        tracing::info!(secrets, path = %path, "serving");
+        Ok(())
+    }
+
+    fn keeps_mount(&self) -> bool {
+        self.config.mount.keep && self.device.as_ref().is_none_or(Device::resends)
+    }
+
+    fn mourn(&mut self, role: Role, worker: Worker) -> Result<(), Failure> {
+        let phase = worker.phase;
+        let (death, why) = worker.bury();
+        if let Role::Standby = role {
+            tracing::warn!(%why, "the standby ended");
+            return self.pause_after(death != Death::Killed, &why);
+        }
+        if self.stopping.is_some() {
+            return Ok(());
+        }
+        if self.fresh && !self.announced && death == Death::Crashed {
+            // The first one could not start: nor could another. A mount that
+            // an earlier supervisor left stays for the next.
+            return Err(why);
+        }
+        let served = matches!(phase, Phase::Serving | Phase::Retiring);
+        if served {
+            self.outage = Instant::now();
+            match death {
+                Death::Killed => self.facts.killed += 1,
+                Death::Crashed => self.facts.crashed += 1,
+                Death::Hung => self.facts.hung += 1,
+                Death::Retired => self.facts.replaced += 1,
+            }
+        }
+        tracing::warn!(%why, "the worker ended");
+        self.last = Some((death, why.clone()));
+        if !self.keeps_mount() && self.device.is_some() {
+            self.remount()?;
+        }
+        // Kills from outside are no reason to wait.
+        let own_fault = matches!(death, Death::Crashed | Death::Hung);
+        self.pause_after(own_fault || !served, &why)
+    }
+
+    fn pause_after(&mut self, failed: bool, why: &str) -> Result<(), Failure> {
+        if !failed {
+            return Ok(());
+        }
+        self.failures += 1;
+        // The first few may be bad luck.
+        if let Some(more) = self.failures.checked_sub(4) {
+            let pause = PAUSE.saturating_mul(1 << more.min(10)).min(LONGEST_PAUSE);
+            tracing::error!(pause_ms = pause.as_millis(), %why, "workers keep failing");
+            self.not_before = Instant::now() + pause;
+        }
+        Ok(())
+    }
+
+    /// Gives up the mount and makes another: for kernels that keep no requests.
+    fn remount(&mut self) -> Result<(), Failure> {
+        self.forget_mount();
+        self.standby = None;
+        let keys = self.estate.keys.fd().try_clone_to_owned().map_err(text)?;
+        self.estate = Estate::new(SecretPage::map(keys).map_err(text)?)?;
+        Ok(())
+    }
+
+    fn forget_mount(&mut self) {
+        if self.fd_store && self.device.is_some() {
+            Estate::withdraw();
+        }
+        if let Some(device) = self.device.take() {
+            match device.end() {
+                Ok(()) => tracing::info!("unmounted"),
+                Err(error) => tracing::error!(%error, "cannot unmount"),
+            }
+        }
+    }
+
+    fn check_deadlines(&mut self) {
+        let facts = self.facts;
+        for worker in [&mut self.active, &mut self.standby].into_iter().flatten() {
+            let silent = worker.pinged.is_some_and(|since| since.elapsed() > SILENCE);
+            let slow = match worker.phase {
+                Phase::Starting | Phase::Attaching => worker.since.elapsed() > ATTACH,
+                // The first one may have a large vault to check.
+                Phase::Opening => !self.fresh && worker.since.elapsed() > ATTACH,
+                Phase::Retiring => worker.since.elapsed() > FAREWELL,
+                Phase::Ready | Phase::Serving => false,
+            };
+            if silent || slow {
+                tracing::error!(pid = worker.pid(), phase = ?worker.phase, "a worker does not answer");
+                worker.kill();
+                worker.pinged = None;
+            } else if matches!(worker.phase, Phase::Ready | Phase::Serving) && worker.rested(PING) {
+                worker.ping(facts);
+            }
+        }
+        if self
+            .serving()
+            .is_some_and(|w| w.pinged.is_none_or(|p| p.elapsed() < SILENCE))
+        {
+            sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
+        }
+    }
+
+    /// Nobody can serve: better an error for those who wait than nothing.
+    fn check_outage(&mut self) -> Result<(), Failure> {
+        let since_serving = match self.announced && self.serving().is_none() {
+            true => self.outage.elapsed(),
+            false => return Ok(()),
+        };
+        // systemd must not take the wait for a hang of the supervisor.
+        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
+        if since_serving < OUTAGE || self.stopping.is_some() {
+            return Ok(());
+        }
+        self.forget_mount();
+        let why = self.last.take().map(|(_, why)| why).unwrap_or_default();
+        Err(format!(
+            "no worker could serve for {} s: {why}",
+            OUTAGE.as_secs()
+        ))
+    }
+
+    /// A new worker, from the program as it is now, takes over.
+    fn upgrade(&mut self) {
+        if self.stopping.is_some() || self.serving().is_none() {
+            return;
+        }
+        tracing::info!("replacing the worker");
+        sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+        self.standby = None;
+        match self.hire(false) {
+            Ok(worker) => self.standby = Some(worker),
+            Err(error) => {
+                tracing::error!(%error, "the old worker stays");
+                return;
+            }
+        }
+        self.upgrading = true;
+    }
+
+    fn is_active(&self, role: Role, phase: Phase) -> bool {
+        matches!(role, Role::Active) && self.active.as_ref().is_some_and(|w| w.phase == phase)
+    }
+
+    fn retire(&mut self, why: &str) {
+        if let Some(active) = &mut self.active {
+            active.say(&ToWorker::Retire(why.into()), &[]);
+            active.enter(Phase::Retiring);
+            active.pinged = None;
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = Some(Instant::now());
+        self.standby = None;
+        if !self.fd_store {
+            self.forget_mount();
+        }
+        match &mut self.active {
+            Some(active) if active.phase >= Phase::Opening => self.retire("stop"),
+            // It has nothing open that could be closed in order.
+            _ => self.active = None,
+        }
+    }
+
+    fn leave(self) -> Result<(), Failure> {
+        sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
+        tracing::info!("stopped");
+        Ok(())
+    }
+}

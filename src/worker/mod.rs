@@ -1,0 +1,483 @@
+//! The process that has the secrets and nothing else.
+//!
+//! It is started with one end of a socket pair as its standard input, gives up
+//! what it does not need, and waits for the supervisor's word. It can be
+//! replaced at any instant.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, Log, Opening};
+use jarvis_fs::{FileSystem, HandleTable, Limits, Server, Watch};
+use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
+use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError};
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::daemon::{Failure, start_logging, text};
+use crate::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
+use crate::http::{self, Readiness};
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short};
+
+mod sandbox;
+
+/// How often deleted secrets whose window is over are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// A request that takes longer is stuck, and with it its thread.
+const STUCK: Duration = Duration::from_secs(5);
+/// How long the supervisor may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs a worker; the supervisor's socket is its standard input.
+#[must_use]
+pub(crate) fn main() -> ExitCode {
+    crate::abort_on_panic();
+    let link = match take_stdin() {
+        Ok(link) => Arc::new(link),
+        Err(error) => return complain(&format!("only the supervisor starts a worker ({error})")),
+    };
+    match run(&link) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody is left to tell when this fails too.
+            link.send(&FromWorker::Failed(short(&failure)), &[]).ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(failure: &str) -> ExitCode {
+    writeln!(io::stderr(), "jarvis-secretsd worker: {failure}").ok();
+    ExitCode::FAILURE
+}
+
+fn take_stdin() -> io::Result<Link> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::net::sockopt::socket_type(&socket)?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(socket.into())
+}
+
+/// What the supervisor handed over.
+struct Estate {
+    start: Start,
+    vault: PathBuf,
+    audit: PathBuf,
+    handles: OwnedFd,
+    watch: OwnedFd,
+    keys: SecretPage,
+    listener: Option<TcpListener>,
+    /// Keep the paths above valid.
+    _directories: [OwnedFd; 2],
+}
+
+fn run(link: &Arc<Link>) -> Result<(), Failure> {
+    let (message, fds) = link.receive::<ToWorker>().map_err(text)?;
+    let ToWorker::Start(start) = message else {
+        return Err("the first message was not a start".into());
+    };
+    start_logging(start.config.logging.level);
+    let estate = Estate::take(*start, fds)?;
+    let paths = estate.shown_paths();
+    give_up_privileges(&estate)?;
+    let readiness = Readiness::default();
+    Worker {
+        link: link.clone(),
+        readiness,
+        policies: PolicyCourier::start(link.clone(), estate.start.config.policy.path.clone()),
+        state: State::Waiting(Box::new(estate)),
+    }
+    .obey()
+    .map_err(|failure| {
+        let shown = |text: String, (inner, outer): &(String, String)| text.replace(inner, outer);
+        paths.iter().fold(failure, shown)
+    })
+}
+
+impl Estate {
+    fn take(start: Start, fds: Vec<OwnedFd>) -> Result<Self, Failure> {
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or("the start message lacks fds");
+        let (vault, audit) = (next()?, next()?);
+        let (handles, watch, keys) = (next()?, next()?, next()?);
+        let file = start.config.vault.path.file_name().unwrap_or_default();
+        // The directories above may be closed to the worker's user.
+        let below =
+            |directory: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        Ok(Self {
+            vault: below(&vault).join(file),
+            audit: below(&audit),
+            handles,
+            watch,
+            keys: SecretPage::map(keys).map_err(text)?,
+            listener: fds.next().map(TcpListener::from),
+            _directories: [vault, audit],
+            start,
+        })
+    }
+}
+
+impl Estate {
+    /// What to say in a message instead of the paths that only this process has.
+    fn shown_paths(&self) -> [(String, String); 2] {
+        let config = &self.start.config;
+        let pair =
+            |inner: &Path, outer: &Path| (inner.display().to_string(), outer.display().to_string());
+        let directory = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+        [
+            pair(&directory(&self.vault), &directory(&config.vault.path)),
+            pair(&self.audit, &config.audit.dir),
+        ]
+    }
+}
+
+/// From here on the process has one user's rights, a few files and a few calls.
+fn give_up_privileges(estate: &Estate) -> Result<(), Failure> {
+    let start = &estate.start;
+    let keep_lock = sandbox::lift_memory_limit();
+    match jarvis_sys::harden(start.config.developer).map_err(text)? {
+        Locking::All => {}
+        Locking::KeysOnly { limit } => tracing::warn!(
+            limit_bytes = limit,
+            "developer mode: only keys are locked in memory, values may reach swap"
+        ),
+    }
+    sandbox::drop_privileges(start.user, keep_lock).map_err(text)?;
+    sandbox::enter(&estate._directories)
+}
+
+enum State {
+    Waiting(Box<Estate>),
+    Open(Box<(Estate, Arc<Gate>)>),
+    Serving(Arc<Gate>),
+    Gone,
+}
+
+struct Worker {
+    link: Arc<Link>,
+    readiness: Readiness,
+    policies: PolicyCourier,
+    state: State,
+}
+
+impl Worker {
+    fn obey(mut self) -> Result<(), Failure> {
+        if let State::Waiting(estate) = &mut self.state
+            && estate.start.alone
+            && let Some(listener) = estate.listener.take()
+        {
+            http::start(&self.readiness, listener).map_err(text)?;
+        }
+        self.say(&FromWorker::Ready)?;
+        loop {
+            let (message, mut fds) = self.link.receive::<ToWorker>().map_err(text)?;
+            match message {
+                ToWorker::Ping(facts) => {
+                    if let State::Serving(gate) = &self.state {
+                        gate.learn(facts);
+                        if gate.watch.longest() >= STUCK {
+                            continue;
+                        }
+                    }
+                    self.say(&FromWorker::Pong(facts.ping))?;
+                }
+                ToWorker::Open(how) => {
+                    let policy = fds.pop().ok_or("no policy came with the order to open")?;
+                    self.open(&how, policy)?;
+                }
+                ToWorker::Attach => {
+                    let device = fds.pop().ok_or("no device to attach to")?;
+                    self.attach(&device)?;
+                }
+                ToWorker::Policy(found) => self.policies.deliver(found, fds.pop()),
+                ToWorker::Reload => self.reload(),
+                ToWorker::Retire(reason) => {
+                    self.retire(&reason);
+                    return self.say(&FromWorker::Retired);
+                }
+                ToWorker::Start(_) | ToWorker::Certificate(..) => {
+                    return Err("an unexpected message".into());
+                }
+            }
+        }
+    }
+
+    fn say(&self, message: &FromWorker) -> Result<(), Failure> {
+        self.link.send(message, &[]).map_err(text)
+    }
+
+    fn open(&mut self, how: &Open, policy: OwnedFd) -> Result<(), Failure> {
+        let State::Waiting(estate) = std::mem::replace(&mut self.state, State::Gone) else {
+            return Err("asked to open twice".into());
+        };
+        let config = &estate.start.config;
+        let policy = read_policy(&config.policy.path, policy.into()).map_err(text)?;
+        let (locked, probe) = unlock(&estate, how)?;
+        let (audit, recorded) = self.open_audit(&estate, &probe, how)?;
+        let vault = locked.start(probe).map_err(text)?;
+        hand_over(&estate.keys, &vault)?;
+        let words = SharedWords::map(estate.handles.try_clone().map_err(text)?).map_err(text)?;
+        let limits = Limits {
+            handles: config.mount.handles_per_uid,
+            pending: config.mount.pending_opens_per_uid,
+        };
+        let handles = Arc::new(HandleTable::new(words, limits).map_err(text)?);
+        let words = SharedWords::map(estate.watch.try_clone().map_err(text)?).map_err(text)?;
+        let watch = Watch::new(words, how.crashed).map_err(text)?;
+        let gate = Arc::new(Gate::new(Parts {
+            journal: Journal::load(&vault, estate.start.mount, handles.clone()).map_err(text)?,
+            vault,
+            policy,
+            policy_source: self.policies.source(),
+            audit,
+            handles,
+            metrics: Metrics::new().map_err(text)?,
+            settings: Settings::from(config),
+            started_ms: estate.start.started_ms,
+            watch: Arc::new(watch),
+            recorded,
+        }));
+        gate.settle()
+            .map_err(|_| "the audit log cannot take the records of the last run".to_owned())?;
+        self.say(&FromWorker::Opened(gate.vault.counts().secrets))?;
+        self.state = State::Open(Box::new((*estate, gate)));
+        Ok(())
+    }
+
+    fn attach(&mut self, device: &OwnedFd) -> Result<(), Failure> {
+        let State::Open(open) = std::mem::replace(&mut self.state, State::Gone) else {
+            return Err("asked to attach before it was asked to open".into());
+        };
+        let (estate, gate) = *open;
+        let fs = FileSystem::new(gate.clone(), gate.handles.clone(), gate.watch.clone());
+        let threads = estate.start.config.mount.threads;
+        let server = Server::new(fs.map_err(text)?, estate.start.shared, threads).map_err(text)?;
+        if estate.start.config.mount.keep {
+            // An error is an older kernel's: then nothing was left unanswered.
+            jarvis_fs::resend(device.as_fd()).ok();
+        }
+        jarvis_sys::replace_fd(server.fd(), device.as_fd()).map_err(text)?;
+        let link = self.link.clone();
+        std::thread::Builder::new()
+            .name("session".into())
+            .spawn(move || {
+                let end = match server.run() {
+                    Ok(()) => "the mount was taken away".to_owned(),
+                    Err(error) => format!("the mount failed: {error}"),
+                };
+                // The supervisor may be the one who took it away.
+                link.send(&FromWorker::Ended(short(&end)), &[]).ok();
+            })
+            .map_err(text)?;
+        self.say(&FromWorker::Serving)?;
+        self.readiness.set(&gate);
+        if let Some(listener) = estate.listener {
+            http::start(&self.readiness, listener).map_err(text)?;
+        }
+        keep_house(&gate)?;
+        self.state = State::Serving(gate);
+        Ok(())
+    }
+
+    fn reload(&self) {
+        if let State::Serving(gate) = &self.state {
+            let gate = gate.clone();
+            // It asks for the policy's text, which this thread must receive.
+            std::thread::spawn(move || {
+                if let Err(error) = gate.reload(None) {
+                    tracing::error!(%error, "policy refused, the old one stays");
+                }
+            });
+        }
+    }
+
+    fn retire(&mut self, reason: &str) {
+        self.readiness.clear();
+        match std::mem::replace(&mut self.state, State::Gone) {
+            State::Serving(gate) => gate.retire(reason),
+            State::Open(open) => open.1.retire(reason),
+            State::Waiting(_) | State::Gone => {}
+        }
+    }
+
+    /// Opens the log, which writes its start record, unless the vault is older.
+    fn open_audit(
+        &self,
+        estate: &Estate,
+        probe: &Probe,
+        how: &Open,
+    ) -> Result<(Log, u64), Failure> {
+        let tail = Log::inspect(&estate.audit).map_err(text)?;
+        let recorded = tail.map_or(0, |tail| tail.vault_seq.min(probe.seq()));
+        let opening = Opening {
+            version: env!("CARGO_PKG_VERSION"),
+            // What the log has, not what the vault has: the difference is owed.
+            vault_seq: recorded,
+            reason: how.reason.as_deref(),
+            accept_older_vault: estate.start.accept_restored,
+        };
+        let certifier = Certifier {
+            link: &self.link,
+            host: estate.start.host,
+        };
+        let log = Log::open(&estate.audit, &certifier, opening).map_err(text)?;
+        Ok((log, recorded))
+    }
+}
+
+fn unlock(estate: &Estate, how: &Open) -> Result<(LockedVault, Probe), Failure> {
+    let locked = lock_vault(estate, how)?;
+    if let Some(root) = estate.keys.get(Cell::RootKey)
+        && let Ok(root) = root.as_slice().try_into()
+    {
+        let probe = locked.resume(root).map_err(text)?;
+        return Ok((locked, probe));
+    }
+    let credential = estate.keys.get(Cell::Credential);
+    let credential = credential.ok_or("there is nothing to unlock the vault with")?;
+    let credential = match credential.split_first() {
+        Some((b'k', key)) => Credential::KeyFile(SecretBytes::new(key.to_vec())),
+        Some((b'p', phrase)) => Credential::Passphrase(SecretBytes::new(phrase.to_vec())),
+        _ => return Err("there is nothing to unlock the vault with".into()),
+    };
+    let probe = locked.unlock(&credential).map_err(text)?;
+    Ok((locked, probe))
+}
+
+fn lock_vault(estate: &Estate, how: &Open) -> Result<LockedVault, Failure> {
+    let path = &estate.vault;
+    if how.fresh {
+        return LockedVault::open(path).map_err(text);
+    }
+    match LockedVault::reopen(path) {
+        // A predecessor of another supervisor, in its last moments.
+        Err(VaultError::InUse { .. }) => {
+            let file = File::open(path).map_err(text)?;
+            flock(&file, FlockOperation::LockExclusive).map_err(text)?;
+            drop(file);
+            LockedVault::reopen(path).map_err(text)
+        }
+        result => result.map_err(text),
+    }
+}
+
+/// Leaves the root key for the next worker; what unlocked it is done with.
+fn hand_over(keys: &SecretPage, vault: &Vault) -> Result<(), Failure> {
+    if keys.get(Cell::RootKey).is_none() {
+        keys.put(Cell::RootKey, vault.root_key()).map_err(text)?;
+    }
+    keys.wipe(Cell::Credential);
+    Ok(())
+}
+
+fn keep_house(gate: &Arc<Gate>) -> Result<(), Failure> {
+    let gate = gate.clone();
+    let keeper = std::thread::Builder::new().name("housekeeping".into());
+    let started = keeper.spawn(move || {
+        loop {
+            gate.housekeep();
+            std::thread::sleep(HOUSEKEEPING);
+        }
+    });
+    started.map(drop).map_err(text)
+}
+
+/// The supervisor signs with the host's identity.
+struct Certifier<'l> {
+    link: &'l Link,
+    host: HostId,
+}
+
+impl Certify for Certifier<'_> {
+    fn host(&self) -> HostId {
+        self.host
+    }
+
+    fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        let failed = |error: io::Error| KeyError::NotCertified(error.to_string());
+        self.link
+            .send(&FromWorker::Certify(*claim), &[])
+            .map_err(failed)?;
+        loop {
+            match self.link.receive::<ToWorker>().map_err(failed)?.0 {
+                ToWorker::Certificate(first, second) => {
+                    let mut signature = [0; 64];
+                    let halves = first.into_iter().chain(second);
+                    signature
+                        .iter_mut()
+                        .zip(halves)
+                        .for_each(|(to, from)| *to = from);
+                    return Ok(signature);
+                }
+                ToWorker::Ping(facts) => {
+                    let pong = FromWorker::Pong(facts.ping);
+                    self.link.send(&pong, &[]).map_err(failed)?;
+                }
+                _ => return Err(KeyError::NotCertified("the supervisor refused".into())),
+            }
+        }
+    }
+}
+
+type PolicyFile = Result<OwnedFd, String>;
+
+/// Fetches the policy's text from the supervisor, which alone may read it.
+struct PolicyCourier {
+    link: Arc<Link>,
+    path: PathBuf,
+    deliveries: Sender<PolicyFile>,
+    desk: Arc<Mutex<Receiver<PolicyFile>>>,
+}
+
+impl PolicyCourier {
+    fn start(link: Arc<Link>, path: PathBuf) -> Self {
+        let (deliveries, desk) = channel();
+        Self {
+            link,
+            path,
+            deliveries,
+            desk: Arc::new(Mutex::new(desk)),
+        }
+    }
+
+    fn deliver(&self, found: Result<(), String>, file: Option<OwnedFd>) {
+        let file = found.and_then(|()| file.ok_or_else(|| "it came without its file".into()));
+        // Who asked may have given up.
+        self.deliveries.send(file).ok();
+    }
+
+    fn source(&self) -> PolicySource {
+        let (link, path, desk) = (self.link.clone(), self.path.clone(), self.desk.clone());
+        Box::new(move || {
+            let desk = desk.lock();
+            // What came too late for an earlier request.
+            while desk.try_recv().is_ok() {}
+            let file = link
+                .send(&FromWorker::Policy, &[])
+                .map_err(|error| error.to_string())
+                .and_then(|()| desk.recv_timeout(PATIENCE).map_err(|e| e.to_string())?);
+            match file {
+                Ok(file) => read_policy(&path, file.into()).inspect(|_| {
+                    link.send(&FromWorker::Accepted, &[]).ok();
+                }),
+                Err(why) => Err(unreadable(&path, why)),
+            }
+        })
+    }
+}
+
+fn unreadable(path: &Path, why: String) -> LoadError {
+    LoadError::Read {
+        path: path.to_owned(),
+        source: io::Error::other(why),
+    }
+}
