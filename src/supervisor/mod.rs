@@ -22,7 +22,7 @@ use rustix::fs::{AtFlags, Gid, MemfdFlags, Uid, chownat, memfd_create};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
 use crate::config::{Config, read_bounded};
-use crate::daemon::{Arguments, Failure, root, text};
+use crate::daemon::{self, Arguments, Failure, root, text};
 use crate::gate::MAX_POLICY;
 use crate::wire::{Facts, FromWorker, Open, Start, ToWorker, short};
 
@@ -72,14 +72,8 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         },
         None => (Estate::new(SecretPage::create().map_err(text)?)?, None),
     };
-    if estate.keys.get(Cell::RootKey).is_none() {
-        crate::daemon::put_credential(&config, arguments.passphrase_stdin, &estate.keys)?;
-    }
-    if device.is_none() {
-        prepare_mount_point(&config.mount.path)?;
-    }
     let policy = read_policy_text(&config.policy.path)?;
-    let supervisor = Supervisor {
+    let mut supervisor = Supervisor {
         program: std::env::current_exe().map_err(text)?,
         adopted: device.is_some(),
         device,
@@ -106,6 +100,15 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         not_before: Instant::now(),
         stopping: None,
     };
+    // It says "not yet" over HTTP while a person types the passphrase.
+    supervisor.active = Some(supervisor.hire(true)?);
+    let Supervisor { config, estate, .. } = &supervisor;
+    if estate.keys.get(Cell::RootKey).is_none() {
+        daemon::put_credential(config, arguments.passphrase_stdin, &estate.keys)?;
+    }
+    if supervisor.device.is_none() {
+        prepare_mount_point(&config.mount.path)?;
+    }
     supervisor.supervise(&signals)
 }
 
@@ -448,7 +451,7 @@ impl Supervisor {
             }
             self.active = match self.standby.take() {
                 Some(standby) => Some(standby),
-                None => Some(self.hire(self.device.is_none() && self.fresh)?),
+                None => Some(self.hire(false)?),
             };
         }
         if self

@@ -9,7 +9,7 @@ use landlock::{
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, Gid, Uid, set_capabilities, set_keep_capabilities,
+    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_keep_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use seccompiler::{
@@ -149,7 +149,7 @@ pub(super) fn drop_privileges(
     if root {
         // Locking memory is all that may be left, where the limit stands.
         let kept = match keep_lock {
-            true => CapabilitySet::IPC_LOCK,
+            true => capabilities(None)?.permitted & CapabilitySet::IPC_LOCK,
             false => CapabilitySet::empty(),
         };
         let sets = CapabilitySets {
