@@ -1,6 +1,6 @@
 # Two commands do everything: `make run` shows it, `make test` proves it.
 
-.PHONY: run test bench fuzz build lint
+.PHONY: run test bench soak fuzz build lint
 
 run: build
 	@[ "$$(id -u)" = 0 ] || tests/need.sh fusermount3 fuse3
@@ -17,6 +17,12 @@ test:
 bench:
 	@tests/need.sh cc gcc
 	cargo bench --bench bench
+
+# Kills workers under load for MINUTES; the last line says how it went.
+MINUTES ?= 10
+soak:
+	SOAK_MINUTES=$(MINUTES) cargo test --release --test survival -- --ignored --nocapture soak \
+	    | grep '^kills '
 
 lint:
 	cargo fmt --all --check

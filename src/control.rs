@@ -175,8 +175,7 @@ fn change(
         let changed = changes.iter().filter_map(|c| c.id).collect();
         let success = answer.insert(success(&result(&changes), changed));
         let kept = (&*success.body, &*success.changed);
-        gate.journal
-            .enter(txn, (origin.request, origin.handle), kept)?;
+        gate.journal.enter(txn, origin, kept)?;
         Ok(changes)
     })?;
     // `commit` has run the closure when it succeeds.

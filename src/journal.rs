@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jarvis_fs::HandleTable;
+use jarvis_fs::{HandleTable, Origin};
 use jarvis_vault::{Txn, Vault, VaultError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ struct Entry {
     /// Secrets that have another value since.
     changed: Vec<u64>,
     body: Vec<u8>,
+    /// Where the answer stands in the control file.
+    at: u64,
 }
 
 /// The journal of one mount, as one worker sees it.
@@ -92,14 +94,18 @@ impl Journal {
     }
 
     /// The last answer committed for `handle` by an earlier worker.
-    pub(crate) fn answer_for(&self, handle: u64) -> Option<Vec<u8>> {
+    pub(crate) fn answer_for(&self, handle: u64) -> Option<jarvis_fs::Kept> {
         let state = self.state.lock();
         let mut entries = state
             .kept
             .values()
             .rev()
             .filter_map(|k| k.inherited.as_ref());
-        entries.find(|e| e.handle == handle).map(|e| e.body.clone())
+        let entry = entries.find(|e| e.handle == handle)?;
+        Some(jarvis_fs::Kept {
+            body: entry.body.clone(),
+            at: entry.at,
+        })
     }
 
     /// Enters the answer into the commit, and drops what nobody will ask for.
@@ -109,11 +115,15 @@ impl Journal {
     pub(crate) fn enter(
         &self,
         txn: &mut Txn<'_>,
-        (request, handle): (u64, u64),
+        origin: Origin,
         (body, changed): (&[u8], &[u64]),
     ) -> Result<(), VaultError> {
+        let Origin {
+            request, handle, ..
+        } = origin;
         let entry = Entry {
             handle,
+            at: origin.end,
             changed: changed.to_vec(),
             body: body.to_vec(),
         };

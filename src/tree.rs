@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
-    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Limit, Listed, Opened, Origin,
+    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Kept, Limit, Listed, Opened, Origin,
     Request, SharedRead, Tree, Unidentified, Xattr,
 };
 use jarvis_policy::Verb;
@@ -175,7 +175,7 @@ impl Tree for Gate {
         self.journal.answered(request);
     }
 
-    fn kept_answer(&self, handle: u64) -> Option<Vec<u8>> {
+    fn kept_answer(&self, handle: u64) -> Option<Kept> {
         self.journal.answer_for(handle)
     }
 

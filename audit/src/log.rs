@@ -21,7 +21,7 @@ mod opening;
 mod progress;
 mod writer;
 
-use chain::Chain;
+use chain::{Chain, Place};
 use progress::Progress;
 use writer::Writer;
 
@@ -132,17 +132,28 @@ impl Log {
         key: EpochKey,
         clock: fn() -> Timestamp,
     ) -> Result<Self, OpenError> {
-        let seq = ending.tail.map_or(0, |tail| tail.seq);
-        let link = ending.tail.map_or([0; 32], |tail| tail.link);
+        let place = match ending.tail {
+            Some(tail) => Place {
+                seq: tail.seq,
+                link: tail.link,
+                // A restored vault's is less, which the start record accepts.
+                vault_seq: opening.vault_seq.min(tail.vault_seq),
+            },
+            None => Place {
+                seq: 0,
+                link: [0; 32],
+                vault_seq: 0,
+            },
+        };
         let writer = Arc::new(Writer {
             file,
             key,
             host: identity.host().to_string(),
             epoch: ending.tail.map_or(0, |tail| tail.epoch) + 1,
             clock,
-            chain: Mutex::new(Chain::new(seq, link, ending.len)),
+            chain: Mutex::new(Chain::new(place, ending.len)),
             written: Condvar::new(),
-            progress: Progress::at(seq),
+            progress: Progress::at(place.seq),
             records: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         });

@@ -160,7 +160,10 @@ impl<T: Tree> Filesystem for FileSystem<T> {
                     reply.error(FsError::Denied.errno());
                 }
                 Open::Control(control) => {
-                    control.take(size as usize, |bytes| reply.data(bytes));
+                    control.show((offset, size), |answer| match answer {
+                        Ok(bytes) => reply.data(bytes),
+                        Err(error) => reply.error(error.errno()),
+                    });
                 }
             },
         }
@@ -171,7 +174,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         req: &FuseRequest,
         _ino: INodeNo,
         fh: FileHandle,
-        _offset: u64,
+        offset: u64,
         data: &[u8],
         _write_flags: WriteFlags,
         _flags: OpenFlags,
@@ -187,6 +190,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
                     request: req.unique().0 & !RESENT,
                     resent: req.unique().0 & RESENT != 0,
                     handle: fh.0,
+                    end: offset.saturating_add(data.len() as u64),
                 };
                 self.write_control(claim(req), control, data, origin, reply);
             }

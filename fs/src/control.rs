@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::caller::Caller;
 use crate::errno::FsError;
 use crate::pages::PageCache;
+use crate::serve::slice;
 use crate::tree::{Origin, Tree};
 use crate::watch::Watch;
 
@@ -27,13 +28,17 @@ const QUEUE: usize = 64;
 pub(crate) struct ControlHandle {
     pub(crate) uid: u32,
     pub(crate) caller: OnceLock<Caller>,
-    answer: Mutex<Unread>,
+    answer: Mutex<Kept>,
 }
 
-#[derive(Default)]
-struct Unread {
-    body: Vec<u8>,
-    from: usize,
+/// An answer, and where in the file it stands: behind the request it answers.
+/// That way a read can be repeated, by another process too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// The position after the request.
+    pub at: u64,
 }
 
 impl ControlHandle {
@@ -46,26 +51,35 @@ impl ControlHandle {
     }
 
     /// An earlier process's, with the answer it may have left.
-    pub(crate) fn adopted(uid: u32, answer: Option<Vec<u8>>) -> Self {
-        let handle = Self {
+    pub(crate) fn adopted(uid: u32, answer: Option<Kept>) -> Self {
+        Self {
             uid,
             caller: OnceLock::new(),
-            answer: Mutex::default(),
-        };
-        handle.put(answer.unwrap_or_default());
-        handle
+            answer: Mutex::new(answer.unwrap_or_default()),
+        }
     }
 
-    pub(crate) fn put(&self, body: Vec<u8>) {
-        *self.answer.lock() = Unread { body, from: 0 };
+    /// Sets the answer to the request that ended at `at`.
+    pub(crate) fn put(&self, body: Vec<u8>, at: u64) {
+        *self.answer.lock() = Kept { body, at };
     }
 
-    /// The next `size` bytes of the answer; nothing at its end.
-    pub(crate) fn take(&self, size: usize, reply: impl FnOnce(&[u8])) {
-        let mut unread = self.answer.lock();
-        let to = unread.from.saturating_add(size).min(unread.body.len());
-        reply(unread.body.get(unread.from..to).unwrap_or_default());
-        unread.from = to;
+    /// Shows `size` bytes of the answer from `offset` of the file on; nothing at
+    /// its end.
+    ///
+    /// # Errors
+    /// [`FsError::Invalid`] before its beginning.
+    pub(crate) fn show(
+        &self,
+        (offset, size): (u64, u32),
+        reply: impl FnOnce(Result<&[u8], FsError>),
+    ) {
+        let answer = self.answer.lock();
+        match offset.checked_sub(answer.at) {
+            Some(from) => reply(Ok(slice(&answer.body, (from, size)))),
+            None if answer.body.is_empty() => reply(Ok(&[])),
+            None => reply(Err(FsError::Invalid)),
+        }
     }
 }
 
@@ -112,8 +126,10 @@ impl Executor {
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
         };
         let message = "too many control requests are waiting; try again";
-        job.handle
-            .put(tree.refuse_control(FsError::Busy, message).body);
+        job.handle.put(
+            tree.refuse_control(FsError::Busy, message).body,
+            job.origin.end,
+        );
         job.reply.error(FsError::Busy.errno());
     }
 }
@@ -135,7 +151,7 @@ fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch
         let _busy = watch.begin(number);
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
         let answer = tree.control(&job.caller, job.request, job.origin);
-        job.handle.put(answer.body);
+        job.handle.put(answer.body, job.origin.end);
         for ino in answer.changed {
             pages.drop_pages(ino);
         }

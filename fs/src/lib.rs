@@ -20,6 +20,7 @@ mod tree;
 mod watch;
 
 pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
+pub use control::Kept;
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};
 pub use mount::{Device, MountError, Server, clear_stale, connection, end, resend};

@@ -358,7 +358,7 @@ impl<T: Tree> FileSystem<T> {
                  write is one request"
             );
             let answer = self.tree.refuse_control(FsError::TooLong, &message);
-            handle.put(answer.body);
+            handle.put(answer.body, origin.end);
             return reply.error(FsError::TooLong.errno());
         }
         let job = Job {
@@ -483,15 +483,13 @@ impl<T: Tree> FileSystem<T> {
 fn open_flags(file: &OpenFile) -> FopenFlags {
     let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
     match file {
-        // A stream: reads of the answer do not depend on the write's position.
-        OpenFile { control: true, .. } => direct | FopenFlags::FOPEN_STREAM,
         OpenFile { cached: true, .. } => FopenFlags::FOPEN_NOFLUSH,
         OpenFile { .. } => direct,
     }
 }
 
 /// The part of `bytes` that a read of `size` at `offset` gets.
-fn slice(bytes: &[u8], (offset, size): (u64, u32)) -> &[u8] {
+pub(crate) fn slice(bytes: &[u8], (offset, size): (u64, u32)) -> &[u8] {
     let from = usize::try_from(offset).map_or(bytes.len(), |from| from.min(bytes.len()));
     let to = from.saturating_add(size as usize).min(bytes.len());
     bytes.get(from..to).unwrap_or_default()

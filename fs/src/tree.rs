@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use crate::caller::{Brief, Caller, Claim, Unidentified};
+use crate::control::Kept;
 use crate::errno::FsError;
 
 /// Inode of the control file.
@@ -133,6 +134,8 @@ pub struct Origin {
     pub resent: bool,
     /// The control handle.
     pub handle: u64,
+    /// The position in the control file after the request.
+    pub end: u64,
 }
 
 /// The secrets behind the file system. Every method may be called from several
@@ -211,7 +214,7 @@ pub trait Tree: Send + Sync + 'static {
 
     /// The last answer that an earlier process committed for control handle
     /// `handle`.
-    fn kept_answer(&self, handle: u64) -> Option<Vec<u8>>;
+    fn kept_answer(&self, handle: u64) -> Option<Kept>;
 
     /// A control request that was not even handed to [`Tree::control`].
     fn refuse_control(&self, error: FsError, message: &str) -> Answer;

@@ -21,6 +21,8 @@ const SPARE: usize = 64;
 pub(super) struct Place {
     pub(super) seq: u64,
     pub(super) link: Link,
+    /// The vault's last commit that is recorded.
+    pub(super) vault_seq: u64,
 }
 
 /// A composed record's claim to its place.
@@ -42,6 +44,7 @@ pub(super) struct Batch {
 /// A composed record; `line` once it is signed.
 struct Pending {
     link: Link,
+    vault_seq: u64,
     line: Option<Vec<u8>>,
 }
 
@@ -67,8 +70,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(seq: u64, link: Link, len: u64) -> Self {
-        let place = Place { seq, link };
+    pub(super) fn new(place: Place, len: u64) -> Self {
         Self {
             written: place,
             len,
@@ -126,12 +128,20 @@ impl Chain {
         self.time = time;
     }
 
-    /// Gives the next place to a payload with digest `link`.
-    pub(super) fn issue(&mut self, link: Link) -> Ticket {
+    /// Gives the next place to a payload with digest `link` and this `vault_seq`.
+    pub(super) fn issue(&mut self, link: Link, vault_seq: u64) -> Ticket {
         let seq = self.head.seq + 1;
-        self.head = Place { seq, link };
+        self.head = Place {
+            seq,
+            link,
+            vault_seq,
+        };
         self.issued += 1;
-        self.pending.push_back(Pending { link, line: None });
+        self.pending.push_back(Pending {
+            link,
+            vault_seq,
+            line: None,
+        });
         Ticket {
             number: self.issued,
             seq,
@@ -196,9 +206,12 @@ impl Chain {
         match result {
             Ok(()) => {
                 self.len += batch.bytes.len() as u64;
-                for Pending { link, .. } in self.pending.drain(..batch.lines) {
-                    let seq = self.written.seq + 1;
-                    self.written = Place { seq, link };
+                for written in self.pending.drain(..batch.lines) {
+                    self.written = Place {
+                        seq: self.written.seq + 1,
+                        link: written.link,
+                        vault_seq: written.vault_seq,
+                    };
                     self.resolved += 1;
                 }
             }

@@ -133,6 +133,14 @@ impl Writer {
         let mut time = chain.time();
         // A string takes whatever is printed.
         let _ = PRINTER.print_timestamp(&(self.clock)(), &mut time);
+        // Whoever composed its event a moment before a change was recorded
+        // stands after that change all the same: the last record tells how far
+        // the log knows the vault.
+        let vault_seq = event.vault_seq.max(chain.head().vault_seq);
+        let event = &Event {
+            vault_seq,
+            ..*event
+        };
         let payload = Payload {
             v: 1,
             seq: chain.head().seq + 1,
@@ -151,7 +159,7 @@ impl Writer {
             return Err(AppendError::TooLong);
         }
         let link = line::digest(&line);
-        Ok((chain.issue(link), line))
+        Ok((chain.issue(link, vault_seq), line))
     }
 
     /// Hands the signed line in and returns once it is written, by whoever

@@ -1,0 +1,466 @@
+//! Workers are killed under load, and nobody may notice.
+//!
+//! Four readers, two held handles, a listing loop, a control writer and a bind
+//! mount in another mount namespace work all the time. Workers are killed at
+//! random moments, while they attach, and, by strace, at chosen system calls of
+//! a vault commit and of an audit append. No operation may fail, no byte may be
+//! wrong, every control write happens once, and the log shows every death.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_sign_loss,
+    clippy::redundant_closure_for_method_calls,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+
+#[path = "e2e/harness.rs"]
+mod harness;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use harness::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+const SECRETS: usize = 10_000;
+/// Secrets in a directory.
+const WIDTH: usize = 100;
+const BATCH: usize = 500;
+const SEED: u64 = 20_261_123;
+
+/// What is shared by those who work and those who kill.
+#[derive(Default)]
+struct Field {
+    over: AtomicBool,
+    operations: AtomicU64,
+    /// The slowest operation since somebody last looked, in microseconds.
+    slowest_us: AtomicU64,
+    /// Control writes that were acknowledged.
+    written: AtomicU64,
+}
+
+impl Field {
+    fn working(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
+    }
+
+    /// Times one operation.
+    fn operation<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        let us = u64::try_from(start.elapsed().as_micros()).unwrap();
+        self.slowest_us.fetch_max(us, Ordering::Relaxed);
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+}
+
+/// Ends the work also when the killer panics: scoped threads are waited for.
+struct Over<'f>(&'f Field);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("app/d{:03}/s{:02}", n / WIDTH, n % WIDTH)
+}
+
+fn value(n: usize) -> String {
+    format!("value of {n} {}", "x".repeat(n % 300))
+}
+
+fn fill(home: &Home) {
+    let mut control = Control::open(&home.mount()).unwrap();
+    for first in (0..SECRETS).step_by(BATCH) {
+        let sets = (first..first + BATCH)
+            .map(|n| json!({"op": "set", "name": name(n), "value": value(n)}))
+            .collect::<Vec<_>>();
+        control.ask(json!(sets).to_string()).0.unwrap();
+    }
+    for held in ["app/held", "app/bound"] {
+        let request = format!("set {held} first version of {held}");
+        control.ask(request).0.unwrap();
+    }
+}
+
+fn read_at_random(home: &Home, field: &Field, seed: u64) {
+    alice().become_thread();
+    let mut random = StdRng::seed_from_u64(seed);
+    while field.working() {
+        let n = random.random_range(0..SECRETS);
+        let path = home.mount().join(name(n));
+        let read = field.operation(|| fs::read(&path));
+        let read = read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(text(&read), value(n));
+    }
+}
+
+fn hold(path: &Path, field: &Field) {
+    alice().become_thread();
+    let file = File::open(path).unwrap();
+    let mut first = vec![0; 4096];
+    let len = file.read_at(&mut first, 0).unwrap();
+    let mut again = vec![0; 4096];
+    while field.working() {
+        let n = field.operation(|| file.read_at(&mut again, 0)).unwrap();
+        assert_eq!(text(&again[..n]), text(&first[..len]));
+    }
+}
+
+fn list(home: &Home, field: &Field) {
+    alice().become_thread();
+    let mut n = 0;
+    while field.working() {
+        let directory = home
+            .mount()
+            .join(format!("app/d{:03}", n % (SECRETS / WIDTH)));
+        let listed = field.operation(|| {
+            let entries = fs::read_dir(&directory).unwrap();
+            let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        });
+        let expected: Vec<std::ffi::OsString> =
+            (0..WIDTH).map(|s| format!("s{s:02}").into()).collect();
+        assert_eq!(listed, expected, "{}", directory.display());
+        n += 1;
+    }
+}
+
+/// Each write makes a new version: its number tells whether it happened once.
+fn write(home: &Home, field: &Field) {
+    let mut control = Control::open(&home.mount()).unwrap();
+    let mut version = 1;
+    while field.working() {
+        let request = format!("set app/held version {}", version + 1);
+        let (written, answer) = field.operation(|| control.ask(&request));
+        assert_eq!(written, Ok(request.len()), "{answer}");
+        version += 1;
+        // The answer may have died with the worker that gave it, if that was
+        // after the write returned: the next one tells.
+        if answer != json!(null) {
+            assert_eq!(answer["result"]["version"], json!(version), "{answer}");
+        }
+        field.written.store(version, Ordering::Relaxed);
+    }
+    let kept = root().read(&home.mount().join("app/held")).unwrap();
+    assert_eq!(text(&kept), format!("version {version}"));
+    let number = home.ok(&["get", "app/held", "--meta"], b"")["version"].clone();
+    assert_eq!(number, json!(version.to_string()));
+}
+
+/// A bind mount of one file, seen from another mount namespace.
+fn read_bound(home: &Home, field: &Field) {
+    let (target, end) = (home.path("bound"), home.path("end"));
+    fs::write(&target, b"").unwrap();
+    let script = r#"mount --bind "$1" "$2" || exit 1
+        expected=$(cat "$2") n=0
+        while [ ! -e "$3" ]; do
+            [ "$(cat "$2")" = "$expected" ] || exit 2
+            n=$((n + 1))
+        done
+        echo "$expected"; echo "$n""#;
+    let mut namespace = Command::new("unshare");
+    namespace.args(["-m", "sh", "-c", script, "sh"]);
+    namespace.args([&home.mount().join("app/bound"), &target, &end]);
+    let child = namespace.stdout(Stdio::piped()).spawn().unwrap();
+    while field.working() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    fs::write(&end, b"").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    let (bytes, count) = said.trim_end().split_once('\n').unwrap();
+    assert_eq!(bytes, "first version of app/bound");
+    field
+        .operations
+        .fetch_add(count.parse().unwrap(), Ordering::Relaxed);
+}
+
+/// The workers of a supervisor, and how many threads each has.
+fn workers(supervisor: Pid) -> Vec<(Pid, u32)> {
+    let list = format!("/proc/{0}/task/{0}/children", supervisor.as_raw_nonzero());
+    let children = fs::read_to_string(list).unwrap();
+    let pids = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let threads = status.lines().find_map(|l| l.strip_prefix("Threads:"))?;
+        Some((Pid::from_raw(pid)?, threads.trim().parse().ok()?))
+    })
+    .collect()
+}
+
+/// Serving takes threads, waiting takes one.
+const SERVING: u32 = 6;
+
+struct Killer<'a> {
+    supervisor: Pid,
+    field: &'a Field,
+    random: StdRng,
+    stalls_us: Vec<u64>,
+    kills: Kills,
+}
+
+#[derive(Default)]
+struct Kills {
+    random: usize,
+    attach: usize,
+    commit: usize,
+    append: usize,
+}
+
+impl Kills {
+    fn all(&self) -> usize {
+        self.random + self.attach + self.commit + self.append
+    }
+}
+
+impl Killer<'_> {
+    /// The serving worker and the one that stands by, once there are both.
+    fn pair(&self) -> (Pid, Pid) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let all = workers(self.supervisor);
+            let serving = all.iter().find(|(_, threads)| *threads >= SERVING);
+            let standby = all.iter().find(|(_, threads)| *threads == 1);
+            if let (Some((serving, _)), Some((standby, _))) = (serving, standby) {
+                return (*serving, *standby);
+            }
+            assert!(Instant::now() < deadline, "nobody serves: {all:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets the clients work on for a while, which is what a random moment is.
+    fn pause(&mut self, at_most_us: u64) {
+        let us = self.random.random_range(0..at_most_us);
+        std::thread::sleep(Duration::from_micros(us));
+    }
+
+    fn next_stall(&mut self) {
+        // Of the kill before: its clients have had their answers.
+        self.stalls_us
+            .push(self.field.slowest_us.swap(0, Ordering::Relaxed));
+    }
+
+    fn at_random(&mut self) {
+        let (serving, _) = self.pair();
+        self.pause(40_000);
+        kill_process(serving, Signal::KILL).ok();
+        self.kills.random += 1;
+        self.next_stall();
+    }
+
+    /// The serving one, and the next one on its way to the device.
+    fn attaching(&mut self) {
+        let (serving, standby) = self.pair();
+        kill_process(serving, Signal::KILL).ok();
+        self.pause(4_000);
+        kill_process(standby, Signal::KILL).ok();
+        self.kills.random += 1;
+        self.kills.attach += 1;
+        self.next_stall();
+    }
+
+    /// At the `nth` system call of that name.
+    fn strace(&mut self, victim: Pid, call: &str, nth: u32, set_off: impl FnOnce()) -> bool {
+        let mut strace = Command::new("timeout");
+        let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
+        strace.args(["-k", "1", "5", "strace", "-f", "-o", "/dev/null", "-e"]);
+        strace.args([&format!("trace={call}"), "-e", &inject, "-p"]);
+        let pid = victim.as_raw_nonzero().to_string();
+        strace
+            .arg(&pid)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null());
+        let mut child = strace.spawn().unwrap();
+        // It says so once it is attached.
+        let mut said = [0; 1];
+        std::io::Read::read_exact(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+        set_off();
+        child.wait().unwrap();
+        !Path::new(&format!("/proc/{pid}")).exists()
+    }
+
+    fn in_attach(&mut self) {
+        let (serving, standby) = self.pair();
+        let calls = [
+            ("flock", 2),
+            ("fdatasync", 1),
+            ("sendmsg", 3),
+            ("write", 2),
+            ("dup3", 1),
+        ];
+        let (call, most) = calls[self.random.random_range(0..calls.len())];
+        let nth = self.random.random_range(1..=most);
+        let hit = self.strace(standby, call, nth, || {
+            kill_process(serving, Signal::KILL).ok();
+        });
+        self.kills.random += 1;
+        self.kills.attach += usize::from(hit);
+        self.next_stall();
+    }
+
+    fn in_commit(&mut self) {
+        let (serving, _) = self.pair();
+        // redb writes with pwrite64, nobody else does.
+        let nth = self.random.random_range(1..=12);
+        let hit = self.strace(serving, "pwrite64", nth, || {});
+        self.kills.commit += usize::from(hit);
+        self.next_stall();
+    }
+
+    fn in_append(&mut self) {
+        let (serving, _) = self.pair();
+        // Replies are writev, records are write.
+        let nth = self.random.random_range(1..=20);
+        let hit = self.strace(serving, "write", nth, || {});
+        self.kills.append += usize::from(hit);
+        self.next_stall();
+    }
+}
+
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    sorted[(sorted.len() - 1) * percent / 100]
+}
+
+/// Works and kills until `enough`, then takes stock.
+fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> String {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    fill(&home);
+    let field = Field::default();
+    let (kills, mut stalls) = std::thread::scope(|scope| {
+        let over = Over(&field);
+        for seed in 0..4 {
+            let (home, field) = (&home, &field);
+            scope.spawn(move || {
+                let _over = Over(field);
+                read_at_random(home, field, SEED + seed);
+            });
+        }
+        let works: [Box<dyn FnOnce() + Send>; 5] = [
+            Box::new(|| hold(&home.mount().join("app/held"), &field)),
+            Box::new(|| hold(&home.mount().join("app/bound"), &field)),
+            Box::new(|| list(&home, &field)),
+            Box::new(|| write(&home, &field)),
+            Box::new(|| read_bound(&home, &field)),
+        ];
+        for work in works {
+            let field = &field;
+            scope.spawn(move || {
+                let _over = Over(field);
+                work();
+            });
+        }
+        let mut killer = Killer {
+            supervisor: daemon.pid(),
+            field: &field,
+            random: StdRng::seed_from_u64(SEED),
+            stalls_us: Vec::new(),
+            kills: Kills::default(),
+        };
+        while !enough(&killer.kills) && field.working() {
+            kill(&mut killer);
+        }
+        killer.pair();
+        drop(over);
+        (killer.kills, killer.stalls_us)
+    });
+    let deaths = daemon.log().matches("the worker ended").count();
+    daemon.stop();
+    let report = home.verify();
+    take_stock(&home, &field, deaths);
+    stalls.sort_unstable();
+    let [p50, p99, worst] = [50, 99, 100].map(|p| percentile(&stalls, p) as f64 / 1000.0);
+    assert!(report.contains("stopped in order"), "{report}");
+    format!(
+        "kills {} (attach {}, commit {}, append {}), operations {}, control writes {}, failures 0, \
+         stall a kill: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms",
+        kills.all(),
+        kills.attach,
+        kills.commit,
+        kills.append,
+        field.operations.load(Ordering::Relaxed),
+        field.written.load(Ordering::Relaxed) - 1,
+    )
+}
+
+/// The log has every version once, and a start for every death.
+fn take_stock(home: &Home, field: &Field, deaths: usize) {
+    let records = home.records();
+    let of = |action: &str| records.iter().filter(|r| r["action"] == *action).count();
+    let held = records.iter().filter(|r| r["name"] == "app/held");
+    let mut versions: Vec<_> = held
+        .filter(|r| r["action"] == "update" || r["action"] == "create")
+        .map(|r| r["version"].as_u64().unwrap())
+        .collect();
+    versions.sort_unstable();
+    let twice: Vec<_> = versions.windows(2).filter(|w| w[0] == w[1]).collect();
+    assert!(twice.is_empty(), "recorded twice: {twice:?}");
+    let written = field.written.load(Ordering::Relaxed);
+    assert_eq!((versions[0], versions.len() as u64), (1, written));
+    // A worker that died before its start record left none.
+    let starts = of("start");
+    assert!(starts <= deaths + 1, "{starts} starts, {deaths} deaths");
+    let reasons = records.iter().filter(|r| r["action"] == "start");
+    let told = reasons.filter(|r| r["reason"].as_str().is_some_and(|t| t.contains("worker")));
+    assert_eq!(
+        told.count(),
+        starts - 1,
+        "each start says how the one before ended"
+    );
+}
+
+#[test]
+fn nobody_notices_a_thousand_kills() {
+    let enough = |kills: &Kills| {
+        let least = kills.attach.min(kills.commit).min(kills.append);
+        kills.all() >= 1000 && least >= 200
+    };
+    let report = survive(enough, |killer| {
+        let kills = &killer.kills;
+        match [kills.attach, kills.commit, kills.append].map(|n| n < 200) {
+            [true, ..] if kills.attach % 2 == 0 => killer.in_attach(),
+            [true, ..] => killer.attaching(),
+            [_, true, _] => killer.in_commit(),
+            [_, _, true] => killer.in_append(),
+            _ => killer.at_random(),
+        }
+    });
+    println!("{report}");
+}
+
+/// `make soak MINUTES=n`: the same for as long as one likes.
+#[test]
+#[ignore = "runs for SOAK_MINUTES; make soak"]
+fn soak() {
+    let minutes: u64 = std::env::var("SOAK_MINUTES").unwrap().parse().unwrap();
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let enough = |kills: &Kills| Instant::now() >= end && kills.all() > 0;
+    let report = survive(enough, |killer| match killer.kills.all() % 8 {
+        0 => killer.in_attach(),
+        1 => killer.attaching(),
+        2 => killer.in_commit(),
+        3 => killer.in_append(),
+        _ => killer.at_random(),
+    });
+    println!("{report}");
+}
