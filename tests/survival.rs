@@ -384,22 +384,33 @@ fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> S
         drop(over);
         (killer.kills, killer.stalls_us)
     });
-    let deaths = daemon.log().matches("the worker ended").count();
+    let log = daemon.log();
+    let gaps = log
+        .lines()
+        .filter_map(|line| line.rsplit_once("gap_us=")?.1.parse().ok());
+    let mut gaps: Vec<u64> = gaps.collect();
+    gaps.sort_unstable();
+    let deaths = log.matches("the worker ended").count();
     daemon.stop();
     let report = home.verify();
     take_stock(&home, &field, deaths);
     stalls.sort_unstable();
-    let [p50, p99, worst] = [50, 99, 100].map(|p| percentile(&stalls, p) as f64 / 1000.0);
+    let ms = |sorted: &[u64]| {
+        let [p50, p99, worst] = [50, 99, 100].map(|p| percentile(sorted, p) as f64 / 1000.0);
+        format!("p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms")
+    };
     assert!(report.contains("stopped in order"), "{report}");
     format!(
         "kills {} (attach {}, commit {}, append {}), operations {}, control writes {}, failures 0, \
-         stall a kill: p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms",
+         nobody served: {}, worst operation a kill: {}",
         kills.all(),
         kills.attach,
         kills.commit,
         kills.append,
         field.operations.load(Ordering::Relaxed),
         field.written.load(Ordering::Relaxed) - 1,
+        ms(&gaps),
+        ms(&stalls),
     )
 }
 

@@ -20,6 +20,7 @@ pub(super) fn prepare(dir: &Path, opening: &Opening<'_>) -> Result<(File, Ending
     tail::check_mode(dir, &handle, 0o700)?;
     tail::check_segments(dir)?;
     let path = segment_path(dir, SEGMENT);
+    let new = !path.exists();
     let file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -33,8 +34,11 @@ pub(super) fn prepare(dir: &Path, opening: &Opening<'_>) -> Result<(File, Ending
     if !ending.torn.is_empty() {
         keep_torn(dir, &ending)?;
     }
-    // The copy's name must be on disk before the original goes.
-    handle.sync_all().map_err(io_error("sync", dir))?;
+    if new || !ending.torn.is_empty() {
+        // The segment's name must be on disk before its records; the copy's
+        // before the original goes.
+        handle.sync_all().map_err(io_error("sync", dir))?;
+    }
     if !ending.torn.is_empty() {
         file.set_len(ending.len)
             .map_err(io_error("truncate", &path))?;
