@@ -192,26 +192,8 @@ fn read_bound(home: &Home, field: &Field) {
         .fetch_add(count.parse().unwrap(), Ordering::Relaxed);
 }
 
-/// The workers of a supervisor, and how many threads each has.
-fn workers(supervisor: Pid) -> Vec<(Pid, u32)> {
-    let list = format!("/proc/{0}/task/{0}/children", supervisor.as_raw_nonzero());
-    let children = fs::read_to_string(list).unwrap();
-    let pids = children
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok());
-    pids.filter_map(|pid: i32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let threads = status.lines().find_map(|l| l.strip_prefix("Threads:"))?;
-        Some((Pid::from_raw(pid)?, threads.trim().parse().ok()?))
-    })
-    .collect()
-}
-
-/// Serving takes threads, waiting takes one.
-const SERVING: u32 = 6;
-
 struct Killer<'a> {
-    supervisor: Pid,
+    daemon: &'a Daemon<'a>,
     field: &'a Field,
     random: StdRng,
     stalls_us: Vec<u64>,
@@ -233,21 +215,6 @@ impl Kills {
 }
 
 impl Killer<'_> {
-    /// The serving worker and the one that stands by, once there are both.
-    fn pair(&self) -> (Pid, Pid) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let all = workers(self.supervisor);
-            let serving = all.iter().find(|(_, threads)| *threads >= SERVING);
-            let standby = all.iter().find(|(_, threads)| *threads == 1);
-            if let (Some((serving, _)), Some((standby, _))) = (serving, standby) {
-                return (*serving, *standby);
-            }
-            assert!(Instant::now() < deadline, "nobody serves: {all:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
     /// Lets the clients work on for a while, which is what a random moment is.
     fn pause(&mut self, at_most_us: u64) {
         let us = self.random.random_range(0..at_most_us);
@@ -261,7 +228,7 @@ impl Killer<'_> {
     }
 
     fn at_random(&mut self) {
-        let (serving, _) = self.pair();
+        let (serving, _) = self.daemon.workers();
         self.pause(40_000);
         kill_process(serving, Signal::KILL).ok();
         self.kills.random += 1;
@@ -270,7 +237,7 @@ impl Killer<'_> {
 
     /// The serving one, and the next one on its way to the device.
     fn attaching(&mut self) {
-        let (serving, standby) = self.pair();
+        let (serving, standby) = self.daemon.workers();
         kill_process(serving, Signal::KILL).ok();
         self.pause(4_000);
         kill_process(standby, Signal::KILL).ok();
@@ -300,7 +267,7 @@ impl Killer<'_> {
     }
 
     fn in_attach(&mut self) {
-        let (serving, standby) = self.pair();
+        let (serving, standby) = self.daemon.workers();
         let calls = [
             ("flock", 2),
             ("fdatasync", 1),
@@ -319,7 +286,7 @@ impl Killer<'_> {
     }
 
     fn in_commit(&mut self) {
-        let (serving, _) = self.pair();
+        let (serving, _) = self.daemon.workers();
         // redb writes with pwrite64, nobody else does.
         let nth = self.random.random_range(1..=12);
         let hit = self.strace(serving, "pwrite64", nth, || {});
@@ -328,7 +295,7 @@ impl Killer<'_> {
     }
 
     fn in_append(&mut self) {
-        let (serving, _) = self.pair();
+        let (serving, _) = self.daemon.workers();
         // Replies are writev, records are write.
         let nth = self.random.random_range(1..=20);
         let hit = self.strace(serving, "write", nth, || {});
@@ -371,7 +338,7 @@ fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> S
             });
         }
         let mut killer = Killer {
-            supervisor: daemon.pid(),
+            daemon: &daemon,
             field: &field,
             random: StdRng::seed_from_u64(SEED),
             stalls_us: Vec::new(),
@@ -380,7 +347,7 @@ fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> S
         while !enough(&killer.kills) && field.working() {
             kill(&mut killer);
         }
-        killer.pair();
+        killer.daemon.workers();
         drop(over);
         (killer.kills, killer.stalls_us)
     });

@@ -57,9 +57,25 @@ pub enum MountError {
 /// A mount and the device behind it, whoever serves it.
 pub struct Device {
     path: PathBuf,
-    fd: OwnedFd,
+    fd: Holder,
     connection: Option<u32>,
     resends: bool,
+}
+
+/// Who owns the fd.
+enum Holder {
+    /// fuser, which would unmount when dropped.
+    Session(Option<Box<Session<Greeter>>>),
+    /// We do.
+    Adopted(OwnedFd),
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Self::Session(session) = self {
+            std::mem::forget(session.take());
+        }
+    }
 }
 
 impl Device {
@@ -89,13 +105,10 @@ impl Device {
         let resends = Arc::new(AtomicBool::new(false));
         let greeter = Greeter(resends.clone());
         let session = Session::new(greeter, &path, &config).map_err(failed)?;
-        let fd = session.as_fd().try_clone_to_owned().map_err(failed)?;
-        // Dropping it would unmount.
-        std::mem::forget(session);
         Ok(Self {
             connection: find(&path)?,
             path,
-            fd,
+            fd: Holder::Session(Some(Box::new(session))),
             resends: resends.load(Ordering::Acquire),
         })
     }
@@ -110,17 +123,20 @@ impl Device {
         let connection = find(&path)?;
         Ok(connection.map(|number| Self {
             path,
-            fd,
+            fd: Holder::Adopted(fd),
             connection: Some(number),
             // It would not have been left otherwise.
             resends: true,
         }))
     }
 
-    /// The device, for a server and for safekeeping.
+    /// The device, for a server and for safekeeping; `None` at its end.
     #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.fd {
+            Holder::Session(session) => Some(session.as_ref()?.as_fd()),
+            Holder::Adopted(fd) => Some(fd.as_fd()),
+        }
     }
 
     /// Whether requests that one server left unanswered can be had again by the
@@ -135,26 +151,24 @@ impl Device {
     ///
     /// # Errors
     /// [`MountError::MountPoint`]: the system's answer to the unmount.
-    pub fn end(self) -> Result<(), MountError> {
+    pub fn end(mut self) -> Result<(), MountError> {
         let detached = match find(&self.path)? == self.connection {
             true => detach(&self.path),
             false => Ok(()),
         };
-        self.abort();
-        detached
-    }
-
-    /// Cuts the connection: whoever waits for an answer gets an error.
-    pub fn abort(&self) {
         if let Some(connection) = self.connection {
             abort(connection);
         }
+        // Where fusectl is not mounted the end of the last fd cuts it.
+        if let Holder::Session(session) = &mut self.fd {
+            drop(session.take());
+        }
+        detached
     }
 }
 
 fn abort(connection: u32) {
-    // It is gone already when no handle was open; and where fusectl is not
-    // mounted the last server's end cuts it.
+    // It is gone already when no handle was open.
     let abort = format!("/sys/fs/fuse/connections/{connection}/abort");
     std::fs::write(abort, "1").ok();
 }

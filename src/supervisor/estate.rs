@@ -135,6 +135,15 @@ impl Estate {
         i64::try_from(self.load(2)).unwrap_or_default()
     }
 
+    /// The service goes on, with another mount.
+    pub(super) fn continue_from(&self, before: &Self) {
+        for index in [2, 3] {
+            if let Some(word) = self.word(index) {
+                word.store(before.load(index), Ordering::Release);
+            }
+        }
+    }
+
     /// Counts a worker that serves; gives its number.
     pub(super) fn next_generation(&self) -> u64 {
         self.word(3)

@@ -99,6 +99,8 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         failures: 0,
         not_before: Instant::now(),
         stopping: None,
+        watchdog: sd_notify::watchdog_enabled(),
+        beaten: None,
     };
     // It says "not yet" over HTTP while a person types the passphrase.
     supervisor.active = Some(supervisor.hire(true)?);
@@ -266,6 +268,9 @@ struct Supervisor {
     failures: u32,
     not_before: Instant,
     stopping: Option<Instant>,
+    /// How long systemd waits for a sign of life, and the last one.
+    watchdog: Option<Duration>,
+    beaten: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -519,15 +524,15 @@ impl Supervisor {
             Some(device) => device,
             None => {
                 let device = Device::mount(&self.config.mount.path, root()).map_err(text)?;
-                if self.fd_store {
-                    self.estate.store(device.fd());
+                if let (true, Some(fd)) = (self.fd_store, device.fd()) {
+                    self.estate.store(fd);
                 }
                 device
             }
         };
-        if let Some(active) = &mut self.active {
+        if let (Some(active), Some(fd)) = (&mut self.active, device.fd()) {
             active.enter(Phase::Attaching);
-            active.say(&ToWorker::Attach, &[device.fd()]);
+            active.say(&ToWorker::Attach, &[fd]);
         }
         self.device = Some(device);
         self.secrets = secrets;
@@ -634,7 +639,11 @@ impl Supervisor {
         self.forget_mount();
         self.standby = None;
         let keys = self.estate.keys.fd().try_clone_to_owned().map_err(text)?;
-        self.estate = Estate::new(SecretPage::map(keys).map_err(text)?)?;
+        let before = std::mem::replace(
+            &mut self.estate,
+            Estate::new(SecretPage::map(keys).map_err(text)?)?,
+        );
+        self.estate.continue_from(&before);
         Ok(())
     }
 
@@ -673,6 +682,20 @@ impl Supervisor {
             .serving()
             .is_some_and(|w| w.pinged.is_none_or(|p| p.elapsed() < SILENCE))
         {
+            self.beat();
+        }
+    }
+
+    /// Shows systemd's watchdog, where there is one, that all is well.
+    fn beat(&mut self) {
+        let Some(interval) = self.watchdog else {
+            return;
+        };
+        if self
+            .beaten
+            .is_none_or(|last| last.elapsed() >= interval / 3)
+        {
+            self.beaten = Some(Instant::now());
             sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
         }
     }
@@ -684,7 +707,7 @@ impl Supervisor {
             false => return Ok(()),
         };
         // systemd must not take the wait for a hang of the supervisor.
-        sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
+        self.beat();
         if since_serving < OUTAGE || self.stopping.is_some() {
             return Ok(());
         }

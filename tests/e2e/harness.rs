@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Group, User as Account};
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,7 +26,7 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
-fn user(name: &'static str) -> User {
+pub fn user(name: &'static str) -> User {
     let account = Account::from_name(name).unwrap();
     let account = account.unwrap_or_else(|| panic!("no user {name}: run tests/setup.sh"));
     let c_name = std::ffi::CString::new(name).unwrap();
@@ -342,6 +342,45 @@ impl Daemon<'_> {
         Pid::from_child(self.child.as_ref().unwrap())
     }
 
+    /// The workers, and how many threads each has.
+    fn all_workers(&self) -> Vec<(Pid, u32)> {
+        let list = format!("/proc/{0}/task/{0}/children", self.pid().as_raw_nonzero());
+        let children = fs::read_to_string(list).unwrap_or_default();
+        let pids = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        pids.filter_map(|pid: i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let threads = status.lines().find_map(|l| l.strip_prefix("Threads:"))?;
+            Some((Pid::from_raw(pid)?, threads.trim().parse().ok()?))
+        })
+        .collect()
+    }
+
+    /// The worker that serves and the one that stands by, once there are both.
+    pub fn workers(&self) -> (Pid, Pid) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let all = self.all_workers();
+            // Serving takes threads, waiting takes one.
+            let serving = all.iter().find(|(_, threads)| *threads >= 6);
+            let standby = all.iter().find(|(_, threads)| *threads == 1);
+            if let (Some((serving, _)), Some((standby, _))) = (serving, standby) {
+                return (*serving, *standby);
+            }
+            assert!(Instant::now() < deadline, "nobody serves: {all:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Where there is no standby.
+    pub fn only_worker(&self) -> Pid {
+        match self.all_workers()[..] {
+            [(worker, _)] => worker,
+            ref others => panic!("{others:?}"),
+        }
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
@@ -390,13 +429,9 @@ impl Daemon<'_> {
     /// Waits until `condition` holds; the daemon writes its log before it acts
     /// on a signal's next step, and there is no other event to wait for.
     pub fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while !condition() {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "never: {what}\n{}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "never: {what}\n{}", self.log());
             std::thread::yield_now();
         }
     }

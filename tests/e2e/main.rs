@@ -28,3 +28,4 @@ mod lifecycle;
 mod limits;
 mod programs;
 mod rotation;
+mod workers;

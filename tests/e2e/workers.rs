@@ -1,0 +1,337 @@
+//! One process in another's place: death, hang, upgrade, restart.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::harness::*;
+
+fn status(pid: Pid, key: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let prefix = format!("{key}:");
+    let line = status.lines().find_map(|l| l.strip_prefix(&prefix));
+    line.unwrap().trim().to_owned()
+}
+
+#[test]
+fn workers_have_no_privilege() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let (serving, standby) = daemon.workers();
+    for pid in [serving, standby] {
+        daemon.eventually("it has shut itself in", || status(pid, "Seccomp") == "2");
+        let uid = user("jarvis").uid;
+        assert_eq!(status(pid, "Uid"), vec![uid.to_string(); 4].join("\t"));
+        assert_eq!(status(pid, "Groups"), "");
+        // CAP_IPC_LOCK, where the limit on locked memory can't be lifted.
+        let capabilities = u64::from_str_radix(&status(pid, "CapEff"), 16).unwrap();
+        assert_eq!(capabilities & !(1 << 14), 0);
+        assert_eq!(status(pid, "NoNewPrivs"), "1");
+    }
+    // What only root may read is not even open.
+    let open = fs::read_dir(format!("/proc/{}/fd", serving.as_raw_nonzero())).unwrap();
+    let targets = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let etc = home.etc();
+    for target in targets.filter(|t| t.starts_with(&etc)) {
+        let inside = ["vault", "audit"].map(|d| etc.join(d));
+        assert!(inside.iter().any(|d| target.starts_with(d)), "{target:?}");
+    }
+}
+
+#[test]
+fn a_dead_worker_is_replaced_and_nobody_notices() {
+    let home = Home::new().init(POLICY);
+    let (daemon, url) = home.start_http();
+    daemon.set("app/db", b"first");
+    let held = alice().act(|| File::open(daemon.file("app/db")).unwrap());
+    daemon.set("app/db", b"second");
+    for generation in 2..5 {
+        let (serving, _) = daemon.workers();
+        kill_process(serving, Signal::KILL).unwrap();
+        assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"second".to_vec()));
+        assert_eq!(bob().read(&daemon.file("app/db")), Err(EACCES));
+        let mut bytes = [0; 32];
+        let read = alice().act(|| held.read_at(&mut bytes, 0).unwrap());
+        assert_eq!(&bytes[..read], b"first", "an open handle keeps its version");
+        let metrics = || home.ok(&["metrics", "--url", &format!("http://{url}")], b"");
+        daemon.eventually("the supervisor has told", || {
+            metrics()["jarvis_worker_generation"] == json!(f64::from(generation))
+        });
+        let killed = "jarvis_worker_restarts_total{reason=\"killed\"}";
+        assert_eq!(metrics()[killed], json!(f64::from(generation - 1)));
+        assert!(metrics()["jarvis_worker_gap_seconds"].as_f64().unwrap() > 0.0);
+    }
+    daemon.stop();
+    assert!(home.verify().contains("4, 3 of them after an unclean end"));
+    let starts = home.records_with(&[("action", json!("start"))]);
+    assert!(starts[1]["reason"].as_str().unwrap().contains("signal: 9"));
+}
+
+#[test]
+fn a_stopped_worker_is_replaced() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let (serving, _) = daemon.workers();
+    let begun = Instant::now();
+    kill_process(serving, Signal::STOP).unwrap();
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+    // Half a second between pings, three of silence; the rest is a busy machine's.
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(daemon.log().contains("did not answer"), "{}", daemon.log());
+}
+
+/// A thread that does not come back from a request, while the others, and the
+/// one that answers the supervisor, go on.
+#[test]
+fn a_worker_with_a_stuck_thread_is_replaced() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let (serving, _) = daemon.workers();
+    // Holds the write of the record for an hour.
+    let mut tracer = strace(&[serving], "write", "delay_enter=3600s:when=1");
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| alice().read(&daemon.file("app/db")));
+        // Five seconds make a request stuck, three of silence a worker hung.
+        daemon.eventually("the worker is killed", || {
+            daemon.log().contains("does not answer")
+        });
+        // It can't die in the tracer's hands.
+        let_go(&mut tracer);
+        assert_eq!(reader.join().unwrap(), Ok(b"v".to_vec()));
+    });
+    assert!(daemon.log().contains("did not answer"), "{}", daemon.log());
+}
+
+#[test]
+fn a_request_that_crashes_three_workers_is_refused() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let (serving, standby) = daemon.workers();
+    // Every worker, also those to come, dies of its own fault when it asks who
+    // is calling; the supervisor never asks.
+    let mut tracer = strace(&[daemon.pid(), serving, standby], "ioctl", "signal=SIGABRT");
+    assert_eq!(alice().read(&daemon.file("app/db")), Err(EIO));
+    let crashes = daemon.log().matches("SIGABRT").count();
+    assert_eq!(crashes, 3, "{}", daemon.log());
+    let_go(&mut tracer);
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+}
+
+/// Traces `victims`, and what they start, with a fault in each `call`.
+fn strace(victims: &[Pid], call: &str, fault: &str) -> std::process::Child {
+    let mut strace = Command::new("timeout");
+    strace.args(["-k", "1", "60", "strace", "-f", "-o", "/dev/null", "-e"]);
+    strace.args([
+        &format!("trace={call}"),
+        "-e",
+        &format!("inject={call}:{fault}"),
+    ]);
+    for victim in victims {
+        strace.args(["-p", &victim.as_raw_nonzero().to_string()]);
+    }
+    let mut child = strace.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    // It says so once for each that it is attached to.
+    let mut said = String::new();
+    while said.matches("attached").count() < victims.len() {
+        let mut byte = [0; 1];
+        stderr
+            .read_exact(&mut byte)
+            .unwrap_or_else(|_| panic!("{said}"));
+        said.push(byte[0].into());
+    }
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    child
+}
+
+/// Ends a tracer: its `timeout` passes the signal on.
+fn let_go(tracer: &mut std::process::Child) {
+    kill_process(Pid::from_child(tracer), Signal::TERM).unwrap();
+    tracer.wait().unwrap();
+}
+
+#[test]
+fn an_upgrade_is_an_orderly_change_of_workers() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let (before, _) = daemon.workers();
+    daemon.signal(Signal::USR2);
+    daemon.eventually("a new worker", || {
+        assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+        daemon.log().contains("a new worker serves")
+    });
+    assert_ne!(daemon.workers().0, before);
+    daemon.stop();
+    assert!(home.verify().contains(" 0 of them after an unclean end"));
+    let stops = home.records_with(&[("action", json!("stop"))]);
+    let reasons: Vec<_> = stops
+        .iter()
+        .map(|s| s["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons, ["upgrade", "stop"]);
+}
+
+/// As on a kernel before 6.9: what is open breaks, the rest goes on.
+#[test]
+fn without_resending_the_mount_is_made_anew() {
+    let home = Home::new().init(POLICY);
+    home.configure("# threads = 4", "keep = false");
+    let daemon = home.start();
+    assert!(daemon.log().contains("Linux 6.9"), "{}", daemon.log());
+    daemon.set("app/db", b"v");
+    let held = File::open(daemon.file("app/db")).unwrap();
+    kill_process(daemon.only_worker(), Signal::KILL).unwrap();
+    daemon.eventually("a new mount", || {
+        alice().read(&daemon.file("app/db")) == Ok(b"v".to_vec())
+    });
+    assert!(held.read_at(&mut [0; 8], 0).is_err());
+    daemon.set("app/db", b"w");
+    daemon.stop();
+    home.verify();
+}
+
+#[test]
+fn workers_that_cannot_open_the_vault_end_the_daemon_with_their_reason() {
+    let home = Home::new().init(POLICY);
+    fs::write(home.path("etc/vault/vault.redb"), b"no vault").unwrap();
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("etc/vault/vault.redb"), "{error}");
+    assert!(!error.contains("/proc/self/fd"), "{error}");
+}
+
+/// systemd's fd store, as far as the daemon sees it.
+struct Store {
+    socket: UnixDatagram,
+    path: std::path::PathBuf,
+    fds: HashMap<String, OwnedFd>,
+}
+
+impl Store {
+    fn new(home: &Home) -> Self {
+        let path = home.path("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self {
+            socket,
+            path,
+            fds: HashMap::new(),
+        }
+    }
+
+    /// Takes in what the daemon has sent.
+    fn collect(&mut self) {
+        loop {
+            let mut bytes = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            let Ok(got) = recvmsg(&self.socket, into, &mut control, RecvFlags::CMSG_CLOEXEC) else {
+                return;
+            };
+            let mut fds = Vec::new();
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(rights) = message {
+                    fds.extend(rights);
+                }
+            }
+            let said = text(&bytes[..got.bytes]);
+            let name = said.lines().find_map(|line| line.strip_prefix("FDNAME="));
+            match (name, fds.pop()) {
+                (Some(name), Some(fd)) => drop(self.fds.insert(name.to_owned(), fd)),
+                (Some(name), None) => drop(self.fds.remove(name)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The daemon as systemd would start it.
+    fn command(&self, home: &Home) -> Command {
+        let daemon = home.daemon();
+        let (names, fds): (Vec<_>, Vec<_>) = self.fds.iter().map(|(n, f)| (n.as_str(), f)).unzip();
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"LISTEN_PID=$$ exec "$0" "$@""#]);
+        command
+            .arg(daemon.get_program())
+            .args(daemon.get_args())
+            .arg("--fd-store");
+        command.env("NOTIFY_SOCKET", &self.path);
+        if !fds.is_empty() {
+            command.env("LISTEN_FDS", fds.len().to_string());
+            command.env("LISTEN_FDNAMES", names.join(":"));
+        }
+        // Far away from the numbers they shall have.
+        let far = fds
+            .iter()
+            .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 100).unwrap());
+        let far: Vec<OwnedFd> = far.collect();
+        let place = move || {
+            for (number, fd) in (3..).zip(&far) {
+                // SAFETY: dup2 is async-signal-safe; both numbers are the child's.
+                if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: the closure makes system calls only.
+        unsafe { command.pre_exec(place) };
+        command
+    }
+}
+
+#[test]
+fn the_mount_outlives_the_supervisor_in_the_fd_store() {
+    let home = Home::new().init(POLICY);
+    let mut store = Store::new(&home);
+    let daemon = home.start_command(store.command(&home), b"");
+    daemon.set("app/db", b"first");
+    let held = alice().act(|| File::open(daemon.file("app/db")).unwrap());
+    daemon.set("app/db", b"second");
+    store.collect();
+    assert_eq!(store.fds.len(), 5, "{:?}", store.fds.keys());
+    let mut running = daemon;
+    for orderly in [false, true, false] {
+        if orderly {
+            running.stop();
+        } else {
+            running.kill();
+        }
+        // Who asks meanwhile waits.
+        let (asked, next) = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| alice().read(&home.mount().join("app/db")));
+            let next = home.start_command(store.command(&home), b"");
+            (asked.join().unwrap(), next)
+        });
+        running = next;
+        assert_eq!(asked, Ok(b"second".to_vec()));
+        let mut bytes = [0; 32];
+        let read = alice().act(|| held.read_at(&mut bytes, 0).unwrap());
+        assert_eq!(&bytes[..read], b"first");
+    }
+    let version = home.ok(&["set", "app/db"], b"third")["version"].clone();
+    assert_eq!(version, json!(3));
+    running.stop();
+    let unmount = home.daemon().arg("--unmount").status().unwrap();
+    assert!(unmount.success());
+    assert_eq!(alice().read(&home.mount().join("app/db")), Err(ENOENT));
+    home.verify();
+}
