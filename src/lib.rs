@@ -24,6 +24,8 @@ mod wire;
 mod worker;
 
 pub use daemon::abort_on_panic;
+#[doc(hidden)]
+pub use worker::sandbox;
 
 /// Whether `bytes` are a worker's message: what the fuzzer calls.
 #[doc(hidden)]

@@ -190,6 +190,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
                     request: req.unique().0 & !RESENT,
                     resent: req.unique().0 & RESENT != 0,
                     handle: fh.0,
+                    start: offset,
                     end: offset.saturating_add(data.len() as u64),
                 };
                 self.write_control(claim(req), control, data, origin, reply);

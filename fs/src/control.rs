@@ -37,7 +37,7 @@ pub(crate) struct ControlHandle {
 pub struct Kept {
     /// Its bytes.
     pub body: Vec<u8>,
-    /// The position after the request.
+    /// The position after the request, or before a refused one.
     pub at: u64,
 }
 
@@ -59,7 +59,7 @@ impl ControlHandle {
         }
     }
 
-    /// Sets the answer to the request that ended at `at`.
+    /// Sets the answer, which stands at `at`.
     pub(crate) fn put(&self, body: Vec<u8>, at: u64) {
         *self.answer.lock() = Kept { body, at };
     }
@@ -128,7 +128,7 @@ impl Executor {
         let message = "too many control requests are waiting; try again";
         job.handle.put(
             tree.refuse_control(FsError::Busy, message).body,
-            job.origin.end,
+            job.origin.start,
         );
         job.reply.error(FsError::Busy.errno());
     }
@@ -151,7 +151,11 @@ fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch
         let _busy = watch.begin(number);
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
         let answer = tree.control(&job.caller, job.request, job.origin);
-        job.handle.put(answer.body, job.origin.end);
+        let at = match answer.error {
+            None => job.origin.end,
+            Some(_) => job.origin.start,
+        };
+        job.handle.put(answer.body, at);
         for ino in answer.changed {
             pages.drop_pages(ino);
         }

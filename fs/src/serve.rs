@@ -358,7 +358,7 @@ impl<T: Tree> FileSystem<T> {
                  write is one request"
             );
             let answer = self.tree.refuse_control(FsError::TooLong, &message);
-            handle.put(answer.body, origin.end);
+            handle.put(answer.body, origin.start);
             return reply.error(FsError::TooLong.errno());
         }
         let job = Job {

@@ -134,7 +134,10 @@ pub struct Origin {
     pub resent: bool,
     /// The control handle.
     pub handle: u64,
-    /// The position in the control file after the request.
+    /// The position in the control file before the request: where it stays
+    /// when the request is refused.
+    pub start: u64,
+    /// The position after it.
     pub end: u64,
 }
 

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -212,11 +212,16 @@ fn prepare_mount_point(path: &Path) -> Result<(), Failure> {
     if jarvis_fs::clear_stale(path).map_err(text)? {
         tracing::warn!(path = %path.display(), "cleared the mount of a daemon that died");
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)
-        .map_err(|error| format!("cannot create the mount point {}: {error}", path.display()))
+    let failed =
+        |error: io::Error| format!("cannot create the mount point {}: {error}", path.display());
+    let missing: Vec<_> = path.ancestors().take_while(|part| !part.exists()).collect();
+    for directory in missing.into_iter().rev() {
+        std::fs::create_dir(directory).map_err(failed)?;
+        // Whatever the umask: everybody who may read has to get there.
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory, open).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn read_policy_text(path: &Path) -> Result<String, Failure> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, Log, Opening};
+use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, Log, OpenError, Opening};
 use jarvis_fs::{FileSystem, HandleTable, Limits, Server, Watch};
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
 use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError};
@@ -28,12 +28,14 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short};
 
-mod sandbox;
+pub mod sandbox;
 
 /// How often deleted secrets whose window is over are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// A request that takes longer is stuck, and with it its thread.
 const STUCK: Duration = Duration::from_secs(5);
+/// How long a worker that was killed may take to die.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
 /// How long the supervisor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -329,8 +331,12 @@ impl Worker {
             link: &self.link,
             host: estate.start.host,
         };
-        let log = Log::open(&estate.audit, &certifier, opening).map_err(text)?;
-        Ok((log, recorded))
+        let open = || Log::open(&estate.audit, &certifier, opening);
+        let log = match open() {
+            Err(OpenError::InUse(segment)) if unlocked(&segment) => open(),
+            result => result,
+        };
+        Ok((log.map_err(text)?, recorded))
     }
 }
 
@@ -355,19 +361,28 @@ fn unlock(estate: &Estate, how: &Open) -> Result<(LockedVault, Probe), Failure> 
 
 fn lock_vault(estate: &Estate, how: &Open) -> Result<LockedVault, Failure> {
     let path = &estate.vault;
-    if how.fresh {
-        return LockedVault::open(path).map_err(text);
-    }
-    match LockedVault::reopen(path) {
-        // A predecessor of another supervisor, in its last moments.
-        Err(VaultError::InUse { .. }) => {
-            let file = File::open(path).map_err(text)?;
-            flock(&file, FlockOperation::LockExclusive).map_err(text)?;
-            drop(file);
-            LockedVault::reopen(path).map_err(text)
-        }
+    let open = |path: &Path| match how.fresh {
+        true => LockedVault::open(path),
+        false => LockedVault::reopen(path),
+    };
+    match open(path) {
+        // Perhaps a worker whose supervisor was killed, in its last moments.
+        Err(VaultError::InUse { .. }) if unlocked(path) => open(path).map_err(text),
         result => result.map_err(text),
     }
+}
+
+/// Waits a while for whoever has `path` locked to die.
+fn unlocked(path: &Path) -> bool {
+    let path = path.to_owned();
+    let (freed, wait) = channel();
+    std::thread::spawn(move || {
+        let lock = |file: &File| flock(file, FlockOperation::LockExclusive);
+        let got = File::open(path).is_ok_and(|file| lock(&file).is_ok());
+        // Nobody may be waiting any more.
+        freed.send(got).ok();
+    });
+    wait.recv_timeout(LAST_MOMENTS).unwrap_or(false)
 }
 
 /// Leaves the root key for the next worker; what unlocked it is done with.

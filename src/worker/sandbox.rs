@@ -131,10 +131,7 @@ pub(super) fn lift_memory_limit() -> bool {
 ///
 /// # Errors
 /// The kernel's errno: then nothing may be served.
-pub(super) fn drop_privileges(
-    user: Option<(u32, u32)>,
-    keep_lock: bool,
-) -> Result<(), rustix::io::Errno> {
+pub fn drop_privileges(user: Option<(u32, u32)>, keep_lock: bool) -> Result<(), rustix::io::Errno> {
     let root = rustix::process::geteuid().is_root();
     let supervisor = getppid();
     if root {
@@ -175,7 +172,7 @@ pub(super) fn drop_privileges(
 ///
 /// # Errors
 /// What the kernel lacks or refuses.
-pub(super) fn enter(directories: &[OwnedFd]) -> Result<(), Failure> {
+pub fn enter(directories: &[OwnedFd]) -> Result<(), String> {
     match confine_files(directories).map_err(text)? {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {}
         RulesetStatus::NotEnforced => {

@@ -1,0 +1,266 @@
+//! The unit under a real systemd, booted in a container (tests/systemd-box.sh).
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_sign_loss,
+    clippy::redundant_closure_for_method_calls,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+
+#[path = "e2e/harness.rs"]
+mod harness;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::*;
+
+const UNIT: &str = "jarvis-secretsd.service";
+const MOUNT: &str = "/run/jarvis/secrets";
+
+fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn unit_text(name: &str) -> String {
+    fs::read_to_string(source("systemd").join(name)).unwrap()
+}
+
+/// A booted systemd.
+struct Machine(String);
+
+impl Machine {
+    fn boot(tree: &Path) -> Self {
+        let name = format!("jarvis-systemd-{}", std::process::id());
+        let machine = Self(name.clone());
+        let mut start = Command::new(source("tests/systemd-box.sh"));
+        start.arg("start").arg(&name).arg(tree);
+        let started = run(start, b"");
+        assert!(started.status.success(), "{}", text(&started.stderr));
+        machine
+    }
+
+    fn try_sh(&self, script: &str) -> std::process::Output {
+        let mut exec = Command::new(source("tests/systemd-box.sh"));
+        exec.args(["exec", &self.0, "sh", "-c", script]);
+        run(exec, b"")
+    }
+
+    /// What a script in the machine prints; it must succeed.
+    fn sh(&self, script: &str) -> String {
+        let output = self.try_sh(script);
+        let journal = || text(&self.try_sh("journalctl -b --no-pager -n 80").stdout);
+        assert!(
+            output.status.success(),
+            "{script}: {output:?}\n{}",
+            journal()
+        );
+        text(&output.stdout).trim_end().to_owned()
+    }
+
+    fn main_pid(&self) -> String {
+        self.sh(&format!("systemctl show -p MainPID --value {UNIT}"))
+    }
+
+    fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !condition() {
+            assert!(
+                Instant::now() < deadline,
+                "never: {what}\n{}",
+                self.sh("ls -l /opt/reader; cat /opt/reader/*; journalctl -b --no-pager -n 30")
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The connection's number and how often the reader has read.
+    fn reader(&self) -> (String, u64) {
+        let connection = format!("grep ' {MOUNT} ' /proc/self/mountinfo | cut -d' ' -f3");
+        let count = self.sh("cat /opt/reader/count");
+        (self.sh(&connection), count.parse().unwrap_or(0))
+    }
+
+    /// After `disturbance` the mount is the same and the reader reads on.
+    fn undisturbed(&self, what: &str, disturbance: impl FnOnce()) {
+        let (connection, before) = self.reader();
+        disturbance();
+        self.eventually(what, || self.reader().1 > before + 20);
+        assert_eq!(self.reader().0, connection, "{what}: another mount");
+        let failures = self.try_sh("cat /opt/reader/failures");
+        assert_eq!(text(&failures.stdout), "", "{what}");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let mut stop = Command::new(source("tests/systemd-box.sh"));
+        stop.args(["stop", &self.0]).status().ok();
+    }
+}
+
+/// The tree of a machine with the unit, a vault with one secret, a consumer
+/// that reads it at boot, and one that reads it all the time.
+fn tree(home: &Home) -> PathBuf {
+    {
+        let daemon = home.start();
+        daemon.set("app/db", b"the secret");
+        daemon.stop();
+    }
+    let tree = home.path("tree");
+    let units = tree.join("etc/systemd/system");
+    for directory in [
+        "opt/jarvis",
+        "opt/reader",
+        "etc/systemd/system/multi-user.target.wants",
+    ] {
+        fs::create_dir_all(tree.join(directory)).unwrap();
+    }
+    for program in [
+        env!("CARGO_BIN_EXE_jarvis-secretsd"),
+        env!("CARGO_BIN_EXE_jarvisctl"),
+    ] {
+        let name = Path::new(program).file_name().unwrap();
+        fs::copy(program, tree.join("opt/jarvis").join(name)).unwrap();
+    }
+    home.configure(home.mount().to_str().unwrap(), MOUNT);
+    let credential = "/run/credentials/jarvis-secretsd.service/vault.key";
+    home.configure(
+        "key_file = \"vault.key\"",
+        &format!("key_file = \"{credential}\""),
+    );
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(home.etc())
+        .arg(tree.join("etc/jarvis"))
+        .status();
+    assert!(copied.unwrap().success());
+    let unit = unit_text(UNIT).replace("/usr/bin/", "/opt/jarvis/");
+    fs::write(
+        units.join(UNIT),
+        unit.replace("WatchdogSec=10", "WatchdogSec=3"),
+    )
+    .unwrap();
+    let at_boot = "[Service]\nType=oneshot\nRemainAfterExit=yes\nPrivateTmp=yes\n\
+        ExecStart=sh -c 'cat /run/jarvis/secrets/app/db >/opt/reader/at-boot'\n";
+    fs::write(units.join("at-boot.service"), at_boot).unwrap();
+    // Started before the mount is there, in a mount namespace of its own.
+    let reader = "[Service]\nUser=jarvis-alice\nPrivateTmp=yes\nExecStart=/opt/reader/read\n";
+    fs::write(units.join("reader.service"), reader).unwrap();
+    let read = r#"#!/bin/sh
+while ! [ -e /run/jarvis/secrets/app/db ]; do sleep 0.1; done
+exec 3</run/jarvis/secrets/app/db
+n=0
+while :; do
+    for secret in "$(cat /run/jarvis/secrets/app/db)" "$(head -c 99 <&3)"; do
+        [ "$secret" = "the secret" ] || [ -z "$secret" ] || echo "read: $secret" >>/opt/reader/failures
+    done
+    cat /run/jarvis/secrets/app/db >/dev/null 2>>/opt/reader/failures
+    n=$((n + 1)); echo $n >/opt/reader/count
+done
+"#;
+    fs::write(tree.join("opt/reader/read"), read).unwrap();
+    for (path, mode) in [("opt/reader", "0777"), ("opt/reader/read", "0755")] {
+        Command::new("chmod")
+            .arg(mode)
+            .arg(tree.join(path))
+            .status()
+            .unwrap();
+    }
+    fs::write(tree.join("opt/reader/count"), "0").unwrap();
+    Command::new("chmod")
+        .arg("0666")
+        .arg(tree.join("opt/reader/count"))
+        .status()
+        .unwrap();
+    fs::create_dir_all(units.join("at-boot.service.d")).unwrap();
+    fs::write(
+        units.join("at-boot.service.d/jarvis.conf"),
+        unit_text("consumer.conf"),
+    )
+    .unwrap();
+    for unit in [UNIT, "at-boot.service"] {
+        let link = units.join("multi-user.target.wants").join(unit);
+        std::os::unix::fs::symlink(format!("/etc/systemd/system/{unit}"), link).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn the_unit_keeps_the_mount_over_whatever_happens() {
+    let home = Home::new().init(POLICY);
+    let machine = Machine::boot(&tree(&home));
+    // Boot order: the consumer found its secret.
+    assert_eq!(machine.sh("cat /opt/reader/at-boot"), "the secret");
+    assert_eq!(machine.sh(&format!("systemctl is-active {UNIT}")), "active");
+    // A mount made inside the service is seen outside.
+    assert_eq!(machine.sh(&format!("cat {MOUNT}/app/db")), "the secret");
+    machine.sh("systemctl start reader");
+    machine.eventually("the reader reads", || machine.reader().1 > 5);
+
+    machine.undisturbed("restart", || {
+        let _ = machine.sh(&format!("systemctl restart {UNIT}"));
+    });
+    machine.undisturbed("reload", || {
+        let before = machine.sh("pgrep -f 'jarvis-secretsd worker' | sort | head -1");
+        machine.sh(&format!("systemctl reload {UNIT}"));
+        machine.eventually("another worker", || {
+            machine.sh("pgrep -f 'jarvis-secretsd worker' | sort | head -1") != before
+        });
+    });
+    machine.undisturbed("SIGKILL of the supervisor", || {
+        let pid = machine.main_pid();
+        machine.sh(&format!("kill -KILL {pid}"));
+        machine.eventually("another supervisor", || machine.main_pid() != pid);
+    });
+    machine.undisturbed("SIGSTOP of the supervisor", || {
+        let pid = machine.main_pid();
+        machine.sh(&format!("kill -STOP {pid}"));
+        machine.eventually("the watchdog", || {
+            let now = machine.main_pid();
+            now != pid && now != "0"
+        });
+    });
+    machine.undisturbed("a second restart", || {
+        let _ = machine.sh(&format!("systemctl restart {UNIT}"));
+    });
+
+    machine.sh(&format!("systemctl stop reader; systemctl stop {UNIT}"));
+    assert_eq!(machine.reader().0, "", "a stop takes the mount away");
+    machine.sh(&format!("systemctl start {UNIT}"));
+    assert_eq!(machine.sh(&format!("cat {MOUNT}/app/db")), "the secret");
+    machine.sh("/opt/jarvis/jarvisctl audit verify --dir /etc/jarvis");
+}
+
+/// Exposure as low as the job allows: docs/THREAT-MODEL.md says what is left.
+#[test]
+fn the_unit_is_valid_and_as_confined_as_it_can_be() {
+    let home = Home::new();
+    let unit = home.path(UNIT);
+    // The verifier wants to see the program.
+    let program = env!("CARGO_BIN_EXE_jarvis-secretsd");
+    fs::write(
+        &unit,
+        unit_text(UNIT).replace("/usr/bin/jarvis-secretsd", program),
+    )
+    .unwrap();
+    let mut verify = Command::new("systemd-analyze");
+    verify.arg("verify").arg(&unit);
+    let verified = run(verify, b"");
+    assert_eq!(
+        (verified.status.success(), text(&verified.stderr)),
+        (true, String::new())
+    );
+    let mut security = Command::new("systemd-analyze");
+    security
+        .args(["security", "--offline=true", "--threshold=48"])
+        .arg(&unit);
+    let rated = run(security, b"");
+    assert!(rated.status.success(), "{}", text(&rated.stdout));
+}
