@@ -123,14 +123,17 @@ pub enum ReadDurability {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
-    /// Who it runs as when the daemon is started by root.
+    /// Who has the secrets when the daemon is started by root.
     pub user: String,
+    /// Who has the network then.
+    pub runner_user: String,
 }
 
 impl Default for Worker {
     fn default() -> Self {
         Self {
             user: "jarvis".into(),
+            runner_user: "jarvis-runner".into(),
         }
     }
 }

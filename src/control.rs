@@ -145,6 +145,8 @@ fn status(gate: &Gate) -> Value {
         "policy_clients": gate.policy().clients(),
         "audit_records": gate.metrics.audit_records.get(),
         "audit_errors": gate.metrics.audit_errors.get(),
+        "runner": gate.errands.alive(),
+        "worker_generation": gauges.facts.generation,
         "opens_limited": gate.metrics.limited.with_label_values(&["caller"]).get(),
     })
 }

@@ -12,7 +12,7 @@ use jarvis_vault::SecretBytes;
 use zeroize::Zeroizing;
 
 use crate::config::{Config, Level};
-use crate::{supervisor, worker};
+use crate::{runner, supervisor, worker};
 
 /// Longest passphrase line read from standard input, in bytes.
 const MAX_PASSPHRASE: u64 = 4096;
@@ -61,11 +61,11 @@ pub fn abort_on_panic() {
 #[must_use]
 pub fn main() -> ExitCode {
     abort_on_panic();
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "worker")
-    {
-        return worker::main();
+    let role = std::env::args_os().nth(1);
+    match role.as_ref().and_then(|role| role.to_str()) {
+        Some("worker") => return worker::main(),
+        Some("runner") => return runner::main(),
+        _ => {}
     }
     let arguments = Arguments::parse();
     match run(&arguments) {

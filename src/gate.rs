@@ -19,6 +19,7 @@ use crate::clock::{DAY_MS, now_ms};
 use crate::config::{Config, ReadDurability, read_bounded};
 use crate::control;
 use crate::denials::Denials;
+use crate::errands::Errands;
 use crate::journal::Journal;
 use crate::metrics::{Gauges, Metrics};
 use crate::wire::Facts;
@@ -39,6 +40,7 @@ pub struct Gate {
     pub(crate) settings: Settings,
     pub(crate) started_ms: i64,
     pub(crate) journal: Journal,
+    pub(crate) errands: Errands,
     pub(crate) watch: Arc<Watch>,
     facts: Mutex<Facts>,
     /// Commits whose records are written; what every other record carries.
@@ -204,6 +206,7 @@ impl Gate {
             settings: parts.settings,
             started_ms: parts.started_ms,
             journal: parts.journal,
+            errands: Errands::default(),
             watch: parts.watch,
             facts: Mutex::default(),
             recorded: AtomicU64::new(parts.recorded),

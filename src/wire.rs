@@ -4,8 +4,10 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use jarvis_audit::EpochClaim;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
@@ -42,6 +44,8 @@ pub(crate) enum ToWorker {
     Reload,
     /// The two halves of the signature that was asked for.
     Certificate([u8; 32], [u8; 32]),
+    /// The one fd leads to the runner.
+    Runner,
     /// Stop answering, record why, and end.
     Retire(String),
 }
@@ -119,6 +123,17 @@ pub(crate) enum FromWorker {
     Retired,
 }
 
+/// The socket that a child was given as its standard input.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn take_stdin() -> io::Result<Link> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::net::sockopt::socket_type(&socket)?;
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(socket.into())
+}
+
 /// One end of a socket pair.
 pub(crate) struct Link(OwnedFd);
 
@@ -159,6 +174,15 @@ impl Link {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags)?;
         Ok(())
+    }
+
+    /// Whether a message comes within `patience`.
+    pub(crate) fn readable(&self, patience: Duration) -> bool {
+        let Ok(timeout) = Timespec::try_from(patience) else {
+            return false;
+        };
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&timeout)), Ok(1))
     }
 
     /// Waits for a message.

@@ -79,7 +79,7 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
                 ),
                 errno(libc::kill(parent, 0).into()),
                 errno(libc::fork().into()),
-                errno(libc::setuid(0).into()),
+                errno(libc::syscall(libc::SYS_setuid, 0)),
                 errno(libc::unshare(libc::CLONE_NEWUSER).into()),
                 errno(libc::syscall(
                     libc::SYS_process_vm_readv,

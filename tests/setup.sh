@@ -13,7 +13,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 getent group jarvis-ops >/dev/null || groupadd --system jarvis-ops
 # The worker's, and callers of all kinds.
-for user in jarvis jarvis-alice jarvis-bob jarvis-carol; do
+for user in jarvis jarvis-runner jarvis-alice jarvis-bob jarvis-carol; do
     getent passwd "$user" >/dev/null ||
         useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "$user"
 done

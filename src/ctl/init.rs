@@ -125,6 +125,7 @@ durability = "write"
 
 [worker]
 # user = "jarvis"
+# runner_user = "jarvis-runner"
 
 [http]
 # enabled = true

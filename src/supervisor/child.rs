@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::runner::ToRunner;
 use crate::wire::{Facts, FromWorker, Link, ToWorker};
 
 /// How far a worker has come.
@@ -35,6 +36,68 @@ pub(super) enum Death {
     Retired,
 }
 
+/// Starts `program` in `role` with one end of a socket pair as its standard input.
+fn start(program: &Path, role: &str) -> io::Result<(Child, OwnedFd, Link)> {
+    let (link, theirs) = Link::pair()?;
+    let mut process = Command::new(program)
+        .arg(role)
+        // Nothing that was meant for the supervisor.
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()?;
+    match pidfd_open(Pid::from_child(&process), PidfdFlags::empty()) {
+        Ok(pidfd) => Ok((process, pidfd, link)),
+        Err(errno) => {
+            process.kill().ok();
+            process.wait().ok();
+            Err(errno.into())
+        }
+    }
+}
+
+/// The process that runs errands; workers talk to it, the supervisor does not.
+pub(super) struct Runner {
+    process: Child,
+    pidfd: OwnedFd,
+    /// The workers' end.
+    link: Link,
+}
+
+impl Runner {
+    /// Starts `program` as a runner that becomes `user`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn spawn(program: &Path, user: Option<(u32, u32)>) -> io::Result<Self> {
+        let (process, pidfd, link) = start(program, "runner")?;
+        let runner = Self {
+            process,
+            pidfd,
+            link,
+        };
+        runner.link.send(&ToRunner::Become(user), &[])?;
+        Ok(runner)
+    }
+
+    /// The end for a worker.
+    pub(super) fn link(&self) -> BorrowedFd<'_> {
+        self.link.as_fd()
+    }
+
+    /// Readable when it is dead.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
 pub(super) struct Worker {
     process: Child,
     pidfd: OwnedFd,
@@ -57,34 +120,19 @@ impl Worker {
     /// # Errors
     /// What the system says.
     pub(super) fn spawn(program: &Path) -> io::Result<Self> {
-        let (link, theirs) = Link::pair()?;
-        let mut process = Command::new(program)
-            .arg("worker")
-            // Nothing that was meant for the supervisor.
-            .env_clear()
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()?;
-        let pid = Pid::from_child(&process);
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self {
-                process,
-                pidfd,
-                link,
-                phase: Phase::Starting,
-                since: Instant::now(),
-                pinged: None,
-                last_ping: None,
-                certified: false,
-                hung: false,
-                failure: None,
-            }),
-            Err(errno) => {
-                process.kill().ok();
-                process.wait().ok();
-                Err(errno.into())
-            }
-        }
+        let (process, pidfd, link) = start(program, "worker")?;
+        Ok(Self {
+            process,
+            pidfd,
+            link,
+            phase: Phase::Starting,
+            since: Instant::now(),
+            pinged: None,
+            last_ping: None,
+            certified: false,
+            hung: false,
+            failure: None,
+        })
     }
 
     pub(super) fn pid(&self) -> u32 {

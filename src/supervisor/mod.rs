@@ -29,7 +29,7 @@ use crate::wire::{Facts, FromWorker, Open, Start, ToWorker, short};
 mod child;
 mod estate;
 
-use child::{Death, Phase, Worker};
+use child::{Death, Phase, Runner, Worker};
 use estate::Estate;
 
 /// How often a worker has to show that it lives.
@@ -42,6 +42,8 @@ const ATTACH: Duration = Duration::from_secs(20);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// How long an orderly end may take.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Pause before another runner.
+const RUNNER_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the fourth failure in a row; doubled for each one more.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -60,7 +62,8 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
     };
     let listener = listen(&config)?;
     let identity = Identity::open(&config.audit.identity).map_err(text)?;
-    let user = worker_user(&config)?;
+    let user = account(&config, &config.worker.user)?;
+    let runner_user = account(&config, &config.worker.runner_user)?;
     let directories = [
         give(config.vault.path.parent().unwrap_or(Path::new(".")), user)?,
         give(&config.audit.dir, user)?,
@@ -89,6 +92,9 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         fd_store: arguments.fd_store,
         active: None,
         standby: None,
+        runner: None,
+        runner_user,
+        runner_not_before: Instant::now(),
         facts: Facts::default(),
         secrets: 0,
         upgrading: false,
@@ -169,21 +175,20 @@ fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
     Ok(Some(listener))
 }
 
-/// Uid and gid for workers; `None` when they stay what the supervisor is.
-fn worker_user(config: &Config) -> Result<Option<(u32, u32)>, Failure> {
+/// Uid and gid for a child; `None` when it stays what the supervisor is.
+fn account(config: &Config, name: &str) -> Result<Option<(u32, u32)>, Failure> {
     if !root() {
         return Ok(None);
     }
-    let name = &config.worker.user;
     match nix::unistd::User::from_name(name).map_err(text)? {
         Some(user) => Ok(Some((user.uid.as_raw(), user.gid.as_raw()))),
         None if config.developer => {
-            tracing::warn!(user = %name, "no such user: the worker stays root, without capabilities");
+            tracing::warn!(user = %name, "no such user: a process stays root, without capabilities");
             Ok(None)
         }
         None => Err(format!(
-            "there is no user `{name}` for the worker; run: useradd --system --no-create-home \
-             --shell /usr/sbin/nologin {name} (or set [worker] user)"
+            "there is no user `{name}`, as [worker] names it; run: useradd --system --user-group \
+             --no-create-home --shell /usr/sbin/nologin {name}"
         )),
     }
 }
@@ -257,6 +262,9 @@ struct Supervisor {
     fd_store: bool,
     active: Option<Worker>,
     standby: Option<Worker>,
+    runner: Option<Runner>,
+    runner_user: Option<(u32, u32)>,
+    runner_not_before: Instant,
     facts: Facts,
     /// Secrets in the vault when it was last opened.
     secrets: u64,
@@ -276,6 +284,12 @@ struct Supervisor {
     /// How long systemd waits for a sign of life, and the last one.
     watchdog: Option<Duration>,
     beaten: Option<Instant>,
+}
+
+/// Who spoke and died: the active worker and the standby.
+struct Ready {
+    workers: [(bool, bool); 2],
+    runner_died: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -300,7 +314,12 @@ impl Supervisor {
             if came(&signals.upgrade) {
                 self.upgrade();
             }
-            self.hear(&ready)?;
+            self.hear(&ready.workers)?;
+            if ready.runner_died {
+                tracing::warn!("the runner ended");
+                self.runner = None;
+                self.runner_not_before = Instant::now() + RUNNER_PAUSE;
+            }
             self.check_deadlines();
             if self.stopping.is_some() && self.active.is_none() {
                 return self.leave();
@@ -321,7 +340,7 @@ impl Supervisor {
     }
 
     /// Waits for a signal, a word or a death; says who spoke and who died.
-    fn wait(&self, signals: &Signals) -> Result<[(bool, bool); 2], Failure> {
+    fn wait(&self, signals: &Signals) -> Result<Ready, Failure> {
         let mut fds = vec![
             PollFd::new(&signals.stop, PollFlags::IN),
             PollFd::new(&signals.reload, PollFlags::IN),
@@ -331,6 +350,9 @@ impl Supervisor {
         for worker in workers.into_iter().flatten() {
             fds.push(PollFd::from_borrowed_fd(worker.link(), PollFlags::IN));
             fds.push(PollFd::from_borrowed_fd(worker.pidfd(), PollFlags::IN));
+        }
+        if let Some(runner) = &self.runner {
+            fds.push(PollFd::from_borrowed_fd(runner.pidfd(), PollFlags::IN));
         }
         let timeout = Timespec::try_from(self.patience()).map_err(text)?;
         match poll(&mut fds, Some(&timeout)) {
@@ -342,7 +364,10 @@ impl Supervisor {
             Some(_) => (events.next() == Some(true), events.next() == Some(true)),
             None => (false, false),
         };
-        Ok([of(&self.active), of(&self.standby)])
+        Ok(Ready {
+            workers: [of(&self.active), of(&self.standby)],
+            runner_died: events.next() == Some(true),
+        })
     }
 
     /// How long nothing but an event needs attention.
@@ -479,7 +504,20 @@ impl Supervisor {
         {
             self.standby = Some(self.hire(false)?);
         }
+        if settled && self.runner.is_none() && Instant::now() >= self.runner_not_before {
+            let runner = Runner::spawn(&self.program, self.runner_user)
+                .map_err(|error| format!("cannot start the runner: {error}"))?;
+            self.runner = Some(runner);
+            self.introduce_runner();
+        }
         Ok(())
+    }
+
+    /// Gives the active worker its end of the socket to the runner.
+    fn introduce_runner(&mut self) {
+        if let (Some(active), Some(runner)) = (&mut self.active, &self.runner) {
+            active.say(&ToWorker::Runner, &[runner.link()]);
+        }
     }
 
     fn hire(&mut self, alone: bool) -> Result<Worker, Failure> {
@@ -566,6 +604,7 @@ impl Supervisor {
         if let Some(active) = &mut self.active {
             active.ping(facts);
         }
+        self.introduce_runner();
         Ok(())
     }
 
@@ -757,6 +796,7 @@ impl Supervisor {
     fn stop(&mut self) {
         self.stopping = Some(Instant::now());
         self.standby = None;
+        self.runner = None;
         if !self.fd_store {
             self.forget_mount();
         }

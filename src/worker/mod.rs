@@ -26,7 +26,7 @@ use crate::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
 use crate::http::{self, Readiness};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short};
+use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short, take_stdin};
 
 pub mod sandbox;
 
@@ -60,13 +60,6 @@ pub(crate) fn main() -> ExitCode {
 fn complain(failure: &str) -> ExitCode {
     writeln!(io::stderr(), "jarvis-secretsd worker: {failure}").ok();
     ExitCode::FAILURE
-}
-
-fn take_stdin() -> io::Result<Link> {
-    let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::net::sockopt::socket_type(&socket)?;
-    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(socket.into())
 }
 
 /// What the supervisor handed over.
@@ -202,6 +195,11 @@ impl Worker {
                 }
                 ToWorker::Policy(found) => self.policies.deliver(found, fds.pop()),
                 ToWorker::Reload => self.reload(),
+                ToWorker::Runner => {
+                    if let (State::Serving(gate), Some(end)) = (&self.state, fds.pop()) {
+                        gate.errands.employ(end.into());
+                    }
+                }
                 ToWorker::Retire(reason) => {
                     self.retire(&reason);
                     return self.say(&FromWorker::Retired);

@@ -4,21 +4,21 @@ use std::process::{Command, Output};
 
 use crate::harness::*;
 
-const IMAGE: &str = "jarvis-e2e:busybox";
+pub const IMAGE: &str = "jarvis-e2e:busybox";
 
-fn docker(arguments: &[&str]) -> Output {
+pub fn docker(arguments: &[&str]) -> Output {
     let mut command = Command::new("timeout");
     command.args(["60", "docker"]).args(arguments);
     run(command, b"")
 }
 
 /// An image of one static busybox, from no registry.
-fn image() {
+pub fn image() {
     let root = tempfile::tempdir().unwrap();
     let bin = root.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-    for applet in ["cat", "ls", "sh"] {
+    for applet in ["cat", "ls", "sh", "sleep"] {
         std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
     }
     let tar = root.path().join("image.tar");

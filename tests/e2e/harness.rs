@@ -191,6 +191,13 @@ impl Home {
         run(command, input)
     }
 
+    /// jarvisctl as root, for a mount elsewhere.
+    pub fn ctl_at(&self, mount: &Path, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = root().command(jarvisctl());
+        command.arg("--mount").arg(mount).args(arguments);
+        run(command, input)
+    }
+
     /// jarvisctl as root, which must succeed; its output as JSON.
     pub fn ok(&self, arguments: &[&str], input: &[u8]) -> Value {
         let output = self.ctl(&[arguments, &["--json"]].concat(), input);
@@ -342,26 +349,30 @@ impl Daemon<'_> {
         Pid::from_child(self.child.as_ref().unwrap())
     }
 
-    /// The workers, and how many threads each has.
-    fn all_workers(&self) -> Vec<(Pid, u32)> {
+    /// Children of the supervisor in `role`, and how many threads each has.
+    pub fn children(&self, role: &str) -> Vec<(Pid, u32)> {
         let list = format!("/proc/{0}/task/{0}/children", self.pid().as_raw_nonzero());
         let children = fs::read_to_string(list).unwrap_or_default();
-        let pids = children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok());
-        pids.filter_map(|pid: i32| {
+        let plays = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|&b| b == 0).nth(1) == Some(role.as_bytes())
+        };
+        let about = |pid: i32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
             let threads = status.lines().find_map(|l| l.strip_prefix("Threads:"))?;
             Some((Pid::from_raw(pid)?, threads.trim().parse().ok()?))
-        })
-        .collect()
+        };
+        let pids = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        pids.filter(plays).filter_map(about).collect()
     }
 
     /// The worker that serves and the one that stands by, once there are both.
     pub fn workers(&self) -> (Pid, Pid) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let all = self.all_workers();
+            let all = self.children("worker");
             // Serving takes threads, waiting takes one.
             let serving = all.iter().find(|(_, threads)| *threads >= 6);
             let standby = all.iter().find(|(_, threads)| *threads == 1);
@@ -375,7 +386,7 @@ impl Daemon<'_> {
 
     /// Where there is no standby.
     pub fn only_worker(&self) -> Pid {
-        match self.all_workers()[..] {
+        match self.children("worker")[..] {
             [(worker, _)] => worker,
             ref others => panic!("{others:?}"),
         }

@@ -15,6 +15,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use crate::container::docker;
 use crate::harness::*;
 
 fn status(pid: Pid, key: &str) -> String {
@@ -47,6 +48,35 @@ fn workers_have_no_privilege() {
         let inside = ["vault", "audit"].map(|d| etc.join(d));
         assert!(inside.iter().any(|d| target.starts_with(d)), "{target:?}");
     }
+}
+
+#[test]
+fn the_runner_has_a_user_of_its_own_and_comes_back() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    let answers = || home.ok(&["status"], b"")["runner"] == json!(true);
+    daemon.eventually("it answers", answers);
+    let (runner, _) = daemon.children("runner")[0];
+    let uid = user("jarvis-runner").uid;
+    assert_eq!(status(runner, "Uid"), vec![uid.to_string(); 4].join("\t"));
+    assert_eq!(status(runner, "CapEff"), "0000000000000000");
+    let open = fs::read_dir(format!("/proc/{}/fd", runner.as_raw_nonzero())).unwrap();
+    for target in open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok()) {
+        let target = target.display().to_string();
+        let known = ["/dev/null", "socket:", "pipe:", "daemon.log"];
+        assert!(known.iter().any(|k| target.contains(k)), "{target}");
+    }
+    kill_process(runner, Signal::KILL).unwrap();
+    daemon.eventually("another one", || {
+        daemon
+            .children("runner")
+            .first()
+            .is_some_and(|(pid, _)| *pid != runner)
+            && answers()
+    });
+    // A new worker is told of it, too.
+    kill_process(daemon.workers().0, Signal::KILL).unwrap();
+    daemon.eventually("it answers the new worker", answers);
 }
 
 #[test]
@@ -295,6 +325,94 @@ impl Store {
         // SAFETY: the closure makes system calls only.
         unsafe { command.pre_exec(place) };
         command
+    }
+}
+
+/// One container was there before the daemon, one came after it; neither is
+/// restarted when the daemon is.
+#[test]
+fn containers_read_on_through_a_restart() {
+    crate::container::image();
+    let home = Home::new().init(POLICY);
+    let shared = home.path("shared");
+    fs::create_dir(&shared).unwrap();
+    home.configure(
+        home.mount().to_str().unwrap(),
+        shared.join("mnt").to_str().unwrap(),
+    );
+    let _propagated = Shared::new(&shared);
+    let alice = alice();
+    let container = |volume: String| {
+        let user = format!("{}:{}", alice.uid, alice.gid);
+        let run = [
+            "run",
+            "-d",
+            "--rm",
+            "--network",
+            "none",
+            "--user",
+            &user,
+            "-v",
+            &volume,
+        ];
+        let started = docker(&[&run[..], &[crate::container::IMAGE, "sleep", "600"]].concat());
+        assert!(started.status.success(), "{started:?}");
+        Container(text(&started.stdout).trim().to_owned())
+    };
+    let early = container(format!("{}:/secrets:ro,rslave", shared.display()));
+    let mut store = Store::new(&home);
+    let daemon = home.start_command(store.command(&home), b"");
+    let set = home.ctl_at(&shared.join("mnt"), &["set", "app/db"], b"the value");
+    assert!(set.status.success(), "{set:?}");
+    let late = container(format!("{}:/secrets/mnt:ro", shared.join("mnt").display()));
+    let both_read = || {
+        for container in [&early, &late] {
+            let read = docker(&["exec", &container.0, "cat", "/secrets/mnt/app/db"]);
+            assert_eq!(text(&read.stdout), "the value", "{read:?}");
+        }
+    };
+    both_read();
+    store.collect();
+    daemon.kill();
+    let daemon = home.start_command(store.command(&home), b"");
+    both_read();
+    daemon.stop();
+    let daemon = home.start_command(store.command(&home), b"");
+    both_read();
+    daemon.stop();
+    assert!(home.daemon().arg("--unmount").status().unwrap().success());
+}
+
+/// A directory whose mounts reach containers.
+struct Shared<'p>(&'p std::path::Path);
+
+impl<'p> Shared<'p> {
+    fn new(path: &'p std::path::Path) -> Self {
+        for arguments in [&["--bind", path.to_str().unwrap()][..], &["--make-shared"]] {
+            let mut mount = Command::new("mount");
+            assert!(mount.args(arguments).arg(path).status().unwrap().success());
+        }
+        Self(path)
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        Command::new("umount")
+            .arg("-l")
+            .arg(self.0.join("mnt"))
+            .stderr(Stdio::null())
+            .status()
+            .ok();
+        Command::new("umount").arg("-l").arg(self.0).status().ok();
+    }
+}
+
+struct Container(String);
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        docker(&["rm", "-f", &self.0]);
     }
 }
 
