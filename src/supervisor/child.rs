@@ -199,6 +199,12 @@ impl Worker {
         pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
     }
 
+    /// Whether [`Self::kill`] was its sentence.
+    #[cfg(test)]
+    pub(super) fn condemned(&self) -> bool {
+        self.hung
+    }
+
     /// Reaps it once [`Self::pidfd`] is readable, and hears its last words.
     pub(super) fn bury(mut self) -> (Death, String) {
         let status = self.process.wait();

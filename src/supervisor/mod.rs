@@ -813,3 +813,6 @@ impl Supervisor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
