@@ -32,6 +32,6 @@ lint:
 # Needs cargo-fuzz (cargo install --locked cargo-fuzz); SECONDS_EACH a target.
 SECONDS_EACH ?= 60
 fuzz:
-	for target in control_request policy; do \
+	for target in control_request worker_message policy; do \
 	    cargo fuzz run -s none $$target -- -max_total_time=$(SECONDS_EACH) -max_len=4096 || exit 1; \
 	done

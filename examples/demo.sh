@@ -28,6 +28,12 @@ jarvisctl() { "$bin/jarvisctl" "$@"; }
 say 'A vault, its keys, a configuration and a policy'
 show jarvisctl init >/dev/null
 if [ "$(id -u)" = 0 ]; then
+    # The processes without privilege run as these; systemd/jarvis.sysusers.conf
+    # makes them where the daemon is installed.
+    for user in jarvis jarvis-runner; do
+        getent passwd "$user" >/dev/null ||
+            show useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "$user"
+    done
     reader=daemon
     as_reader() { setpriv --reuid=daemon --regid=daemon --clear-groups "$@"; }
     as_stranger() { setpriv --reuid=nobody --regid=nogroup --clear-groups "$@"; }
@@ -84,11 +90,18 @@ else
 fi
 
 say 'Rotation while a reader holds the file open: the handle keeps its version'
-exec {held}<"$JARVIS_MOUNT/db/password"
+exec {held}<"$JARVIS_MOUNT/db/password" {later}<"$JARVIS_MOUNT/db/password"
 show jarvisctl rotate db/password
 printf 'held open:  %s\n' "$(cat <&"$held")"
 printf 'opened now: %s\n' "$(cat "$JARVIS_MOUNT/db/password")"
-exec {held}<&-
+
+say 'The process that serves is killed; another takes over and nobody notices'
+# The first child is the worker that serves; the list has no newline.
+children=$(<"/proc/$daemon/task/$daemon/children")
+show kill -KILL "${children%% *}"
+printf 'held open:  %s\n' "$(cat <&"$later")"
+printf 'opened now: %s\n' "$(cat "$JARVIS_MOUNT/db/password")"
+exec {held}<&- {later}<&-
 
 say 'Each of these events is in the signed audit log'
 sed -E 's/.*"seq":([0-9]+).*"action":"([a-z_]+)","result":"([a-z]+)"(,"name":"([^"]*)")?.*/\1\t\2\t\3\t\5/' \

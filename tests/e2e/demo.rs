@@ -45,11 +45,15 @@ fn demo(user: &User) -> String {
         shown.contains("all good") && shown.contains("Done"),
         "{shown}"
     );
-    let version = |label: &str| {
-        let line = shown.lines().find_map(|line| line.strip_prefix(label));
-        line.unwrap().trim().to_owned()
+    // After the rotation, and again after the kill.
+    let versions = |label: &str| {
+        let lines = shown.lines().filter_map(|line| line.strip_prefix(label));
+        lines.map(str::trim).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_ne!(version("held open:"), version("opened now:"));
+    let (held, now) = (versions("held open:"), versions("opened now:"));
+    assert_eq!((held.len(), now.len()), (2, 2), "{shown}");
+    assert_eq!((&held[0], &now[0]), (&held[1], &now[1]));
+    assert_ne!(held[0], now[0]);
     shown
 }
 

@@ -1,0 +1,6 @@
+//! cargo fuzz run -s none worker_message
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    jarvis_secretsd::is_worker_message(bytes);
+});
