@@ -65,7 +65,7 @@ impl Journal {
     ) -> Result<Self, VaultError> {
         let mut state = State::default();
         for found in vault.journal()? {
-            match serde_json::from_slice::<Entry>(&found.answer) {
+            match postcard::from_bytes::<Entry>(&found.answer) {
                 Ok(entry) if found.mount == mount => {
                     let kept = Kept {
                         handle: entry.handle,
@@ -135,7 +135,8 @@ impl Journal {
             inherited: None,
         };
         state.kept.insert(request, kept);
-        let entry = serde_json::to_vec(&entry).unwrap_or_default();
+        // Numbers and bytes always serialise.
+        let entry = postcard::to_allocvec(&entry).unwrap_or_default();
         txn.journal(&self.mount, request, &entry)
     }
 

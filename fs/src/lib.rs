@@ -23,7 +23,7 @@ pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
 pub use control::Kept;
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};
-pub use mount::{Device, MountError, Server, clear_stale, connection, end, resend};
+pub use mount::{Device, MountError, Server, answers, clear_stale, connection, end, resend};
 pub use serve::{FileSystem, MAX_REQUEST};
 pub use tree::{
     Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Listed, Opened, Origin, Request,

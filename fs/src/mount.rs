@@ -287,7 +287,7 @@ pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
     if find(&path)?.is_none() {
         return Ok(false);
     }
-    match alive(&path) {
+    match answers(&path) {
         Some(true) => Err(MountError::Live(path)),
         None => Err(MountError::Hung(path)),
         Some(false) => detach(&path).map(|()| true),
@@ -361,8 +361,10 @@ fn find(path: &Path) -> Result<Option<u32>, MountError> {
     }))
 }
 
-/// Asks the mount for an answer from a thread that may be left behind.
-fn alive(path: &Path) -> Option<bool> {
+/// Whether somebody serves the mount on `path`: no for a dead one, `None` when
+/// there is no answer in time. Asked in a thread that may be left behind.
+#[must_use]
+pub fn answers(path: &Path) -> Option<bool> {
     let (sender, receiver) = channel();
     let path = path.to_owned();
     std::thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! `doctor`: findings and remedies.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -44,6 +44,7 @@ impl Doctor {
             ),
             ("configuration", self.configuration()),
             ("files", self.files()),
+            ("users", self.users()),
             ("mount point", mount_point(mount)),
         ]
         .map(|(what, verdict)| Finding { what, verdict });
@@ -71,6 +72,24 @@ impl Doctor {
             "{} and a policy of {} clients",
             path.display(),
             policy.clients()
+        ))
+    }
+
+    /// Who the processes without privilege run as.
+    fn users(&self) -> Result<String, String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok("not root: all processes run as you".into());
+        }
+        let config = Config::load(&self.home.dir.join("config.toml")).map_err(|e| e.to_string())?;
+        for name in [&config.worker.user, &config.worker.runner_user] {
+            match nix::unistd::User::from_name(name) {
+                Ok(Some(_)) => {}
+                _ => return Err(crate::supervisor::no_such_user(name)),
+            }
+        }
+        Ok(format!(
+            "{} and {}",
+            config.worker.user, config.worker.runner_user
         ))
     }
 
@@ -169,13 +188,19 @@ fn mount_point(mount: &Path) -> Result<String, String> {
     match jarvis_fs::connection(mount) {
         Err(error) => Err(error.to_string()),
         Ok(None) => Ok(format!("nothing is mounted on {}", mount.display())),
-        Ok(Some(number)) => match File::open(mount) {
-            Ok(_) => Ok(format!(
+        Ok(Some(number)) => match jarvis_fs::answers(mount) {
+            Some(true) => Ok(format!(
                 "{} is served (connection {number})",
                 mount.display()
             )),
-            Err(error) => Err(format!(
-                "{} is mounted and dead ({error}); starting the daemon clears it",
+            Some(false) => Err(format!(
+                "{} is mounted and dead; starting the daemon clears it",
+                mount.display()
+            )),
+            None => Err(format!(
+                "{} is mounted and nobody answers (connection {number}): is the daemon being \
+                 restarted? Who reads there waits. Start it, or give the mount up with \
+                 jarvis-secretsd --config FILE --unmount",
                 mount.display()
             )),
         },

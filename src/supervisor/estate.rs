@@ -58,12 +58,18 @@ impl Estate {
     }
 
     /// What an earlier supervisor left in the fd store, with the device; `None`
-    /// when anything is missing.
+    /// when that is nothing.
+    ///
+    /// # Errors
+    /// What makes it useless: something is missing, or is another release's.
     pub(super) fn recover() -> Result<Option<(Self, OwnedFd)>, Failure> {
         let names: Vec<String> = match sd_notify::listen_fds_with_names() {
             Ok(fds) => fds.map(|(_, name)| name).collect(),
             Err(_) => return Ok(None),
         };
+        if names.is_empty() {
+            return Ok(None);
+        }
         let fds = jarvis_sys::take_passed_fds(names.len()).map_err(text)?;
         let mut found: Vec<_> = names.into_iter().zip(fds).collect();
         let mut take = |name: &str| {
@@ -78,7 +84,7 @@ impl Estate {
             take(INFO),
         );
         let (Some(device), Some(handles), Some(watch), Some(keys), Some(info)) = all else {
-            return Ok(None);
+            return Err("a part of it is missing".into());
         };
         let table = |fd, count| {
             let words = SharedWords::map(fd).map_err(text)?;

@@ -39,7 +39,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// A worker that takes longer to open and attach is replaced.
 const ATTACH: Duration = Duration::from_secs(20);
 /// When nobody could serve for this long, waiting clients get an error.
-const OUTAGE: Duration = Duration::from_secs(60);
+const OUTAGE: Duration = Duration::from_secs(30);
 /// How long an orderly end may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Pause before another runner.
@@ -53,11 +53,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// # Errors
 /// A sentence for a person.
 pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> {
-    let signals = Signals::watch()?;
     protect(&config)?;
     jarvis_fs::check_proc()?;
     let left = match arguments.fd_store {
-        true => Estate::recover()?,
+        true => recover(&config.mount.path)?,
         false => None,
     };
     let listener = listen(&config)?;
@@ -117,7 +116,22 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
     if supervisor.device.is_none() {
         prepare_mount_point(&config.mount.path)?;
     }
+    // Until here a signal ends the process, also one that waits for a passphrase.
+    let signals = Signals::watch()?;
     supervisor.supervise(&signals)
+}
+
+/// What an earlier supervisor left; what can't be used is given up.
+fn recover(path: &Path) -> Result<Option<(Estate, OwnedFd)>, Failure> {
+    match Estate::recover() {
+        Ok(left) => Ok(left),
+        Err(why) => {
+            tracing::error!(%why, "the mount in the fd store cannot be taken over: mounting anew");
+            Estate::withdraw();
+            jarvis_fs::end(path).map_err(text)?;
+            Ok(None)
+        }
+    }
 }
 
 /// Signals as bytes that can be waited for together with everything else.
@@ -186,11 +200,16 @@ fn account(config: &Config, name: &str) -> Result<Option<(u32, u32)>, Failure> {
             tracing::warn!(user = %name, "no such user: a process stays root, without capabilities");
             Ok(None)
         }
-        None => Err(format!(
-            "there is no user `{name}`, as [worker] names it; run: useradd --system --user-group \
-             --no-create-home --shell /usr/sbin/nologin {name}"
-        )),
+        None => Err(no_such_user(name)),
     }
+}
+
+/// What to do about a missing account.
+pub(crate) fn no_such_user(name: &str) -> Failure {
+    format!(
+        "there is no user `{name}`, as [worker] names it; run: useradd --system --user-group \
+         --no-create-home --shell /usr/sbin/nologin {name}"
+    )
 }
 
 /// Opens `directory` and gives it, with the files in it, to the worker's user.

@@ -135,6 +135,24 @@ fn a_policy_is_in_force_only_once_it_is_accepted() {
 }
 
 #[test]
+fn failing_workers_are_given_more_and_more_time() {
+    let home = tempfile::tempdir().unwrap();
+    let mut supervisor = supervisor(home.path());
+    let mut pauses = Vec::new();
+    for _ in 0..14 {
+        supervisor.pause_after(true, "why").unwrap();
+        pauses.push(
+            supervisor
+                .not_before
+                .saturating_duration_since(Instant::now()),
+        );
+    }
+    assert!(pauses[..3].iter().all(Duration::is_zero), "bad luck");
+    assert!(pauses[3] > PAUSE / 2 && pauses[5] > pauses[3]);
+    assert!(pauses[13] <= LONGEST_PAUSE && pauses[13] > LONGEST_PAUSE / 2);
+}
+
+#[test]
 fn long_last_words_are_cut() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());

@@ -220,6 +220,23 @@ fn an_upgrade_is_an_orderly_change_of_workers() {
     assert_eq!(reasons, ["upgrade", "stop"]);
 }
 
+/// Better an error for those who wait than nothing.
+#[test]
+fn when_nobody_can_serve_the_mount_is_given_up() {
+    let home = Home::new().init(POLICY);
+    let mut daemon = home.start();
+    daemon.set("app/db", b"v");
+    let vault = home.path("etc/vault/vault.redb");
+    fs::rename(&vault, home.path("etc/vault/away")).unwrap();
+    kill_process(daemon.workers().0, Signal::KILL).unwrap();
+    // It waits for half a minute, in which somebody could have put it back.
+    assert!(alice().read(&daemon.file("app/db")).is_err());
+    assert!(!daemon.wait().success());
+    let log = fs::read_to_string(home.path("daemon.log")).unwrap();
+    assert!(log.contains("no worker could serve for 30 s"), "{log}");
+    assert!(log.contains("etc/vault/vault.redb"), "{log}");
+}
+
 /// As on a kernel before 6.9: what is open breaks, the rest goes on.
 #[test]
 fn without_resending_the_mount_is_made_anew() {
