@@ -174,8 +174,8 @@ mod tests {
         let words = words();
         for _ in 0..3 {
             let watch = watch(&words, true);
-            std::mem::forget(watch.begin(8 | RESENT).unwrap());
             assert!(watch.begin(6 | RESENT).is_ok());
+            std::mem::forget(watch.begin(8 | RESENT).unwrap());
         }
         let last = watch(&words, true);
         assert_eq!(last.begin(8 | RESENT).err(), Some(FsError::Io));
