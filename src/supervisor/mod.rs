@@ -54,6 +54,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A sentence for a person.
 pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> {
     protect(&config)?;
+    if let Err(error) = jarvis_sys::keep_fds_from_children() {
+        tracing::warn!(%error, "fds that the daemon inherited stay open in its workers");
+    }
     jarvis_fs::check_proc()?;
     let left = match arguments.fd_store {
         true => recover(&config.mount.path)?,

@@ -43,6 +43,28 @@ pub fn take_passed_fds(count: usize) -> io::Result<Vec<OwnedFd>> {
         .collect()
 }
 
+/// Keeps every fd that is open now, but the standard ones, from programs that
+/// this process starts: whoever started us may have left some open.
+///
+/// # Errors
+/// The kernel's errno (ENOSYS before Linux 5.11).
+pub fn keep_fds_from_children() -> io::Result<()> {
+    let (first, last) = (3_u32, u32::MAX);
+    // SAFETY: only sets FD_CLOEXEC (CLOSE_RANGE_CLOEXEC); nothing is closed
+    // here. Unsafe is needed: no library wraps the call.
+    match unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            last,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    } {
+        0 => Ok(()),
+        _ => Err(io::Errno::NOSYS),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ mod secret_page;
 mod shared;
 mod thread;
 
-pub use fds::{replace_fd, take_passed_fds};
+pub use fds::{keep_fds_from_children, replace_fd, take_passed_fds};
 pub use harden::{HardenError, Locking, harden};
 pub use key::{KEY_LEN, LockedKey};
 pub use secret_page::{CELL, Cell, SecretPage};
