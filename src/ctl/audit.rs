@@ -1,7 +1,7 @@
 //! Commands about the audit log. They read its files; no daemon is needed.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use comfy_table::Table;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
+use super::query::{LastRead, Query, Summary, Unused};
 
 #[derive(Subcommand)]
 pub(super) enum Audit {
@@ -19,10 +20,18 @@ pub(super) enum Audit {
     Verify(Verify),
     /// Print the last records; they are not verified
     Tail(Tail),
+    /// Print the records that meet all conditions; they are not verified
+    Query(Query),
+    /// Count records by secret, actor, action or result
+    Summary(Summary),
+    /// Print who read each secret last, and when
+    LastRead(LastRead),
+    /// Print the secrets that nobody has read for a while
+    Unused(Unused),
 }
 
 #[derive(Args)]
-struct Place {
+pub(super) struct Place {
     #[command(flatten)]
     home: Home,
     /// Directory of the log (default: DIR/audit)
@@ -31,7 +40,7 @@ struct Place {
 }
 
 impl Place {
-    fn log(&self) -> PathBuf {
+    pub(super) fn log(&self) -> PathBuf {
         self.log
             .clone()
             .unwrap_or_else(|| self.home.dir.join("audit"))
@@ -57,10 +66,14 @@ pub(super) struct Verify {
 }
 
 impl Audit {
-    pub(super) fn run(&self, out: &Output) -> Result<(), Failure> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         match self {
             Self::Verify(verify) => verify.run(out),
             Self::Tail(tail) => tail.run(out),
+            Self::Query(query) => query.run(out),
+            Self::Summary(summary) => summary.run(out),
+            Self::LastRead(last) => last.run(out),
+            Self::Unused(unused) => unused.run(mount, out),
         }
     }
 }
@@ -80,7 +93,7 @@ impl Tail {
     }
 }
 
-fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
+pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
     let number = |n: Option<u32>| n.map(|n| n.to_string()).unwrap_or_default();
     let mut table = Table::new();
     table.load_style(NOTHING);

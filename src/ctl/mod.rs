@@ -10,6 +10,7 @@ mod init;
 mod keys;
 mod output;
 mod policy;
+mod query;
 mod secrets;
 
 use std::path::PathBuf;
@@ -111,7 +112,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Generate(generate) => generate.run(mount, &out),
         Command::Policy(policy) => policy.run(mount, &out),
         Command::Key(key) => key.run(mount, &out),
-        Command::Audit(audit) => audit.run(&out),
+        Command::Audit(audit) => audit.run(mount, &out),
         Command::Status => health::status(mount, &out),
         Command::Health(http) => http.health(&out),
         Command::Metrics(http) => http.metrics(&out),

@@ -233,6 +233,13 @@ impl List {
     }
 }
 
+/// Every secret that the caller may see.
+pub(super) fn names(mount: &Path) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    walk(mount, String::new(), &mut |name, _| names.push(name))?;
+    Ok(names)
+}
+
 /// The attributes' names without their prefix.
 fn columns() -> impl Iterator<Item = &'static str> {
     XATTRS

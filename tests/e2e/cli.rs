@@ -163,6 +163,83 @@ fn the_audit_tail_shows_the_last_records() {
 }
 
 #[test]
+fn the_audit_log_answers_questions() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    for name in ["app/a", "app/b", "app/never"] {
+        daemon.set(name, b"v");
+    }
+    for (user, name) in [(alice(), "app/a"), (alice(), "app/b"), (bob(), "app/a")] {
+        user.read(&daemon.file(name)).ok();
+    }
+    let dir = ["--dir", home.etc().to_str().unwrap()].map(str::to_owned);
+    let ask = |arguments: &[&str]| {
+        let dir = dir.each_ref().map(String::as_str);
+        home.ok(&[&["audit"], arguments, &dir[..]].concat(), b"")
+    };
+    let seen = |arguments: &[&str]| {
+        let found = ask(&[&["query"], arguments].concat());
+        let text = |r: &Value, key: &str| r[key].as_str().unwrap_or("-").to_owned();
+        let rows = found.as_array().unwrap().iter();
+        rows.map(|r| format!("{} {}", text(r, "action"), text(r, "name")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&["--action", "read"]), ["read app/a", "read app/b"]);
+    assert_eq!(seen(&["--failed"]), ["deny app/a"]);
+    assert_eq!(
+        seen(&["--result", "denied", "--actor", "jarvis-bob"]),
+        ["deny app/a"]
+    );
+    assert_eq!(seen(&["--name", "*/b"]), ["create app/b", "read app/b"]);
+    assert_eq!(seen(&["--name", "app/*", "-n", "1"]), ["deny app/a"]);
+    let alices = alice().uid.to_string();
+    assert_eq!(
+        seen(&["--actor", &alices, "--since", "2020-01-01"]).len(),
+        2
+    );
+    assert!(seen(&["--until", "2020-01-01T00:00:00Z"]).is_empty());
+
+    let by = ask(&["summary", "--by", "secret", "--action", "read"]);
+    assert_eq!(by[0], json!({"key": "app/a", "count": 1}));
+    let last = ask(&["last-read", "app/b"]);
+    assert_eq!(
+        (&last[0]["name"], &last[0]["uid"]),
+        (&json!("app/b"), &json!(alice().uid))
+    );
+    let unused = ask(&["unused", "--days", "1"]);
+    assert_eq!(unused, json!([{"name": "app/never", "last_read": null}]));
+    assert_eq!(ask(&["unused", "--days", "0"]).as_array().unwrap().len(), 3);
+
+    let csv = home.ctl(
+        &["audit", "query", "--csv", "--failed", "--dir", &dir[1]],
+        b"",
+    );
+    let csv = text(&csv.stdout);
+    let mut lines = csv.lines();
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("seq,time,action,result,name")
+    );
+    assert!(
+        lines.next().unwrap().contains(",deny,denied,app/a,"),
+        "{csv}"
+    );
+    for wrong in [
+        ["--action", "fly"],
+        ["--since", "soon"],
+        ["--actor", "nobody-there"],
+    ] {
+        let refused = home.ctl(
+            &[&["audit", "query", "--dir", &dir[1]], &wrong[..]].concat(),
+            b"",
+        );
+        assert_eq!(refused.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
 fn key_slots_are_managed_through_the_daemon() {
     let home = Home::new().init(POLICY);
     let daemon = home.start();
