@@ -278,8 +278,9 @@ impl Worker {
                 link.send(&FromWorker::Ended(short(&end)), &[]).ok();
             })
             .map_err(text)?;
-        self.say(&FromWorker::Serving)?;
+        // Before the supervisor tells the world.
         self.readiness.set(&gate);
+        self.say(&FromWorker::Serving)?;
         if let Some(listener) = estate.listener {
             http::start(&self.readiness, listener).map_err(text)?;
         }
