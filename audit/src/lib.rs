@@ -22,6 +22,6 @@ mod verify;
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity};
 pub use log::{AppendError, Counters, Durability, Log, Opening};
-pub use read::{Previous, Record, Records, Start, read_records};
+pub use read::{Next, Previous, Record, Records, Start, read_records};
 pub use tail::{OpenError, Tail};
 pub use verify::{End, Failure, FailureKind, Report, verify};

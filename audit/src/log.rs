@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
@@ -21,9 +22,9 @@ mod opening;
 mod progress;
 mod writer;
 
-use chain::{Chain, Place};
+use chain::{Chain, Epoch, Place};
 use progress::Progress;
-use writer::Writer;
+use writer::{Roll, Writer};
 
 /// The only segment so far.
 const SEGMENT: u32 = 1;
@@ -121,7 +122,8 @@ impl Log {
         clock: fn() -> Timestamp,
     ) -> Result<Self, OpenError> {
         let (file, ending) = opening::prepare(dir, &opening)?;
-        Self::start(Box::new(file), &ending, identity, opening, key, clock)
+        let (file, roll) = (Box::new(file), Roll::DEFAULT);
+        Self::start(file, &ending, identity, opening, (key, roll), clock)
     }
 
     fn start(
@@ -129,17 +131,27 @@ impl Log {
         ending: &Ending,
         identity: &dyn Certify,
         opening: Opening<'_>,
-        key: EpochKey,
+        (key, roll): (EpochKey, Roll),
         clock: fn() -> Timestamp,
     ) -> Result<Self, OpenError> {
+        let epoch = Arc::new(Epoch {
+            number: ending.tail.map_or(0, |tail| tail.epoch) + 1,
+            key,
+            began: Instant::now(),
+        });
+        let seq = ending.tail.map_or(0, |tail| tail.seq);
         let place = match ending.tail {
             Some(tail) => Place {
+                epoch,
+                signed: 0,
                 seq: tail.seq,
                 link: tail.link,
                 // A restored vault's is less, which the start record accepts.
                 vault_seq: opening.vault_seq.min(tail.vault_seq),
             },
             None => Place {
+                epoch,
+                signed: 0,
                 seq: 0,
                 link: [0; 32],
                 vault_seq: 0,
@@ -147,13 +159,12 @@ impl Log {
         };
         let writer = Arc::new(Writer {
             file,
-            key,
             host: identity.host().to_string(),
-            epoch: ending.tail.map_or(0, |tail| tail.epoch) + 1,
+            roll,
             clock,
             chain: Mutex::new(Chain::new(place, ending.len)),
             written: Condvar::new(),
-            progress: Progress::at(place.seq),
+            progress: Progress::at(seq),
             records: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         });
@@ -236,16 +247,14 @@ fn start_of(
     identity: &dyn Certify,
     version: &str,
 ) -> Result<Start, OpenError> {
-    let key = writer.key.public();
-    let certificate = {
-        let chain = writer.chain.lock();
-        identity.certify(&EpochClaim {
-            epoch: writer.epoch,
-            first_seq: chain.written().seq + 1,
-            prev: chain.written().link,
-            key,
-        })?
-    };
+    let place = writer.chain.lock().written().clone();
+    let key = place.epoch.key.public();
+    let certificate = identity.certify(&EpochClaim {
+        epoch: place.epoch.number,
+        first_seq: place.seq + 1,
+        prev: place.link,
+        key,
+    })?;
     Ok(Start {
         daemon: version.to_owned(),
         segment: SEGMENT,

@@ -39,6 +39,16 @@ pub struct Start {
     pub cert: String,
 }
 
+/// What an `epoch` record carries besides: the key of the record after it. The
+/// old key's signature over the record vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// Number of the epoch that begins.
+    pub epoch: u64,
+    /// Its public key, base64url.
+    pub epoch_key: String,
+}
+
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
@@ -113,6 +123,9 @@ pub struct Record {
     /// Of `start` records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<Start>,
+    /// Of `epoch` records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Next>,
 }
 
 /// The file of segment `number` in `dir`.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::event::Action;
 use crate::keys::KeyError;
 use crate::line::{Link, MAX_LINE, Signed};
-use crate::read::{parse, segment_path, segments};
+use crate::read::{Record, parse, segment_path, segments};
 
 /// Bytes looked at: a few records of the greatest length.
 const WINDOW: u64 = 4 * MAX_LINE as u64;
@@ -182,17 +182,24 @@ enum Piece {
     Torn,
 }
 
+/// The greatest number that the next record must exceed.
+fn latest(record: &Record) -> u64 {
+    let next = record.next.as_ref().map_or(0, |next| next.epoch);
+    record.seq.max(record.epoch).max(next)
+}
+
 fn look(line: &[u8]) -> Piece {
     let Some(signed) = Signed::split(line).filter(|_| line.len() < MAX_LINE) else {
         return Piece::Torn;
     };
     match parse(&signed) {
         // There must be a next number: what stands here is not verified yet.
-        Ok(record) if record.v == 1 && record.seq.max(record.epoch) < u64::MAX => {
+        Ok(record) if record.v == 1 && latest(&record) < u64::MAX => {
             Piece::Record(Tail {
                 seq: record.seq,
                 vault_seq: record.vault_seq,
-                epoch: record.epoch,
+                // The one that was begun, also when nothing came of it.
+                epoch: record.next.map_or(record.epoch, |next| next.epoch),
                 clean: record.action == Action::Stop,
                 link: signed.link(),
             })

@@ -172,7 +172,12 @@ impl<'i> Verifier<'i> {
             return Err(FailureKind::Signature);
         }
         self.key = started.or(self.key.take());
+        let next = self.check_next(&record)?;
         self.advance(line, &record, signed.link());
+        if let Some((epoch, key)) = next {
+            (self.epoch, self.key) = (epoch, Some(key));
+            self.report.epochs += 1;
+        }
         Ok(())
     }
 
@@ -221,6 +226,21 @@ impl<'i> Verifier<'i> {
             return Err(FailureKind::Segment(start.segment));
         }
         EpochPublic::from_bytes(&key).ok_or(FailureKind::Certificate)
+    }
+
+    /// The key that an `epoch` record hands over to; its signature is good.
+    fn check_next(&self, record: &Record) -> Result<Option<(u64, EpochPublic)>, FailureKind> {
+        let next = match &record.next {
+            Some(next) if record.action == Action::Epoch => next,
+            None if record.action != Action::Epoch => return Ok(None),
+            _ => return Err(FailureKind::NotARecord),
+        };
+        if Some(next.epoch) != record.epoch.checked_add(1) {
+            return Err(FailureKind::Epoch);
+        }
+        let key = line::decode(&next.epoch_key).ok_or(FailureKind::NextKey)?;
+        let key = EpochPublic::from_bytes(&key).ok_or(FailureKind::NextKey)?;
+        Ok(Some((next.epoch, key)))
     }
 
     fn advance(&mut self, line: &Line, record: &Record, link: Link) {

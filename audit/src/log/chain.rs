@@ -8,21 +8,50 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::AppendError;
 use crate::event::Action;
+use crate::keys::EpochKey;
 use crate::line::Link;
 
 /// Buffers kept for the next records.
 const SPARE: usize = 64;
 
+/// A key and the records it signs. It is wiped when nobody uses it any more.
+pub(super) struct Epoch {
+    pub(super) number: u64,
+    pub(super) key: EpochKey,
+    pub(super) began: Instant,
+}
+
 /// A place in the chain: the last record before it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Place {
     pub(super) seq: u64,
     pub(super) link: Link,
     /// The vault's last commit that is recorded.
     pub(super) vault_seq: u64,
+    /// Whose key signs the next record, and how many it has signed.
+    pub(super) epoch: Arc<Epoch>,
+    pub(super) signed: u64,
+}
+
+impl Place {
+    /// The place behind a record that goes here.
+    fn after(&self, link: Link, vault_seq: u64, next: Option<Arc<Epoch>>) -> Self {
+        Self {
+            seq: self.seq + 1,
+            link,
+            vault_seq,
+            signed: match next {
+                Some(_) => 0,
+                None => self.signed + 1,
+            },
+            epoch: next.unwrap_or_else(|| self.epoch.clone()),
+        }
+    }
 }
 
 /// A composed record's claim to its place.
@@ -31,6 +60,8 @@ pub(super) struct Ticket {
     number: u64,
     pub(super) seq: u64,
     pub(super) link: Link,
+    /// Who signs it.
+    pub(super) epoch: Arc<Epoch>,
 }
 
 /// Complete lines, to be appended where the segment ends.
@@ -43,8 +74,7 @@ pub(super) struct Batch {
 
 /// A composed record; `line` once it is signed.
 struct Pending {
-    link: Link,
-    vault_seq: u64,
+    place: Place,
     line: Option<Vec<u8>>,
 }
 
@@ -72,7 +102,7 @@ pub(super) struct Chain {
 impl Chain {
     pub(super) fn new(place: Place, len: u64) -> Self {
         Self {
-            written: place,
+            written: place.clone(),
             len,
             head: place,
             issued: 0,
@@ -128,24 +158,21 @@ impl Chain {
         self.time = time;
     }
 
-    /// Gives the next place to a payload with digest `link` and this `vault_seq`.
-    pub(super) fn issue(&mut self, link: Link, vault_seq: u64) -> Ticket {
-        let seq = self.head.seq + 1;
-        self.head = Place {
-            seq,
-            link,
-            vault_seq,
-        };
+    /// Gives the next place to a payload with digest `link` and this
+    /// `vault_seq`; with `next`, the records after it are that epoch's.
+    pub(super) fn issue(&mut self, link: Link, vault_seq: u64, next: Option<Arc<Epoch>>) -> Ticket {
+        let epoch = self.head.epoch.clone();
+        self.head = self.head.after(link, vault_seq, next);
         self.issued += 1;
         self.pending.push_back(Pending {
-            link,
-            vault_seq,
+            place: self.head.clone(),
             line: None,
         });
         Ticket {
             number: self.issued,
-            seq,
+            seq: self.head.seq,
             link,
+            epoch,
         }
     }
 
@@ -207,11 +234,7 @@ impl Chain {
             Ok(()) => {
                 self.len += batch.bytes.len() as u64;
                 for written in self.pending.drain(..batch.lines) {
-                    self.written = Place {
-                        seq: self.written.seq + 1,
-                        link: written.link,
-                        vault_seq: written.vault_seq,
-                    };
+                    self.written = written.place;
                     self.resolved += 1;
                 }
             }
@@ -220,7 +243,7 @@ impl Chain {
                 self.failed.extend(taken_back.map(|number| (number, kind)));
                 self.pending.clear();
                 self.resolved = self.issued;
-                self.head = self.written;
+                self.head = self.written.clone();
             }
         }
         self.batch = batch.bytes;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::AppendError;
 use crate::file::LogFile;
@@ -113,12 +113,18 @@ impl Progress {
         self.flush_changed.notify_all();
     }
 
-    /// Syncs what is dirty; sleeps without waking while nothing is.
-    pub(super) fn flush_loop(&self, file: &dyn LogFile) {
+    /// Syncs what is dirty; while nothing is, calls `idle` every `interval`.
+    pub(super) fn flush_loop(&self, file: &dyn LogFile, interval: Duration, idle: impl Fn()) {
         let mut flush = self.flush.lock();
         loop {
             while !flush.dirty && !flush.stop {
-                self.flush_changed.wait(&mut flush);
+                if self
+                    .flush_changed
+                    .wait_for(&mut flush, interval)
+                    .timed_out()
+                {
+                    MutexGuard::unlocked(&mut flush, &idle);
+                }
             }
             if !flush.dirty {
                 return;

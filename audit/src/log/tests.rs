@@ -8,6 +8,7 @@ use crate::verify::{End, FailureKind, verify};
 
 mod broken_disk;
 mod ends;
+mod epochs;
 
 #[test]
 fn what_is_written_verifies() {
@@ -58,7 +59,15 @@ fn a_start_that_misreports_the_end_is_refused() {
     }
     let (file, key) = (Box::new(file), EpochKey::from_seed(3));
     let opening = Opening::default();
-    let log = Log::start(file, &ending, &identity(), opening, key, Timestamp::now).unwrap();
+    let log = Log::start(
+        file,
+        &ending,
+        &identity(),
+        opening,
+        (key, Roll::DEFAULT),
+        Timestamp::now,
+    )
+    .unwrap();
     drop(log);
     assert_eq!(home.verify().unwrap_err(), (2, FailureKind::Previous));
 }

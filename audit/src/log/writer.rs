@@ -1,21 +1,23 @@
 //! One record after the other: composed, signed, written.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 
-use super::chain::{Batch, Chain, Ticket};
+use super::chain::{Batch, Chain, Epoch, Place, Ticket};
 use super::progress::Progress;
 use super::{AppendError, Counters, Durability};
-use crate::event::Event;
+use crate::event::{Action, Event, Outcome};
 use crate::file::LogFile;
 use crate::keys::EpochKey;
 use crate::line::{self, MAX_LINE, SUFFIX};
-use crate::read::Start;
+use crate::read::{Next, Start};
 
 /// Turns a waiting thread gives away before it sleeps.
 const YIELDS: u32 = 2;
@@ -25,9 +27,8 @@ const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 /// Appends to one segment with one epoch key.
 pub(super) struct Writer {
     pub(super) file: Box<dyn LogFile>,
-    pub(super) key: EpochKey,
     pub(super) host: String,
-    pub(super) epoch: u64,
+    pub(super) roll: Roll,
     pub(super) clock: fn() -> Timestamp,
     pub(super) chain: Mutex<Chain>,
     /// A batch of lines was written, or taken back.
@@ -35,6 +36,26 @@ pub(super) struct Writer {
     pub(super) progress: Progress,
     pub(super) records: AtomicU64,
     pub(super) errors: AtomicU64,
+}
+
+/// When an epoch ends.
+#[derive(Clone, Copy)]
+pub(super) struct Roll {
+    /// After so many records.
+    pub(super) records: u64,
+    /// After this time, also without a record.
+    pub(super) age: Duration,
+}
+
+impl Roll {
+    pub(super) const DEFAULT: Self = Self {
+        records: 4096,
+        age: Duration::from_secs(300),
+    };
+
+    fn is_due(self, place: &Place) -> bool {
+        place.signed >= self.records || place.epoch.began.elapsed() >= self.age
+    }
 }
 
 /// A record before it is signed; field order is the format's.
@@ -50,6 +71,8 @@ struct Payload<'a> {
     event: &'a Event<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<&'a Start>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<&'a Next>,
 }
 
 /// Fails before the buffer behind it outgrows a line, signature included.
@@ -95,7 +118,10 @@ impl Writer {
     }
 
     pub(super) fn flush_loop(&self) {
-        self.progress.flush_loop(&*self.file);
+        self.progress.flush_loop(&*self.file, self.roll.age, || {
+            // It is tried again with the next record, which fails if it must.
+            let _ = self.roll_over();
+        });
     }
 
     /// What is left to do after the write, outside the chain's lock.
@@ -109,14 +135,49 @@ impl Writer {
 
     /// Composed and numbered in turn, signed side by side, written in order.
     fn write(&self, event: &Event<'_>, start: Option<&Start>) -> Result<u64, AppendError> {
-        let (ticket, mut line) = {
+        self.roll_over()?;
+        let (ticket, line) = {
             let mut chain = self.chain.lock();
             self.progress.check()?;
             chain.check_open(event.action)?;
-            self.compose(&mut chain, event, start)?
+            self.compose(&mut chain, event, start, None)?
         };
-        line::sign(&mut line, &ticket.link, &self.key);
-        self.submit(&ticket, line)
+        self.sign_and_submit(&ticket, line)
+    }
+
+    fn sign_and_submit(&self, ticket: &Ticket, mut line: Vec<u8>) -> Result<u64, AppendError> {
+        line::sign(&mut line, &ticket.link, &ticket.epoch.key);
+        self.submit(ticket, line)
+    }
+
+    /// Ends the epoch when it is time: the old key signs the new one and is
+    /// wiped, so that who steals a key can't forge what came before.
+    fn roll_over(&self) -> Result<(), AppendError> {
+        let (ticket, line) = {
+            let mut chain = self.chain.lock();
+            if !self.roll.is_due(chain.head()) {
+                return Ok(());
+            }
+            self.progress.check()?;
+            chain.check_open(Action::Epoch)?;
+            let key = EpochKey::generate().map_err(|e| AppendError::Io(io::Error::other(e)))?;
+            let number = chain.head().epoch.number + 1;
+            let next = Next {
+                epoch: number,
+                epoch_key: line::encode(&key.public()),
+            };
+            let epoch = Epoch {
+                number,
+                key,
+                began: Instant::now(),
+            };
+            let event = Event::new(Action::Epoch, Outcome::Ok, chain.head().vault_seq);
+            self.compose(&mut chain, &event, None, Some((&next, Arc::new(epoch))))?
+        };
+        self.sign_and_submit(&ticket, line)?;
+        self.records.fetch_add(1, Ordering::Relaxed);
+        self.progress.mark_dirty();
+        Ok(())
     }
 
     /// A payload that follows the last one composed, and its place.
@@ -125,6 +186,7 @@ impl Writer {
         chain: &mut Chain,
         event: &Event<'_>,
         start: Option<&Start>,
+        next: Option<(&Next, Arc<Epoch>)>,
     ) -> Result<(Ticket, Vec<u8>), AppendError> {
         let mut line = chain.buffer();
         let mut prev = [0; 64];
@@ -147,9 +209,10 @@ impl Writer {
             prev: str::from_utf8(&prev).unwrap_or_default(),
             time: &time,
             host: &self.host,
-            epoch: self.epoch,
+            epoch: chain.head().epoch.number,
             event,
             start,
+            next: next.as_ref().map(|(next, _)| *next),
         };
         // Numbers and strings always serialise; only the bound can fail.
         let composed = serde_json::to_writer(Bounded(&mut line), &payload);
@@ -159,7 +222,8 @@ impl Writer {
             return Err(AppendError::TooLong);
         }
         let link = line::digest(&line);
-        Ok((chain.issue(link, vault_seq), line))
+        let next = next.map(|(_, epoch)| epoch);
+        Ok((chain.issue(link, vault_seq, next), line))
     }
 
     /// Hands the signed line in and returns once it is written, by whoever

@@ -38,12 +38,14 @@ pub enum FailureKind {
     Chain,
     /// Another host id.
     Host,
-    /// Another epoch than the last start record's.
+    /// Another epoch than the last start or epoch record's.
     Epoch,
     /// The log does not begin with a start record.
     NoStart,
     /// The identity key did not certify the epoch key for this place.
     Certificate,
+    /// An epoch record without a usable key.
+    NextKey,
     /// The epoch key did not sign this.
     Signature,
     /// `start.previous` contradicts the record before.
@@ -69,6 +71,7 @@ impl fmt::Display for FailureKind {
             Self::Epoch => f.write_str("it is of another epoch"),
             Self::NoStart => f.write_str("no start record certifies its key"),
             Self::Certificate => f.write_str("the host's identity did not certify its epoch key"),
+            Self::NextKey => f.write_str("the key of the next epoch is none"),
             Self::Signature => f.write_str("the signature does not match"),
             Self::Previous => f.write_str("it misreports how the log ended before"),
             Self::Segment(found) => write!(f, "it was written for segment {found}"),

@@ -73,7 +73,15 @@ fn failing(home: &Home) -> (Log, Arc<Failing>) {
     let key = EpochKey::generate().unwrap();
     let opening = Opening::default();
     let boxed = Box::new(file.clone());
-    let log = Log::start(boxed, &ending, &identity(), opening, key, Timestamp::now).unwrap();
+    let log = Log::start(
+        boxed,
+        &ending,
+        &identity(),
+        opening,
+        (key, Roll::DEFAULT),
+        Timestamp::now,
+    )
+    .unwrap();
     (log, file)
 }
 
