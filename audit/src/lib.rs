@@ -8,6 +8,7 @@
 //! No record has a field for a value, its length or a hash of it.
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod event;
 mod file;
 mod keys;
@@ -19,9 +20,10 @@ mod tail;
 mod testing;
 mod verify;
 
+pub use checkpoint::{Checkpoint, MAX_CHECKPOINT, Malformed};
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity};
 pub use log::{AppendError, Counters, Durability, Log, Opening};
 pub use read::{Next, Previous, Record, Records, Start, read_records};
 pub use tail::{OpenError, Tail};
-pub use verify::{End, Failure, FailureKind, Report, verify};
+pub use verify::{End, Failure, FailureKind, Report, verify, verify_against};

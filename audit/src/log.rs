@@ -10,6 +10,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
 
+use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::file::LogFile;
 use crate::keys::{Certify, EpochClaim, EpochKey};
@@ -187,6 +188,12 @@ impl Log {
     /// [`Durability::Sync`] not known to be on disk; nothing may be released.
     pub fn append(&self, event: &Event<'_>, durability: Durability) -> Result<u64, AppendError> {
         self.writer.append(event, None, durability)
+    }
+
+    /// How far the log has come, signed: for somebody else to keep.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.writer.checkpoint()
     }
 
     /// Records an orderly end, durably; no record comes after it.

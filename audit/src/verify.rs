@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Outcome};
 use crate::keys::{EpochClaim, EpochPublic, PublicIdentity};
 use crate::line::{self, Link, MAX_LINE, Signed};
@@ -62,7 +63,24 @@ pub struct Report {
 /// # Errors
 /// [`Failure`] for the first bad record.
 pub fn verify(dir: &Path, identity: &PublicIdentity) -> Result<Report, Failure> {
+    run(dir, Verifier::new(identity))
+}
+
+/// The same, and that the log has what `checkpoint` says.
+///
+/// # Errors
+/// As [`verify`]; [`FailureKind::Checkpoint`] and [`FailureKind::CutOff`].
+pub fn verify_against(
+    dir: &Path,
+    identity: &PublicIdentity,
+    checkpoint: &Checkpoint,
+) -> Result<Report, Failure> {
     let mut verifier = Verifier::new(identity);
+    verifier.against = Some(checkpoint);
+    run(dir, verifier)
+}
+
+fn run(dir: &Path, mut verifier: Verifier<'_>) -> Result<Report, Failure> {
     let unreadable = |seq, kind| Failure {
         seq,
         segment: 1,
@@ -84,6 +102,9 @@ pub fn verify(dir: &Path, identity: &PublicIdentity) -> Result<Report, Failure> 
         })?;
     }
     check_segments(dir, &verifier)?;
+    if verifier.against.is_some() && !verifier.report.anchored {
+        return Err(unreadable(verifier.seq + 1, FailureKind::CutOff));
+    }
     verifier
         .finish()
         .ok_or_else(|| unreadable(1, FailureKind::Empty))
@@ -114,6 +135,7 @@ struct Verifier<'i> {
     epoch: u64,
     key: Option<EpochPublic>,
     last: Option<Action>,
+    against: Option<&'i Checkpoint>,
     report: Report,
 }
 
@@ -127,6 +149,7 @@ impl<'i> Verifier<'i> {
             epoch: 0,
             key: None,
             last: None,
+            against: None,
             report: Report {
                 records: 0,
                 segments: 0,
@@ -173,12 +196,37 @@ impl<'i> Verifier<'i> {
         }
         self.key = started.or(self.key.take());
         let next = self.check_next(&record)?;
-        self.advance(line, &record, signed.link());
+        let link = signed.link();
+        self.check_against(&record, link, next.as_ref())?;
+        self.advance(line, &record, link);
         if let Some((epoch, key)) = next {
             (self.epoch, self.key) = (epoch, Some(key));
             self.report.epochs += 1;
         }
         Ok(())
+    }
+
+    /// At the checkpoint's record: is it the one that was noted?
+    fn check_against(
+        &mut self,
+        record: &Record,
+        link: Link,
+        next: Option<&(u64, EpochPublic)>,
+    ) -> Result<(), FailureKind> {
+        let Some(note) = self.against.filter(|note| note.seq == record.seq) else {
+            return Ok(());
+        };
+        // Whose key signs the record after this one, and signed the note.
+        let (epoch, key) = match next {
+            Some((epoch, key)) => (*epoch, Some(key)),
+            None => (record.epoch, self.key.as_ref()),
+        };
+        let same = note.host == self.host && note.head == link && note.epoch == epoch;
+        self.report.anchored = same && key.is_some_and(|key| note.signed_by(key));
+        match self.report.anchored {
+            true => Ok(()),
+            false => Err(FailureKind::Checkpoint),
+        }
     }
 
     fn check_place(&self, record: &Record) -> Result<(), FailureKind> {

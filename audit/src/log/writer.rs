@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::chain::{Batch, Chain, Epoch, Place, Ticket};
 use super::progress::Progress;
 use super::{AppendError, Counters, Durability};
+use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::file::LogFile;
 use crate::keys::EpochKey;
@@ -115,6 +116,15 @@ impl Writer {
             records: self.records.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
         }
+    }
+
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        let place = self.chain.lock().written().clone();
+        let mut time = String::with_capacity(32);
+        // A string takes whatever is printed.
+        let _ = PRINTER.print_timestamp(&(self.clock)(), &mut time);
+        let at = (&*self.host, place.seq, place.link);
+        Checkpoint::sign(&place.epoch.key, at, place.epoch.number, &time)
     }
 
     pub(super) fn flush_loop(&self) {

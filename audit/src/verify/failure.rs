@@ -44,6 +44,10 @@ pub enum FailureKind {
     NoStart,
     /// The identity key did not certify the epoch key for this place.
     Certificate,
+    /// The checkpoint tells of another record, or its signature does not match.
+    Checkpoint,
+    /// The log ends before the checkpoint's record.
+    CutOff,
     /// An epoch record without a usable key.
     NextKey,
     /// The epoch key did not sign this.
@@ -71,6 +75,8 @@ impl fmt::Display for FailureKind {
             Self::Epoch => f.write_str("it is of another epoch"),
             Self::NoStart => f.write_str("no start record certifies its key"),
             Self::Certificate => f.write_str("the host's identity did not certify its epoch key"),
+            Self::Checkpoint => f.write_str("the checkpoint tells of another record here"),
+            Self::CutOff => f.write_str("it is missing: the log ends before the checkpoint"),
             Self::NextKey => f.write_str("the key of the next epoch is none"),
             Self::Signature => f.write_str("the signature does not match"),
             Self::Previous => f.write_str("it misreports how the log ended before"),
