@@ -103,6 +103,9 @@ pub struct Audit {
     pub dir: PathBuf,
     /// The host's identity key.
     pub identity: PathBuf,
+    /// A directory, best on another machine, that gets a signed checkpoint of the
+    /// log every ten seconds in which it grew, and at the end.
+    pub checkpoints: Option<PathBuf>,
     /// When a read's record is durable enough to release the secret.
     #[serde(default)]
     pub durability: ReadDurability,
@@ -318,6 +321,7 @@ impl Config {
             Some(&mut self.policy.path),
             Some(&mut self.audit.dir),
             Some(&mut self.audit.identity),
+            self.audit.checkpoints.as_mut(),
         ];
         for path in paths.into_iter().flatten() {
             *path = base.join(&path);

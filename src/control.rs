@@ -99,6 +99,7 @@ fn ask(gate: &Gate, caller: &Caller, question: &Question) -> Result<Value, Failu
     match question {
         Question::Status => Ok(status(gate)),
         Question::Reload => Ok(json!({"clients": gate.reload(Some(caller))?})),
+        Question::Checkpoint => Ok(json!({"note": gate.checkpoint().to_string()})),
         Question::KeyList => {
             let slots = gate.vault.slots().map_err(|e| Failure::vault(gate, &e))?;
             let slot = |s: &SlotInfo| json!({"slot": s.number, "kind": s.kind, "detail": s.detail});

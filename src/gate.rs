@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use jarvis_audit::{Action, AppendError, Durability, Event, Log, Outcome};
+use jarvis_audit::{Action, AppendError, Checkpoint, Durability, Event, Log, Outcome};
 use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{Node, Secret, SecretBytes, Vault, VaultError, Version};
@@ -279,6 +279,11 @@ impl Gate {
         drop(policies);
         tracing::info!(clients, "policy loaded");
         Ok(clients)
+    }
+
+    /// How far the audit log has come.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        self.audit.checkpoint()
     }
 
     /// A record's common part.

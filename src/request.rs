@@ -56,6 +56,8 @@ pub(crate) enum Question {
     Status,
     Reload,
     KeyList,
+    /// How far the audit log has come, signed.
+    Checkpoint,
     /// What the policy in force says of somebody.
     Explain {
         name: SecretName,
@@ -73,6 +75,7 @@ impl Question {
             Self::Status => None,
             Self::Reload | Self::Explain { .. } => Some(Verb::Policy),
             Self::KeyList => Some(Verb::Key),
+            Self::Checkpoint => Some(Verb::Audit),
         }
     }
 }
@@ -152,6 +155,7 @@ enum Op {
     KeyAdd,
     KeyRemove,
     KeyList,
+    Checkpoint,
     Reload,
     Status,
     Explain,
@@ -236,6 +240,7 @@ impl Wire {
             Op::Reload => return Ok(Parsed::Ask(Question::Reload)),
             Op::Status => return Ok(Parsed::Ask(Question::Status)),
             Op::KeyList => return Ok(Parsed::Ask(Question::KeyList)),
+            Op::Checkpoint => return Ok(Parsed::Ask(Question::Checkpoint)),
             Op::Explain => return self.explain().map(Parsed::Ask),
             Op::Set => Operation::Set {
                 kind: self
@@ -266,7 +271,7 @@ impl Wire {
         let op = self.op;
         let named = !matches!(
             op,
-            Op::Reload | Op::Status | Op::KeyAdd | Op::KeyRemove | Op::KeyList
+            Op::Reload | Op::Status | Op::KeyAdd | Op::KeyRemove | Op::KeyList | Op::Checkpoint
         );
         let typed = matches!(op, Op::Set | Op::Generate);
         let given = [

@@ -115,6 +115,8 @@ pub(crate) enum FromWorker {
     Policy,
     /// The policy last given is in force.
     Accepted,
+    /// How far the audit log has come, as a note.
+    Checkpoint(String),
     /// It can't go on, and another worker could not either.
     Failed(String),
     /// The device is gone.

@@ -1,23 +1,31 @@
 //! Commands about the audit log. They read its files; no daemon is needed.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use jarvis_audit::{End, PublicIdentity, Record, Report, read_records, verify};
+use jarvis_audit::{
+    Checkpoint, End, MAX_CHECKPOINT, PublicIdentity, Record, Report, read_records, verify,
+    verify_against,
+};
 use serde_json::{Value, json};
 
+use super::client::request;
 use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
 use super::query::{LastRead, Query, Summary, Unused};
+use crate::config::read_bounded;
 
 #[derive(Subcommand)]
 pub(super) enum Audit {
     /// Check every record: form, sequence, chain, certificates, signatures
     Verify(Verify),
+    /// Print a signed note of how far the log has come, to be kept elsewhere
+    Checkpoint,
     /// Print the last records; they are not verified
     Tail(Tail),
     /// Print the records that meet all conditions; they are not verified
@@ -63,12 +71,16 @@ pub(super) struct Verify {
     /// Public key of the host, best a copy kept elsewhere (default: DIR/identity.pub)
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
+    /// A checkpoint that was kept elsewhere: the log must have what it says
+    #[arg(long, value_name = "NOTE")]
+    against: Option<PathBuf>,
 }
 
 impl Audit {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         match self {
             Self::Verify(verify) => verify.run(out),
+            Self::Checkpoint => checkpoint(mount, out),
             Self::Tail(tail) => tail.run(out),
             Self::Query(query) => query.run(out),
             Self::Summary(summary) => summary.run(out),
@@ -125,12 +137,31 @@ impl Verify {
         let identity = self.identity.clone();
         let identity = identity.unwrap_or_else(|| self.place.home.dir.join("identity.pub"));
         let identity = PublicIdentity::open(&identity).map_err(Failure::other)?;
-        let report = verify(&self.place.log(), &identity)
-            .map_err(|failure| Failure::new(Code::Integrity, failure.to_string()))?;
+        let log = self.place.log();
+        let report = match &self.against {
+            None => verify(&log, &identity),
+            Some(note) => verify_against(&log, &identity, &read_checkpoint(note)?),
+        };
+        let report =
+            report.map_err(|failure| Failure::new(Code::Integrity, failure.to_string()))?;
         out.show(&as_json(&report, &identity), || {
             describe(&report, &identity)
         })
     }
+}
+
+fn read_checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
+    let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
+    let text =
+        read_bounded(file, MAX_CHECKPOINT as u64).map_err(|e| Failure::io("read", path, &e))?;
+    Checkpoint::parse(&text)
+        .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", path.display())))
+}
+
+fn checkpoint(mount: &Path, out: &Output) -> Result<(), Failure> {
+    let answer = request(mount, &json!({"op": "checkpoint"}))?;
+    let note = answer.get("note").and_then(Value::as_str);
+    out.show(&answer, || note.unwrap_or_default().to_owned())
 }
 
 fn as_json(report: &Report, identity: &PublicIdentity) -> Value {
@@ -147,7 +178,7 @@ fn as_json(report: &Report, identity: &PublicIdentity) -> Value {
         "unclean_starts": report.unclean_starts,
         "head": report.head,
         "stopped": report.end == End::Stopped,
-        "tail_anchored": false,
+        "tail_anchored": report.anchored,
         "counts": counts.collect::<Value>(),
     })
 }
@@ -176,9 +207,14 @@ fn describe(report: &Report, identity: &PublicIdentity) -> String {
         End::Open => "end       no stop record: the daemon runs, or it died\n",
     });
     text.push_str(
-        "checked   form, sequence, chain, host, certificates and signatures of every record: all good\n\
-         not shown by the log alone: whether records after the head were cut off; compare the head\n\
-         with one noted elsewhere\n",
+        "checked   form, sequence, chain, host, certificates and signatures of every record: all good\n",
     );
+    text.push_str(match report.anchored {
+        true => "anchored  the log has what the checkpoint says; records after it may have been cut off\n",
+        false => {
+            "not shown by the log alone: whether records after the head were cut off; compare the\n\
+             log with a checkpoint that was kept elsewhere (--against NOTE)\n"
+        }
+    });
     text
 }

@@ -122,6 +122,8 @@ identity = "identity.key"
 # "write": a read's record is in the kernel before the secret is released.
 # "sync": it is on disk.
 durability = "write"
+# A directory, best on another machine, for signed checkpoints of the log.
+# checkpoints = "/mnt/witness"
 
 [worker]
 # user = "jarvis"

@@ -28,9 +28,11 @@ use crate::wire::{Facts, FromWorker, Open, Start, ToWorker, short};
 
 mod child;
 mod estate;
+mod witness;
 
 use child::{Death, Phase, Runner, Worker};
 use estate::Estate;
+use witness::Witness;
 
 /// How often a worker has to show that it lives.
 const PING: Duration = Duration::from_millis(500);
@@ -89,6 +91,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         listener,
         policy,
         offered: None,
+        witness: config.audit.checkpoints.clone().map(Witness::new),
         config,
         accept_restored: arguments.accept_restored_vault,
         fd_store: arguments.fd_store,
@@ -280,6 +283,8 @@ struct Supervisor {
     /// The policy in force, and the one last given to a worker that asked.
     policy: String,
     offered: Option<String>,
+    /// Keeps checkpoints of the audit log.
+    witness: Option<Witness>,
     accept_restored: bool,
     fd_store: bool,
     active: Option<Worker>,
@@ -463,6 +468,14 @@ impl Supervisor {
             FromWorker::Accepted => {
                 if let (Role::Active, Some(policy)) = (role, self.offered.take()) {
                     self.policy = policy;
+                }
+            }
+            FromWorker::Checkpoint(note) => {
+                let host = self.identity.host().to_string();
+                if let (Role::Active, Some(witness)) = (role, &mut self.witness)
+                    && let Err(why) = witness.keep(&note, &host)
+                {
+                    tracing::error!(%why, "checkpoint not kept");
                 }
             }
             FromWorker::Failed(why) => {

@@ -35,6 +35,7 @@ fn supervisor(home: &Path) -> Supervisor {
         adopted: false,
         policy: "clients: {}\n".into(),
         offered: None,
+        witness: None,
         accept_restored: false,
         fd_store: false,
         active: None,

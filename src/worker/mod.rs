@@ -32,6 +32,8 @@ pub mod sandbox;
 
 /// How often deleted secrets whose window is over are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// How often the supervisor is told how far the audit log has come.
+const CHECKPOINTS: Duration = Duration::from_secs(10);
 /// A request that takes longer is stuck, and with it its thread.
 const STUCK: Duration = Duration::from_secs(5);
 /// How long a worker that was killed may take to die.
@@ -285,6 +287,7 @@ impl Worker {
             http::start(&self.readiness, listener).map_err(text)?;
         }
         keep_house(&gate)?;
+        note_progress(&gate, &self.link)?;
         self.state = State::Serving(gate);
         Ok(())
     }
@@ -303,11 +306,15 @@ impl Worker {
 
     fn retire(&mut self, reason: &str) {
         self.readiness.clear();
-        match std::mem::replace(&mut self.state, State::Gone) {
-            State::Serving(gate) => gate.retire(reason),
-            State::Open(open) => open.1.retire(reason),
-            State::Waiting(_) | State::Gone => {}
-        }
+        let gate = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Serving(gate) => gate,
+            State::Open(open) => open.1,
+            State::Waiting(_) | State::Gone => return,
+        };
+        gate.retire(reason);
+        let note = gate.checkpoint().to_string();
+        // The supervisor may be in a hurry.
+        self.link.send(&FromWorker::Checkpoint(note), &[]).ok();
     }
 
     /// Opens the log, which writes its start record, unless the vault is older.
@@ -400,6 +407,26 @@ fn keep_house(gate: &Arc<Gate>) -> Result<(), Failure> {
         loop {
             gate.housekeep();
             std::thread::sleep(HOUSEKEEPING);
+        }
+    });
+    started.map(drop).map_err(text)
+}
+
+/// Tells the supervisor how far the audit log has come, while it grows.
+fn note_progress(gate: &Arc<Gate>, link: &Arc<Link>) -> Result<(), Failure> {
+    let (gate, link) = (gate.clone(), link.clone());
+    let noter = std::thread::Builder::new().name("checkpoints".into());
+    let started = noter.spawn(move || {
+        let mut noted = 0;
+        loop {
+            let checkpoint = gate.checkpoint();
+            if checkpoint.seq != noted {
+                noted = checkpoint.seq;
+                let note = FromWorker::Checkpoint(checkpoint.to_string());
+                // Without a supervisor this process ends soon.
+                link.send(&note, &[]).ok();
+            }
+            std::thread::sleep(CHECKPOINTS);
         }
     });
     started.map(drop).map_err(text)

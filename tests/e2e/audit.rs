@@ -210,3 +210,71 @@ fn the_longest_names_fit_a_record() {
     daemon.stop();
     home.verify();
 }
+
+/// The supervisor keeps checkpoints where the worker can't reach them; with one
+/// a log that lost its end is told from one that did not.
+#[test]
+fn a_checkpoint_shows_what_the_log_alone_cannot() {
+    let home = Home::new().init(POLICY);
+    let witness = home.path("witness");
+    fs::create_dir(&witness).unwrap();
+    let setting = format!("checkpoints = {:?}", witness.to_str().unwrap());
+    home.configure("# checkpoints = \"/mnt/witness\"", &setting);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let note = || {
+        let notes = fs::read_dir(&witness).unwrap().map(|e| e.unwrap().path());
+        notes
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|e| e == "checkpoint"))
+    };
+    daemon.eventually("a first checkpoint", || note().is_some());
+    alice().read(&daemon.file("app/db")).unwrap();
+    let asked = home.ctl(&["audit", "checkpoint"], b"");
+    assert!(
+        text(&asked.stdout).starts_with("jarvis-audit-checkpoint v1\n"),
+        "{asked:?}"
+    );
+    fs::write(home.path("asked"), &asked.stdout).unwrap();
+    let denied = home.ctl_as(&alice(), &["audit", "checkpoint"], b"");
+    assert_eq!(denied.status.code(), Some(3));
+    daemon.stop();
+
+    let verify = |against: &std::path::Path| {
+        let (dir, note) = (home.etc(), against.to_str().unwrap().to_owned());
+        let arguments = [
+            "audit",
+            "verify",
+            "--dir",
+            dir.to_str().unwrap(),
+            "--against",
+            &note,
+        ];
+        home.ctl(&arguments, b"")
+    };
+    let last = note().unwrap();
+    for note in [&last, &home.path("asked")] {
+        let verified = verify(note);
+        assert!(
+            text(&verified.stdout).contains("anchored  the log has"),
+            "{verified:?}"
+        );
+    }
+    // Cut off the stop record, of which the last checkpoint tells.
+    let log = fs::read_to_string(home.audit_log()).unwrap();
+    let cut = log.trim_end().rfind('\n').unwrap() + 1;
+    fs::write(home.audit_log(), &log[..cut]).unwrap();
+    assert!(
+        home.audit_verify().status.success(),
+        "the log alone does not tell"
+    );
+    assert!(verify(&home.path("asked")).status.success());
+    let found = verify(&last);
+    assert_eq!(found.status.code(), Some(6), "{found:?}");
+    assert!(
+        text(&found.stderr).contains("ends before the checkpoint"),
+        "{found:?}"
+    );
+    fs::write(home.path("none"), "no note").unwrap();
+    assert_eq!(verify(&home.path("none")).status.code(), Some(2));
+}
