@@ -276,5 +276,25 @@ fn start_of(
     })
 }
 
+/// What the tests of other modules need of this one.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    pub(crate) use super::writer::Roll;
+
+    /// A log that rolls when told to.
+    pub(crate) fn open_rolling(
+        dir: &Path,
+        identity: &dyn Certify,
+        opening: Opening<'_>,
+        key: (EpochKey, Roll),
+        clock: fn() -> Timestamp,
+    ) -> Log {
+        let (file, ending) = opening::prepare(dir, &opening).unwrap();
+        Log::start(Box::new(file), &ending, identity, opening, key, clock).unwrap()
+    }
+}
+
 #[cfg(test)]
 mod tests;

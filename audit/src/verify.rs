@@ -328,4 +328,6 @@ impl<'i> Verifier<'i> {
 }
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod tests;

@@ -41,11 +41,11 @@ pub(super) struct Writer {
 
 /// When an epoch ends.
 #[derive(Clone, Copy)]
-pub(super) struct Roll {
+pub(crate) struct Roll {
     /// After so many records.
-    pub(super) records: u64,
+    pub(crate) records: u64,
     /// After this time, also without a record.
-    pub(super) age: Duration,
+    pub(crate) age: Duration,
 }
 
 impl Roll {

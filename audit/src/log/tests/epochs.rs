@@ -6,20 +6,15 @@ use std::time::Duration;
 use super::*;
 
 fn rolling(home: &Home, records: u64, age: Duration) -> Log {
-    let opening = Opening::default();
-    let (file, ending) = opening::prepare(home.path(), &opening).unwrap();
     let key = EpochKey::generate().unwrap();
-    let roll = Roll { records, age };
-    let file = Box::new(file);
-    Log::start(
-        file,
-        &ending,
+    let (opening, roll) = (Opening::default(), Roll { records, age });
+    testing::open_rolling(
+        home.path(),
         &identity(),
         opening,
         (key, roll),
         Timestamp::now,
     )
-    .unwrap()
 }
 
 const LONG: Duration = Duration::from_secs(3600);
