@@ -11,6 +11,10 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     prometheus prometheus python3 python3 node nodejs javac default-jdk-headless perl perl \
     openssl openssl ssh-keygen openssh-client sshd openssh-server nginx nginx-light
 
+# Python's module is no command: its package's file stands for it.
+[ -e /usr/lib/python3/dist-packages/cryptography ] ||
+    "$(dirname "$0")/need.sh" the-module-cryptography python3-cryptography
+
 getent group jarvis-ops >/dev/null || groupadd --system jarvis-ops
 # The worker's, and callers of all kinds.
 for user in jarvis jarvis-runner jarvis-alice jarvis-bob jarvis-carol; do

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
@@ -277,4 +278,75 @@ fn a_checkpoint_shows_what_the_log_alone_cannot() {
     );
     fs::write(home.path("none"), "no note").unwrap();
     assert_eq!(verify(&home.path("none")).status.code(), Some(2));
+}
+
+/// A verifier in another language, written from the document alone, agrees.
+#[test]
+fn an_independent_verifier_agrees() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    alice().read(&daemon.file("app/db")).unwrap();
+    bob().read(&daemon.file("app/db")).unwrap_err();
+    let note = home.ctl(&["audit", "checkpoint"], b"");
+    fs::write(home.path("note"), note.stdout).unwrap();
+    daemon.stop();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ask = |log: &Path, identity: &Path, note: Option<&Path>| {
+        let mut python = Command::new("timeout");
+        python
+            .args(["30", "python3"])
+            .arg(root.join("examples/verify_audit.py"));
+        run(
+            {
+                python.arg(log).arg(identity).args(note);
+                python
+            },
+            b"",
+        )
+    };
+    let (log, identity) = (home.path("etc/audit"), home.path("etc/identity.pub"));
+    let head = home.ok(
+        &["audit", "verify", "--dir", home.etc().to_str().unwrap()],
+        b"",
+    )["head"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for note in [None, Some(home.path("note"))] {
+        let said = ask(&log, &identity, note.as_deref());
+        assert!(text(&said.stdout).contains(&head), "{said:?}");
+        assert_eq!(text(&said.stdout).contains("anchored by"), note.is_some());
+    }
+    let vectors = root.join("audit/tests/vectors");
+    let frozen = ask(
+        &vectors.join("log-v1"),
+        &vectors.join("log-v1-identity.pub"),
+        None,
+    );
+    let head = fs::read_to_string(vectors.join("log-v1-head")).unwrap();
+    assert!(text(&frozen.stdout).contains(head.trim()), "{frozen:?}");
+
+    let whole = fs::read(home.audit_log()).unwrap();
+    for at in (0..whole.len()).step_by(whole.len() / 20) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 4;
+        fs::write(home.audit_log(), bytes).unwrap();
+        let record = whole[..at].iter().filter(|&&b| b == b'\n').count() + 1;
+        let blamed = format!("record {record} is bad");
+        let found = ask(&log, &identity, None);
+        assert_eq!(found.status.code(), Some(6), "byte {at}");
+        assert!(
+            text(&found.stderr).contains(&blamed),
+            "byte {at}: {found:?}"
+        );
+        assert!(
+            text(&home.audit_verify().stderr).contains(&blamed),
+            "byte {at}"
+        );
+    }
+    let lines: Vec<_> = whole.split_inclusive(|&b| b == b'\n').collect();
+    fs::write(home.audit_log(), lines[..2].concat()).unwrap();
+    let cut = ask(&log, &identity, Some(&home.path("note")));
+    assert_eq!(cut.status.code(), Some(6), "{cut:?}");
 }
