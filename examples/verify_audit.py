@@ -29,13 +29,14 @@ class Bad(Exception):
 
 
 def decode(text, length):
-    """base64url without padding."""
+    """base64url without padding, unused bits zero."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (TypeError, ValueError) as error:
         raise Bad("no base64url") from error
-    if len(raw) != length:
-        raise Bad(f"{len(raw)} bytes instead of {length}")
+    # Unused bits of the last character must be zero: one way to write it.
+    if len(raw) != length or base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != text:
+        raise Bad(f"no base64url of {length} bytes")
     return raw
 
 

@@ -192,6 +192,11 @@ impl Worker {
         }
     }
 
+    /// What a dead one has said and nobody has heard yet.
+    pub(super) fn last_words(&mut self) -> Option<FromWorker> {
+        self.link.readable(Duration::ZERO).then(|| self.hear())?
+    }
+
     /// SIGKILL to a worker that does not do its work.
     pub(super) fn kill(&mut self) {
         self.hung = true;
@@ -205,16 +210,9 @@ impl Worker {
         self.hung
     }
 
-    /// Reaps it once [`Self::pidfd`] is readable, and hears its last words.
+    /// Reaps it once [`Self::pidfd`] is readable.
     pub(super) fn bury(mut self) -> (Death, String) {
         let status = self.process.wait();
-        while self.failure.is_none()
-            && let Ok((message, _)) = self.link.receive::<FromWorker>()
-        {
-            if let FromWorker::Failed(failure) = message {
-                self.failure = Some(failure);
-            }
-        }
         let (pid, retired) = (self.pid(), self.phase == Phase::Retiring);
         let (death, how) = match status {
             Ok(status) => (self.cause(status, retired), status.to_string()),

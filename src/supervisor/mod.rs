@@ -411,6 +411,12 @@ impl Supervisor {
             if *spoke && let Some(message) = self.worker(role).as_mut().and_then(Worker::hear) {
                 self.answer(role, message)?;
             }
+            // What it said before it died counts.
+            while *died
+                && let Some(message) = self.worker(role).as_mut().and_then(Worker::last_words)
+            {
+                self.answer(role, message)?;
+            }
             if *died && let Some(worker) = self.worker(role).take() {
                 self.mourn(role, worker)?;
             }

@@ -241,7 +241,7 @@ fn a_checkpoint_shows_what_the_log_alone_cannot() {
     assert_eq!(denied.status.code(), Some(3));
     daemon.stop();
 
-    let verify = |against: &std::path::Path| {
+    let verify = |against: &Path| {
         let (dir, note) = (home.etc(), against.to_str().unwrap().to_owned());
         let arguments = [
             "audit",
