@@ -15,6 +15,7 @@ mod keys;
 mod line;
 mod log;
 mod read;
+mod receipt;
 mod tail;
 #[cfg(test)]
 mod testing;
@@ -25,5 +26,6 @@ pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity};
 pub use log::{AppendError, Counters, Durability, Log, Opening};
 pub use read::{Next, Previous, Record, Records, Start, read_records};
+pub use receipt::{ReceiptError, receipt, verify_receipt};
 pub use tail::{OpenError, Tail};
 pub use verify::{End, Failure, FailureKind, Report, verify, verify_against};

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use jarvis_audit::{
-    Checkpoint, End, MAX_CHECKPOINT, PublicIdentity, Record, Report, read_records, verify,
-    verify_against,
+    Checkpoint, End, MAX_CHECKPOINT, PublicIdentity, ReceiptError, Record, Report, read_records,
+    receipt, verify, verify_against, verify_receipt,
 };
 use serde_json::{Value, json};
 
@@ -20,12 +20,17 @@ use super::output::Output;
 use super::query::{LastRead, Query, Summary, Unused};
 use crate::config::read_bounded;
 
+/// Longest receipt in bytes: a year of a worker's epochs.
+const MAX_RECEIPT: u64 = 64 * 1024 * 1024;
+
 #[derive(Subcommand)]
 pub(super) enum Audit {
     /// Check every record: form, sequence, chain, certificates, signatures
     Verify(Verify),
     /// Print a signed note of how far the log has come, to be kept elsewhere
     Checkpoint,
+    /// Print the lines that prove one record, or verify such lines
+    Receipt(Receipt),
     /// Print the last records; they are not verified
     Tail(Tail),
     /// Print the records that meet all conditions; they are not verified
@@ -76,11 +81,27 @@ pub(super) struct Verify {
     against: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub(super) struct Receipt {
+    #[command(flatten)]
+    place: Place,
+    /// Sequence number of the record
+    #[arg(required_unless_present = "check")]
+    seq: Option<u64>,
+    /// Verify the receipt in this file instead of printing one
+    #[arg(long, value_name = "FILE", conflicts_with = "seq")]
+    check: Option<PathBuf>,
+    /// Public key of the host, for --check (default: DIR/identity.pub)
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
 impl Audit {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         match self {
             Self::Verify(verify) => verify.run(out),
             Self::Checkpoint => checkpoint(mount, out),
+            Self::Receipt(receipt) => receipt.run(out),
             Self::Tail(tail) => tail.run(out),
             Self::Query(query) => query.run(out),
             Self::Summary(summary) => summary.run(out),
@@ -88,6 +109,39 @@ impl Audit {
             Self::Unused(unused) => unused.run(mount, out),
         }
     }
+}
+
+impl Receipt {
+    fn run(&self, out: &Output) -> Result<(), Failure> {
+        if let Some(seq) = self.seq {
+            let proof = receipt(&self.place.log(), seq).map_err(|error| match error {
+                ReceiptError::NoSuchRecord(_) => Failure::new(Code::NotFound, error.to_string()),
+                other => Failure::other(other),
+            })?;
+            let lines: Vec<_> = proof
+                .split(|&b| b == b'\n')
+                .map(String::from_utf8_lossy)
+                .collect();
+            let lines: Vec<_> = lines.iter().filter(|line| !line.is_empty()).collect();
+            return out.show(&json!(lines), || {
+                String::from_utf8_lossy(&proof).into_owned()
+            });
+        }
+        let path = self.check.as_deref().unwrap_or(Path::new(""));
+        let identity = open_identity(&self.place, self.identity.as_deref())?;
+        let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
+        let text = read_bounded(file, MAX_RECEIPT).map_err(|e| Failure::io("read", path, &e))?;
+        let record = verify_receipt(text.as_bytes(), &identity)
+            .map_err(|error| Failure::new(Code::Integrity, error.to_string()))?;
+        let json = serde_json::to_value(&record).map_err(Failure::other)?;
+        out.show(&json, || table([&record]))
+    }
+}
+
+/// The host's public identity, from `file` or from where `init` put it.
+fn open_identity(place: &Place, file: Option<&Path>) -> Result<PublicIdentity, Failure> {
+    let default = place.home.dir.join("identity.pub");
+    PublicIdentity::open(file.unwrap_or(&default)).map_err(Failure::other)
 }
 
 impl Tail {
@@ -134,9 +188,7 @@ pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String
 
 impl Verify {
     fn run(&self, out: &Output) -> Result<(), Failure> {
-        let identity = self.identity.clone();
-        let identity = identity.unwrap_or_else(|| self.place.home.dir.join("identity.pub"));
-        let identity = PublicIdentity::open(&identity).map_err(Failure::other)?;
+        let identity = open_identity(&self.place, self.identity.as_deref())?;
         let log = self.place.log();
         let report = match &self.against {
             None => verify(&log, &identity),

@@ -210,6 +210,18 @@ fn the_audit_log_answers_questions() {
     assert_eq!(unused, json!([{"name": "app/never", "last_read": null}]));
     assert_eq!(ask(&["unused", "--days", "0"]).as_array().unwrap().len(), 3);
 
+    let proof = home.ctl(&["audit", "receipt", "3", "--dir", &dir[1]], b"");
+    fs::write(home.path("receipt"), &proof.stdout).unwrap();
+    let file = home.path("receipt");
+    let check = ["receipt", "--check", file.to_str().unwrap()];
+    assert_eq!(ask(&check)["seq"], json!(3));
+    let forged = text(&proof.stdout).replace("app/b", "app/x");
+    fs::write(&file, forged).unwrap();
+    let refused = home.ctl(&[&["audit"], &check[..], &["--dir", &dir[1]]].concat(), b"");
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    let none = home.ctl(&["audit", "receipt", "9999", "--dir", &dir[1]], b"");
+    assert_eq!(none.status.code(), Some(4));
+
     let csv = home.ctl(
         &["audit", "query", "--csv", "--failed", "--dir", &dir[1]],
         b"",
