@@ -165,7 +165,6 @@ fn change(
         let actor = authorise(gate, caller, &operation)?;
         authorised.push((operation, actor));
     }
-    gate.settle().map_err(|_| unrecordable())?;
     let mut answer = None;
     commit(gate, |txn| {
         let mut changes = Vec::new();
@@ -192,7 +191,8 @@ fn commit(
     gate: &Gate,
     change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
 ) -> Result<(), Failure> {
-    let _turn = gate.changing.lock();
+    let turn = gate.changing.lock();
+    gate.settle_locked(&turn).map_err(|_| unrecordable())?;
     let (seq, changes) = gate
         .vault
         .write(|txn| -> Result<_, VaultError> {
@@ -431,7 +431,6 @@ pub(crate) fn purge_expired(gate: &Gate) -> Result<(), Failure> {
     if !due {
         return Ok(());
     }
-    gate.settle().map_err(|_| unrecordable())?;
     commit(gate, |txn| {
         let purged = txn.purge_expired(before)?;
         let change =

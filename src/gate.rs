@@ -10,7 +10,7 @@ use jarvis_audit::{Action, AppendError, Checkpoint, Durability, Event, Log, Outc
 use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{Node, Secret, SecretBytes, Vault, VaultError, Version};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 
 use crate::accounts::SystemAccounts;
@@ -47,7 +47,6 @@ pub struct Gate {
     recorded: AtomicU64,
     /// A commit's record could not be written yet.
     owed: AtomicBool,
-    settling: Mutex<()>,
     /// Held from a commit to its record: a later commit's record confirms all
     /// earlier ones, so they must be written in their order.
     pub(crate) changing: Mutex<()>,
@@ -211,7 +210,6 @@ impl Gate {
             facts: Mutex::default(),
             recorded: AtomicU64::new(parts.recorded),
             owed: AtomicBool::new(true),
-            settling: Mutex::new(()),
             changing: Mutex::new(()),
             retiring: AtomicBool::new(false),
             denials: Denials::default(),
@@ -307,8 +305,14 @@ impl Gate {
 
     fn append_raw(&self, event: &Event<'_>, durability: Durability) -> Result<(), AppendError> {
         let result = self.audit.append(event, durability);
-        if result.is_err() {
+        if let Err(error) = &result {
             self.check_serving();
+            if matches!(error, AppendError::Poisoned) {
+                // Another worker opens the log anew and finds what is owed; this
+                // one can do nothing any more.
+                tracing::error!(%error, "ending the worker");
+                std::process::abort();
+            }
         }
         match &result {
             Ok(_) => self.metrics.audit_records.inc(),
@@ -371,7 +375,16 @@ impl Gate {
         if !self.owed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let _turn = self.settling.lock();
+        let turn = self.changing.lock();
+        self.settle_locked(&turn)
+    }
+
+    /// The same for who makes a change: no other commit stands without its record
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`FsError::Io`].
+    pub(crate) fn settle_locked(&self, _turn: &MutexGuard<'_, ()>) -> Result<(), FsError> {
         if !self.owed.load(Ordering::Acquire) {
             return Ok(());
         }

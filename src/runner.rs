@@ -32,6 +32,7 @@ pub(crate) enum FromRunner {
 /// Runs until nobody is left at the other end.
 pub(crate) fn main() -> ExitCode {
     crate::abort_on_panic();
+    rustix::thread::set_name(c"jarvis-runner").ok();
     match take_stdin().map_err(text).and_then(|link| serve(&link)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

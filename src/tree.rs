@@ -171,6 +171,10 @@ impl Tree for Gate {
         answer
     }
 
+    fn carried_out(&self, request: u64) -> bool {
+        self.journal.replay(request).is_some()
+    }
+
     fn answered(&self, request: u64) {
         self.journal.answered(request);
     }

@@ -35,7 +35,10 @@ pub(crate) enum ToWorker {
     /// text of the policy in force.
     Open(Open),
     /// Serve the device, which is the one fd.
-    Attach,
+    Attach {
+        /// Others have served it: ask for what they left unanswered.
+        resend: bool,
+    },
     /// Say that you live.
     Ping(Facts),
     /// The policy's text is behind the one fd; or why it can't be read.

@@ -125,8 +125,15 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn open(&self, req: &FuseRequest, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _busy = busy!(self, req, reply);
         let unique = req.unique().0;
+        let _busy = match self.watch.begin(unique) {
+            Ok(busy) => busy,
+            Err(error) => {
+                // An earlier process may have entered it: no RELEASE will come.
+                self.close(unique & !RESENT);
+                return reply.error(error.errno());
+            }
+        };
         match self.open_file(claim(req), unique, ino.0, flags) {
             Ok(flags) => reply.opened(FileHandle(unique & !RESENT), flags),
             Err(error) => reply.error(error.errno()),
@@ -181,7 +188,13 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _busy = busy!(self, req, reply);
+        let unique = req.unique().0;
+        let _busy = match self.watch.begin(unique) {
+            Ok(busy) => busy,
+            // What an earlier process has carried out is not refused.
+            Err(_) if self.tree.carried_out(unique & !RESENT) => self.watch.attend(unique),
+            Err(error) => return reply.error(error.errno()),
+        };
         match self.opened(fh.0).as_deref() {
             Err(error) => reply.error(error.errno()),
             Ok(Open::Secret(_)) => reply.error(FsError::ReadOnly.errno()),
@@ -219,7 +232,8 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _busy = busy!(self, req, reply);
+        // Refusing it would leave the handle in the table for ever.
+        let _busy = self.watch.attend(req.unique().0);
         self.close(fh.0);
         reply.ok();
     }

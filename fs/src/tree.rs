@@ -212,6 +212,9 @@ pub trait Tree: Send + Sync + 'static {
     /// an earlier process is not carried out again, it gets the same answer.
     fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>, origin: Origin) -> Answer;
 
+    /// Whether an earlier process carried out request number `request`.
+    fn carried_out(&self, request: u64) -> bool;
+
     /// The answer to request number `request` was given to the kernel.
     fn answered(&self, request: u64);
 

@@ -81,6 +81,16 @@ impl Watch {
         Ok(watch)
     }
 
+    /// Marks this thread as at work on `unique`, which is never refused.
+    pub(crate) fn attend(&self, unique: u64) -> Busy<'_> {
+        let slot = slot();
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.word(2 * slot + 1).store(now, Ordering::Relaxed);
+        let word = self.word(2 * slot);
+        word.store(unique & !RESENT, Ordering::Release);
+        Busy(word)
+    }
+
     /// Marks this thread as at work on `unique`.
     ///
     /// # Errors
@@ -93,12 +103,7 @@ impl Watch {
                 return Err(FsError::Io);
             }
         }
-        let slot = slot();
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.word(2 * slot + 1).store(now, Ordering::Relaxed);
-        let word = self.word(2 * slot);
-        word.store(request, Ordering::Release);
-        Ok(Busy(word))
+        Ok(self.attend(unique))
     }
 
     /// For how long the slowest thread has been at work on its request.

@@ -56,7 +56,10 @@ fn unreachable_or(path: &Path, error: &io::Error) -> Failure {
 fn result_of(written: io::Result<()>, answer: &[u8]) -> Result<Value, Failure> {
     let answer: Value = serde_json::from_slice(answer).unwrap_or(Value::Null);
     match written {
-        Ok(()) => Ok(answer.get("result").cloned().unwrap_or(Value::Null)),
+        Ok(()) => answer.get("result").cloned().ok_or_else(|| {
+            let message = "the answer was lost when the daemon changed workers; ask again";
+            Failure::new(Code::Other, message)
+        }),
         Err(error) => {
             let message = answer.pointer("/error/message").and_then(Value::as_str);
             let message = message.map_or_else(|| error.to_string(), str::to_owned);

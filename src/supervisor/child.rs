@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -40,9 +40,13 @@ pub(super) enum Death {
 fn start(program: &Path, role: &str) -> io::Result<(Child, OwnedFd, Link)> {
     let (link, theirs) = Link::pair()?;
     let mut process = Command::new(program)
+        // The path may be a mere fd.
+        .arg0("jarvis-secretsd")
         .arg(role)
         // Nothing that was meant for the supervisor.
         .env_clear()
+        // A Ctrl-C is for the supervisor, which ends them in order.
+        .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .spawn()?;

@@ -5,11 +5,12 @@
 //! [`FromWorker`], and no more: a certificate for one epoch key, the policy's
 //! text, and its own replacement.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,10 +27,12 @@ use crate::daemon::{self, Arguments, Failure, root, text};
 use crate::gate::MAX_POLICY;
 use crate::wire::{Facts, FromWorker, Open, Start, ToWorker, short};
 
+mod backoff;
 mod child;
 mod estate;
 mod witness;
 
+use backoff::Backoff;
 use child::{Death, Phase, Runner, Worker};
 use estate::Estate;
 use witness::Witness;
@@ -44,11 +47,6 @@ const ATTACH: Duration = Duration::from_secs(20);
 const OUTAGE: Duration = Duration::from_secs(30);
 /// How long an orderly end may take.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Pause before another runner.
-const RUNNER_PAUSE: Duration = Duration::from_secs(1);
-/// Pause after the fourth failure in a row; doubled for each one more.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -68,19 +66,30 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
     let identity = Identity::open(&config.audit.identity).map_err(text)?;
     let user = account(&config, &config.worker.user)?;
     let runner_user = account(&config, &config.worker.runner_user)?;
+    let vault = config.vault.path.file_name().and_then(OsStr::to_str);
+    let vault_dir = config.vault.path.parent().unwrap_or(Path::new("."));
     let directories = [
-        give(config.vault.path.parent().unwrap_or(Path::new(".")), user)?,
-        give(&config.audit.dir, user)?,
+        give(&config, vault_dir, user, |name| Some(name) == vault)?,
+        give(&config, &config.audit.dir, user, of_the_log)?,
     ];
     let (estate, device) = match left {
         Some((estate, fd)) => match Device::adopt(&config.mount.path, fd).map_err(text)? {
-            Some(device) => (estate, Some(device)),
-            None => (Estate::new(estate.keys)?, None),
+            Some(device) if config.mount.keep => (estate, Some(device)),
+            device => {
+                // It was taken away meanwhile, or is not to be kept any more.
+                Estate::withdraw();
+                device.map_or(Ok(()), Device::end).map_err(text)?;
+                (Estate::new(estate.keys)?, None)
+            }
         },
         None => (Estate::new(SecretPage::create().map_err(text)?)?, None),
     };
     let policy = read_policy_text(&config.policy.path)?;
+    let witness = config.audit.checkpoints.clone().map(Witness::start);
+    let witness = witness.transpose().map_err(text)?;
     let mut supervisor = Supervisor {
+        executable: Some(File::open("/proc/self/exe").map_err(text)?),
+        previous: None,
         program: std::env::current_exe().map_err(text)?,
         adopted: device.is_some(),
         device,
@@ -91,7 +100,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         listener,
         policy,
         offered: None,
-        witness: config.audit.checkpoints.clone().map(Witness::new),
+        witness,
         config,
         accept_restored: arguments.accept_restored_vault,
         fd_store: arguments.fd_store,
@@ -99,7 +108,6 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         standby: None,
         runner: None,
         runner_user,
-        runner_not_before: Instant::now(),
         facts: Facts::default(),
         secrets: 0,
         upgrading: false,
@@ -107,8 +115,10 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         announced: false,
         outage: Instant::now(),
         last: None,
-        failures: 0,
-        not_before: Instant::now(),
+        backoff: Backoff::new(),
+        standby_backoff: Backoff::new(),
+        runner_backoff: Backoff::new(),
+        reload_pending: false,
         stopping: None,
         watchdog: sd_notify::watchdog_enabled(),
         beaten: None,
@@ -218,23 +228,69 @@ pub(crate) fn no_such_user(name: &str) -> Failure {
     )
 }
 
-/// Opens `directory` and gives it, with the files in it, to the worker's user.
-fn give(directory: &Path, user: Option<(u32, u32)>) -> Result<OwnedFd, Failure> {
-    let failed = |error: io::Error| format!("cannot use {}: {error}", directory.display());
+/// Opens `directory`, which is for the worker alone, and gives it with the files
+/// in it that are `meant` to the worker's user.
+fn give(
+    config: &Config,
+    directory: &Path,
+    user: Option<(u32, u32)>,
+    meant: impl Fn(&str) -> bool,
+) -> Result<OwnedFd, Failure> {
+    let shown = directory.display();
+    let failed = |error: io::Error| format!("cannot use {shown}: {error}");
     let handle = File::open(directory).map_err(failed)?;
     let Some((uid, gid)) = user else {
         return Ok(handle.into());
     };
-    let give = |name: &Path, flags| {
+    let metadata = handle.metadata().map_err(failed)?;
+    let mode = metadata.mode() & 0o777;
+    if !metadata.is_dir() || mode & 0o077 != 0 {
+        return Err(format!(
+            "{shown} has mode {mode:04o}, it must not be wider than 0700; run: chmod 0700 {shown}"
+        ));
+    }
+    if metadata.uid() != 0 && metadata.uid() != uid {
+        let owner = metadata.uid();
+        return Err(format!(
+            "{shown} belongs to uid {owner}, neither to root nor to the worker"
+        ));
+    }
+    // What the worker may not have must not lie where it may do as it likes.
+    let inside = directory.canonicalize().map_err(failed)?;
+    let private = [
+        Some(&config.policy.path),
+        Some(&config.audit.identity),
+        config.vault.key_file.as_ref(),
+        config.audit.checkpoints.as_ref(),
+    ];
+    for path in private.into_iter().flatten() {
+        if path
+            .canonicalize()
+            .is_ok_and(|path| path.starts_with(&inside))
+        {
+            let path = path.display();
+            return Err(format!(
+                "{path} lies in {shown}, which is for the worker alone; move one of them"
+            ));
+        }
+    }
+    let give = |name: &str, flags| {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         chownat(&handle, name, uid, gid, flags).map_err(|e| failed(e.into()))
     };
-    give(Path::new(""), AtFlags::EMPTY_PATH)?;
+    give("", AtFlags::EMPTY_PATH)?;
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        give(Path::new(&name), AtFlags::SYMLINK_NOFOLLOW)?;
+        if let Some(name) = name.to_str().filter(|name| meant(name)) {
+            give(name, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
     }
     Ok(handle.into())
+}
+
+/// Segments of the audit log, and what was set aside of them.
+fn of_the_log(name: &str) -> bool {
+    name.ends_with(".jsonl") || name.starts_with("torn-")
 }
 
 /// Makes the mount point when it is missing and clears a dead mount on it.
@@ -270,8 +326,11 @@ fn nameless(text: &str) -> io::Result<OwnedFd> {
 
 struct Supervisor {
     config: Config,
-    /// Started for each worker: a new build takes over with the next one.
+    /// Where the program is, for an upgrade.
     program: PathBuf,
+    /// What workers are started from, and while a new one is tried, the old one.
+    executable: Option<File>,
+    previous: Option<File>,
     identity: Identity,
     user: Option<(u32, u32)>,
     directories: [OwnedFd; 2],
@@ -291,7 +350,6 @@ struct Supervisor {
     standby: Option<Worker>,
     runner: Option<Runner>,
     runner_user: Option<(u32, u32)>,
-    runner_not_before: Instant,
     facts: Facts,
     /// Secrets in the vault when it was last opened.
     secrets: u64,
@@ -304,9 +362,12 @@ struct Supervisor {
     outage: Instant,
     /// How the last worker ended.
     last: Option<(Death, String)>,
-    /// Workers in a row that ended by their own fault or before they served.
-    failures: u32,
-    not_before: Instant,
+    /// When the next active worker, standby and runner may be started.
+    backoff: Backoff,
+    standby_backoff: Backoff,
+    runner_backoff: Backoff,
+    /// A SIGHUP that no worker has acted on.
+    reload_pending: bool,
     stopping: Option<Instant>,
     /// How long systemd waits for a sign of life, and the last one.
     watchdog: Option<Duration>,
@@ -333,10 +394,9 @@ impl Supervisor {
             if came(&signals.stop) && self.stopping.is_none() {
                 self.stop();
             }
-            if came(&signals.reload)
-                && let Some(active) = self.serving()
-            {
-                active.say(&ToWorker::Reload, &[]);
+            if came(&signals.reload) {
+                self.reload_pending = true;
+                self.pass_reload_on();
             }
             if came(&signals.upgrade) {
                 self.upgrade();
@@ -345,7 +405,7 @@ impl Supervisor {
             if ready.runner_died {
                 tracing::warn!("the runner ended");
                 self.runner = None;
-                self.runner_not_before = Instant::now() + RUNNER_PAUSE;
+                self.runner_backoff.ended(Duration::ZERO, true);
             }
             self.check_deadlines();
             if self.stopping.is_some() && self.active.is_none() {
@@ -399,9 +459,8 @@ impl Supervisor {
 
     /// How long nothing but an event needs attention.
     fn patience(&self) -> Duration {
-        let pause = self.not_before.saturating_duration_since(Instant::now());
-        match self.active {
-            None if !pause.is_zero() => pause.min(PING),
+        match (&self.active, self.backoff.left()) {
+            (None, pause) if !pause.is_zero() => pause.min(PING),
             _ => PING,
         }
     }
@@ -426,7 +485,7 @@ impl Supervisor {
 
     fn answer(&mut self, role: Role, message: FromWorker) -> Result<(), Failure> {
         match message {
-            FromWorker::Ready => {
+            FromWorker::Ready if self.phase(role) == Some(Phase::Starting) => {
                 if let Some(worker) = self.worker(role) {
                     worker.enter(Phase::Ready);
                 }
@@ -438,7 +497,7 @@ impl Supervisor {
                 self.attach(secrets)?;
             }
             FromWorker::Serving if self.is_active(role, Phase::Attaching) => self.serves()?,
-            FromWorker::Opened(_) | FromWorker::Serving => {
+            FromWorker::Ready | FromWorker::Opened(_) | FromWorker::Serving => {
                 if let Some(worker) = self.worker(role) {
                     worker.kill();
                 }
@@ -470,7 +529,12 @@ impl Supervisor {
                 );
                 worker.say(&certificate, &[]);
             }
-            FromWorker::Policy => self.offer_policy(role),
+            FromWorker::Policy => {
+                if let Role::Active = role {
+                    self.reload_pending = false;
+                }
+                self.offer_policy(role);
+            }
             FromWorker::Accepted => {
                 if let (Role::Active, Some(policy)) = (role, self.offered.take()) {
                     self.policy = policy;
@@ -521,13 +585,10 @@ impl Supervisor {
         if self.stopping.is_some() {
             return Ok(());
         }
-        if self.active.is_none() {
-            if Instant::now() < self.not_before {
-                return Ok(());
-            }
+        if self.active.is_none() && self.backoff.left().is_zero() {
             self.active = match self.standby.take() {
                 Some(standby) => Some(standby),
-                None => Some(self.hire(false)?),
+                None => self.try_hire(Role::Active)?,
             };
         }
         if self
@@ -537,21 +598,54 @@ impl Supervisor {
         {
             self.open()?;
         }
+        // The mount is served without these, too: their failure is no reason to
+        // end it.
         let settled = self.serving().is_some();
         if settled
             && self.standby.is_none()
             && self.keeps_mount()
-            && Instant::now() >= self.not_before
+            && self.standby_backoff.left().is_zero()
         {
-            self.standby = Some(self.hire(false)?);
+            self.standby = self.try_hire(Role::Standby)?;
         }
-        if settled && self.runner.is_none() && Instant::now() >= self.runner_not_before {
-            let runner = Runner::spawn(&self.program, self.runner_user)
-                .map_err(|error| format!("cannot start the runner: {error}"))?;
-            self.runner = Some(runner);
+        if settled && self.runner.is_none() && self.runner_backoff.left().is_zero() {
+            match Runner::spawn(&self.program(), self.runner_user) {
+                Ok(runner) => self.runner = Some(runner),
+                Err(error) => {
+                    tracing::error!(%error, "cannot start the runner");
+                    self.runner_backoff.ended(Duration::ZERO, true);
+                }
+            }
             self.introduce_runner();
         }
         Ok(())
+    }
+
+    /// A worker, unless there can be none just now.
+    fn try_hire(&mut self, role: Role) -> Result<Option<Worker>, Failure> {
+        match self.hire(false) {
+            Ok(worker) => Ok(Some(worker)),
+            // The first one of all: somebody is waiting for the answer.
+            Err(why) if !self.announced && !self.adopted => Err(why),
+            Err(why) => {
+                tracing::error!(%why, "no worker");
+                match role {
+                    Role::Active => self.backoff.ended(Duration::ZERO, true),
+                    Role::Standby => self.standby_backoff.ended(Duration::ZERO, true),
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Has the serving worker load the policy anew. It stays pending until one
+    /// has come for the text.
+    fn pass_reload_on(&mut self) {
+        if self.reload_pending
+            && let Some(active) = self.serving()
+        {
+            active.say(&ToWorker::Reload, &[]);
+        }
     }
 
     /// Gives the active worker its end of the socket to the runner.
@@ -562,7 +656,7 @@ impl Supervisor {
     }
 
     fn hire(&mut self, alone: bool) -> Result<Worker, Failure> {
-        let mut worker = Worker::spawn(&self.program)
+        let mut worker = Worker::spawn(&self.program())
             .map_err(|error| format!("cannot start a worker: {error}"))?;
         let start = Start {
             config: self.config.clone(),
@@ -604,11 +698,14 @@ impl Supervisor {
 
     /// Mounts, if nothing is mounted yet, and lets the active worker serve.
     fn attach(&mut self, secrets: u64) -> Result<(), Failure> {
+        // On a new mount there is nothing to be had again.
+        let resend = self.device.is_some();
         let device = match self.device.take() {
             Some(device) => device,
             None => {
                 let device = Device::mount(&self.config.mount.path, root()).map_err(text)?;
-                if let (true, Some(fd)) = (self.fd_store, device.fd()) {
+                let keeps = self.config.mount.keep && device.resends();
+                if let (true, Some(fd)) = (self.fd_store && keeps, device.fd()) {
                     self.estate.store(fd);
                 }
                 device
@@ -616,7 +713,7 @@ impl Supervisor {
         };
         if let (Some(active), Some(fd)) = (&mut self.active, device.fd()) {
             active.enter(Phase::Attaching);
-            active.say(&ToWorker::Attach, &[fd]);
+            active.say(&ToWorker::Attach { resend }, &[fd]);
         }
         self.device = Some(device);
         self.secrets = secrets;
@@ -630,7 +727,7 @@ impl Supervisor {
             active.enter(Phase::Serving);
         }
         self.fresh = false;
-        self.failures = 0;
+        self.previous = None;
         if self.announced {
             self.facts.gap_us = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
             let Facts {
@@ -646,6 +743,7 @@ impl Supervisor {
             active.ping(facts);
         }
         self.introduce_runner();
+        self.pass_reload_on();
         Ok(())
     }
 
@@ -671,23 +769,26 @@ impl Supervisor {
     }
 
     fn mourn(&mut self, role: Role, worker: Worker) -> Result<(), Failure> {
-        let phase = worker.phase;
+        let (phase, lasted) = (worker.phase, worker.since.elapsed());
         let (death, why) = worker.bury();
+        let own_fault = matches!(death, Death::Crashed | Death::Hung);
         if let Role::Standby = role {
             tracing::warn!(%why, "the standby ended");
-            return self.pause_after(death != Death::Killed, &why);
+            self.standby_backoff.ended(lasted, own_fault);
+            self.abandon_upgrade();
+            return Ok(());
         }
         if self.stopping.is_some() {
             return Ok(());
         }
-        if self.fresh && !self.announced && death == Death::Crashed {
-            // The first one could not start: nor could another. A mount that
-            // an earlier supervisor left stays for the next.
+        if !self.announced && !self.adopted && death == Death::Crashed {
+            // The first one could not start: nor could another.
             return Err(why);
         }
-        let served = matches!(phase, Phase::Serving | Phase::Retiring);
-        if served {
-            self.outage = Instant::now();
+        if matches!(phase, Phase::Serving | Phase::Retiring) {
+            if phase == Phase::Serving {
+                self.outage = Instant::now();
+            }
             match death {
                 Death::Killed => self.facts.killed += 1,
                 Death::Crashed => self.facts.crashed += 1,
@@ -696,27 +797,39 @@ impl Supervisor {
             }
         }
         tracing::warn!(%why, "the worker ended");
-        self.last = Some((death, why.clone()));
+        self.last = Some((death, why));
         if !self.keeps_mount() && self.device.is_some() {
             self.remount()?;
         }
-        // Kills from outside are no reason to wait.
-        let own_fault = matches!(death, Death::Crashed | Death::Hung);
-        self.pause_after(own_fault || !served, &why)
-    }
-
-    fn pause_after(&mut self, failed: bool, why: &str) -> Result<(), Failure> {
-        if !failed {
-            return Ok(());
-        }
-        self.failures += 1;
-        // The first few may be bad luck.
-        if let Some(more) = self.failures.checked_sub(4) {
-            let pause = PAUSE.saturating_mul(1 << more.min(10)).min(LONGEST_PAUSE);
-            tracing::error!(pause_ms = pause.as_millis(), %why, "workers keep failing");
-            self.not_before = Instant::now() + pause;
+        let served = if phase == Phase::Serving {
+            lasted
+        } else {
+            Duration::ZERO
+        };
+        self.backoff.ended(served, own_fault);
+        if own_fault && phase != Phase::Serving {
+            // Perhaps the new program is at fault.
+            self.abandon_upgrade();
         }
         Ok(())
+    }
+
+    /// The program to start workers from.
+    fn program(&self) -> PathBuf {
+        match &self.executable {
+            // Whatever is put in its place meanwhile.
+            Some(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
+            None => self.program.clone(),
+        }
+    }
+
+    /// Back to the program that worked.
+    fn abandon_upgrade(&mut self) {
+        self.upgrading = false;
+        if let Some(previous) = self.previous.take() {
+            tracing::error!("the new program fails: workers are started from the one before");
+            self.executable = Some(previous);
+        }
     }
 
     /// Gives up the mount and makes another: for kernels that keep no requests.
@@ -787,7 +900,8 @@ impl Supervisor {
 
     /// Nobody can serve: better an error for those who wait than nothing.
     fn check_outage(&mut self) -> Result<(), Failure> {
-        let since_serving = match self.announced && self.serving().is_none() {
+        let waited_for = self.announced || self.adopted;
+        let since_serving = match waited_for && self.serving().is_none() {
             true => self.outage.elapsed(),
             false => return Ok(()),
         };
@@ -810,16 +924,34 @@ impl Supervisor {
             return;
         }
         tracing::info!("replacing the worker");
-        sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
-        self.standby = None;
-        match self.hire(false) {
-            Ok(worker) => self.standby = Some(worker),
+        let new = match File::open(&self.program) {
+            Ok(new) => new,
             Err(error) => {
-                tracing::error!(%error, "the old worker stays");
+                tracing::error!(%error, program = %self.program.display(), "the old worker stays");
                 return;
             }
+        };
+        let before = self.executable.replace(new);
+        self.previous = self.previous.take().or(before);
+        self.standby = None;
+        match self.hire(false) {
+            Ok(worker) => {
+                self.standby = Some(worker);
+                self.upgrading = true;
+            }
+            Err(why) => {
+                tracing::error!(%why, "the old worker stays");
+                self.abandon_upgrade();
+            }
         }
-        self.upgrading = true;
+    }
+
+    fn phase(&self, role: Role) -> Option<Phase> {
+        let worker = match role {
+            Role::Active => &self.active,
+            Role::Standby => &self.standby,
+        };
+        worker.as_ref().map(|worker| worker.phase)
     }
 
     fn is_active(&self, role: Role, phase: Phase) -> bool {
@@ -831,6 +963,7 @@ impl Supervisor {
             active.say(&ToWorker::Retire(why.into()), &[]);
             active.enter(Phase::Retiring);
             active.pinged = None;
+            self.outage = Instant::now();
         }
     }
 
@@ -838,7 +971,8 @@ impl Supervisor {
         self.stopping = Some(Instant::now());
         self.standby = None;
         self.runner = None;
-        if !self.fd_store {
+        // Without RESEND nobody could take it over.
+        if !self.fd_store || !self.keeps_mount() {
             self.forget_mount();
         }
         match &mut self.active {
@@ -848,7 +982,10 @@ impl Supervisor {
         }
     }
 
-    fn leave(self) -> Result<(), Failure> {
+    fn leave(mut self) -> Result<(), Failure> {
+        if let Some(witness) = self.witness.take() {
+            witness.finish();
+        }
         sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
         tracing::info!("stopped");
         Ok(())

@@ -27,6 +27,8 @@ fn supervisor(home: &Path) -> Supervisor {
     let mut supervisor = Supervisor {
         identity: Identity::create(&path("i"), &path("i.pub")).unwrap(),
         program,
+        executable: None,
+        previous: None,
         user: None,
         directories: ["v", "a"].map(|d| File::open(path(d)).unwrap().into()),
         listener: None,
@@ -42,7 +44,6 @@ fn supervisor(home: &Path) -> Supervisor {
         standby: None,
         runner: None,
         runner_user: None,
-        runner_not_before: Instant::now(),
         facts: Facts::default(),
         secrets: 0,
         upgrading: false,
@@ -50,8 +51,10 @@ fn supervisor(home: &Path) -> Supervisor {
         announced: false,
         outage: Instant::now(),
         last: None,
-        failures: 0,
-        not_before: Instant::now(),
+        backoff: Backoff::new(),
+        standby_backoff: Backoff::new(),
+        runner_backoff: Backoff::new(),
+        reload_pending: false,
         stopping: None,
         watchdog: None,
         beaten: None,
@@ -136,21 +139,52 @@ fn a_policy_is_in_force_only_once_it_is_accepted() {
 }
 
 #[test]
-fn failing_workers_are_given_more_and_more_time() {
+fn an_upgrade_after_a_long_life_is_no_outage() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
-    let mut pauses = Vec::new();
-    for _ in 0..14 {
-        supervisor.pause_after(true, "why").unwrap();
-        pauses.push(
-            supervisor
-                .not_before
-                .saturating_duration_since(Instant::now()),
-        );
+    supervisor.announced = true;
+    supervisor.outage = Instant::now().checked_sub(2 * OUTAGE).unwrap();
+    supervisor.active.as_mut().unwrap().enter(Phase::Serving);
+    supervisor.standby = Some(Worker::spawn(&supervisor.program).unwrap());
+    supervisor.upgrading = true;
+    supervisor.answer(Role::Standby, FromWorker::Ready).unwrap();
+    assert_eq!(supervisor.phase(Role::Active), Some(Phase::Retiring));
+    supervisor.check_outage().unwrap();
+}
+
+#[test]
+fn who_serves_cannot_be_ready_again() {
+    let home = tempfile::tempdir().unwrap();
+    let mut supervisor = supervisor(home.path());
+    supervisor.active.as_mut().unwrap().enter(Phase::Serving);
+    supervisor.answer(Role::Active, FromWorker::Ready).unwrap();
+    assert!(killed(&mut supervisor));
+}
+
+#[test]
+fn without_a_program_the_serving_worker_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let mut supervisor = supervisor(home.path());
+    supervisor.announced = true;
+    supervisor.active.as_mut().unwrap().enter(Phase::Serving);
+    fs::remove_file(&supervisor.program).unwrap();
+    for _ in 0..10 {
+        supervisor.keep_staffed().unwrap();
     }
-    assert!(pauses[..3].iter().all(Duration::is_zero), "bad luck");
-    assert!(pauses[3] > PAUSE / 2 && pauses[5] > pauses[3]);
-    assert!(pauses[13] <= LONGEST_PAUSE && pauses[13] > LONGEST_PAUSE / 2);
+    supervisor.upgrade();
+    assert_eq!(supervisor.phase(Role::Active), Some(Phase::Serving));
+    assert!(supervisor.standby.is_none() && !supervisor.standby_backoff.left().is_zero());
+}
+
+#[test]
+fn a_reload_waits_for_somebody_who_serves() {
+    let home = tempfile::tempdir().unwrap();
+    let mut supervisor = supervisor(home.path());
+    supervisor.reload_pending = true;
+    supervisor.pass_reload_on();
+    assert!(supervisor.reload_pending);
+    supervisor.answer(Role::Active, FromWorker::Policy).unwrap();
+    assert!(!supervisor.reload_pending, "it has come for the text");
 }
 
 #[test]

@@ -3,24 +3,41 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 use jarvis_audit::Checkpoint;
 
-/// The latest checkpoint of a host, in a directory.
+/// How long the last note may take.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The latest checkpoint of a host, in a directory. It may be far away: a thread
+/// of its own writes there, which only it can hold up.
 pub(super) struct Witness {
-    directory: PathBuf,
+    notes: SyncSender<Checkpoint>,
+    done: Receiver<()>,
     latest: Option<u64>,
 }
 
 impl Witness {
-    pub(super) fn new(directory: PathBuf) -> Self {
-        Self {
-            directory,
+    /// # Errors
+    /// When no thread can be had.
+    pub(super) fn start(directory: PathBuf) -> std::io::Result<Self> {
+        let (notes, waiting) = sync_channel(1);
+        let (finished, done) = channel();
+        let writer = std::thread::Builder::new().name("witness".into());
+        writer.spawn(move || {
+            keep_all(&directory, &waiting);
+            drop::<Sender<()>>(finished);
+        })?;
+        Ok(Self {
+            notes,
+            done,
             latest: None,
-        }
+        })
     }
 
-    /// Keeps `note` in the place of the one before.
+    /// Takes `note`, to be kept in the place of the one before.
     ///
     /// # Errors
     /// A sentence; also for a note that goes back.
@@ -29,16 +46,32 @@ impl Witness {
         if checkpoint.host != host {
             return Err(format!("the checkpoint is of host {}", checkpoint.host));
         }
-        if self.latest.is_some_and(|latest| checkpoint.seq < latest) {
-            let seq = checkpoint.seq;
+        let seq = checkpoint.seq;
+        if self.latest.is_some_and(|latest| seq < latest) {
             return Err(format!(
-                "the audit log went back to record {seq}; it was tampered with"
+                "the audit log went back to record {seq}; was it tampered with?"
             ));
         }
-        let path = self.directory.join(format!("{host}.checkpoint"));
-        write(&path, note).map_err(|error| format!("{}: {error}", path.display()))?;
-        self.latest = Some(checkpoint.seq);
+        self.latest = Some(seq);
+        // While one is being written another may wait; a third is let go, for
+        // newer ones come.
+        self.notes.try_send(checkpoint).ok();
         Ok(())
+    }
+
+    /// Waits for the last note, not for ever.
+    pub(super) fn finish(self) {
+        drop(self.notes);
+        self.done.recv_timeout(FAREWELL).ok();
+    }
+}
+
+fn keep_all(directory: &Path, notes: &Receiver<Checkpoint>) {
+    for note in notes {
+        let path = directory.join(format!("{}.checkpoint", note.host));
+        if let Err(error) = write(&path, &note.to_string()) {
+            tracing::error!(%error, path = %path.display(), "checkpoint not kept");
+        }
     }
 }
 

@@ -45,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[must_use]
 pub(crate) fn main() -> ExitCode {
     crate::abort_on_panic();
+    // A name for ps; without one it would be a number.
+    rustix::thread::set_name(c"jarvis-worker").ok();
     let link = match take_stdin() {
         Ok(link) => Arc::new(link),
         Err(error) => return complain(&format!("only the supervisor starts a worker ({error})")),
@@ -191,9 +193,9 @@ impl Worker {
                     let policy = fds.pop().ok_or("no policy came with the order to open")?;
                     self.open(&how, policy)?;
                 }
-                ToWorker::Attach => {
+                ToWorker::Attach { resend } => {
                     let device = fds.pop().ok_or("no device to attach to")?;
-                    self.attach(&device)?;
+                    self.attach(&device, resend)?;
                 }
                 ToWorker::Policy(found) => self.policies.deliver(found, fds.pop()),
                 ToWorker::Reload => self.reload(),
@@ -255,7 +257,7 @@ impl Worker {
         Ok(())
     }
 
-    fn attach(&mut self, device: &OwnedFd) -> Result<(), Failure> {
+    fn attach(&mut self, device: &OwnedFd, resend: bool) -> Result<(), Failure> {
         let State::Open(open) = std::mem::replace(&mut self.state, State::Gone) else {
             return Err("asked to attach before it was asked to open".into());
         };
@@ -263,9 +265,9 @@ impl Worker {
         let fs = FileSystem::new(gate.clone(), gate.handles.clone(), gate.watch.clone());
         let threads = estate.start.config.mount.threads;
         let server = Server::new(fs.map_err(text)?, estate.start.shared, threads).map_err(text)?;
-        if estate.start.config.mount.keep {
-            // An error is an older kernel's: then nothing was left unanswered.
-            jarvis_fs::resend(device.as_fd()).ok();
+        if resend {
+            jarvis_fs::resend(device.as_fd())
+                .map_err(|e| format!("the kernel does not send requests again ({e})"))?;
         }
         jarvis_sys::replace_fd(server.fd(), device.as_fd()).map_err(text)?;
         let link = self.link.clone();

@@ -265,6 +265,21 @@ fn workers_that_cannot_open_the_vault_end_the_daemon_with_their_reason() {
     assert!(!error.contains("/proc/self/fd"), "{error}");
 }
 
+/// What is for the worker alone is given to it; so nothing else may be there.
+#[test]
+fn the_worker_is_not_given_what_it_may_not_have() {
+    use std::os::unix::fs::MetadataExt;
+    let home = Home::new().init(POLICY);
+    let etc = home.etc();
+    fs::rename(etc.join("vault/vault.redb"), etc.join("vault.redb")).unwrap();
+    home.configure("vault/vault.redb", "vault.redb");
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("for the worker alone"), "{error}");
+    for file in ["", "vault.redb", "identity.key", "policy.yaml"] {
+        assert_eq!(fs::metadata(etc.join(file)).unwrap().uid(), 0, "{file}");
+    }
+}
+
 /// systemd's fd store, as far as the daemon sees it.
 struct Store {
     socket: UnixDatagram,
