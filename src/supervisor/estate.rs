@@ -1,14 +1,18 @@
 //! What outlives a worker, and with systemd's help the supervisor itself.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jarvis_fs::{WATCH_WORDS, WORDS};
 use jarvis_sys::{SecretPage, SharedWords};
+use rustix::fs::{MemfdFlags, memfd_create};
 use sd_notify::NotifyState;
 
 use crate::clock::now_ms;
 use crate::daemon::{Failure, text};
+use crate::gate::MAX_POLICY;
 
 /// Words about the mount: two of its nonce, when it was made, workers so far.
 const INFO_WORDS: usize = 4;
@@ -19,6 +23,7 @@ const HANDLES: &str = "handles";
 const WATCH: &str = "watch";
 const KEYS: &str = "keys";
 const INFO: &str = "info";
+const POLICY: &str = "policy";
 
 /// The tables of one mount.
 pub(super) struct Estate {
@@ -26,6 +31,8 @@ pub(super) struct Estate {
     pub(super) watch: SharedWords,
     pub(super) keys: SecretPage,
     info: SharedWords,
+    /// The text of the policy in force.
+    policy: File,
 }
 
 fn words(name: &str, count: usize) -> Result<SharedWords, Failure> {
@@ -36,6 +43,7 @@ fn words(name: &str, count: usize) -> Result<SharedWords, Failure> {
 impl Estate {
     /// Empty tables for a mount to be made; `keys` stay what they are.
     pub(super) fn new(keys: SecretPage) -> Result<Self, Failure> {
+        let policy = memfd_create("jarvis-policy", MemfdFlags::CLOEXEC).map_err(text)?;
         let info = words(INFO, INFO_WORDS)?;
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(text)?;
@@ -54,7 +62,28 @@ impl Estate {
             watch: words(WATCH, WATCH_WORDS)?,
             keys,
             info,
+            policy: policy.into(),
         })
+    }
+
+    /// The text of the policy in force.
+    pub(super) fn policy(&self) -> Result<String, Failure> {
+        let mut bytes = vec![0; usize::try_from(MAX_POLICY).unwrap_or_default()];
+        let mut len = 0;
+        while let Some(rest) = bytes.get_mut(len..).filter(|rest| !rest.is_empty()) {
+            match self.policy.read_at(rest, len as u64).map_err(text)? {
+                0 => break,
+                n => len += n,
+            }
+        }
+        bytes.truncate(len);
+        String::from_utf8(bytes).map_err(text)
+    }
+
+    /// A policy came into force.
+    pub(super) fn set_policy(&self, policy: &str) -> Result<(), Failure> {
+        self.policy.set_len(0).map_err(text)?;
+        self.policy.write_all_at(policy.as_bytes(), 0).map_err(text)
     }
 
     /// What an earlier supervisor left in the fd store, with the device; `None`
@@ -76,14 +105,12 @@ impl Estate {
             let at = found.iter().position(|(n, _)| n == name)?;
             Some(found.swap_remove(at).1)
         };
-        let all = (
-            take(DEVICE),
-            take(HANDLES),
-            take(WATCH),
-            take(KEYS),
-            take(INFO),
-        );
-        let (Some(device), Some(handles), Some(watch), Some(keys), Some(info)) = all else {
+        let tables = (take(HANDLES), take(WATCH), take(INFO));
+        let rest = (take(DEVICE), take(KEYS), take(POLICY));
+        let (Some(handles), Some(watch), Some(info)) = tables else {
+            return Err("a part of it is missing".into());
+        };
+        let (Some(device), Some(keys), Some(policy)) = rest else {
             return Err("a part of it is missing".into());
         };
         let table = |fd, count| {
@@ -99,6 +126,7 @@ impl Estate {
             watch: table(watch, WATCH_WORDS)?,
             keys: SecretPage::map(keys).map_err(text)?,
             info: table(info, INFO_WORDS)?,
+            policy: policy.into(),
         };
         Ok(Some((estate, device)))
     }
@@ -111,6 +139,7 @@ impl Estate {
             (WATCH, self.watch.fd()),
             (KEYS, self.keys.fd()),
             (INFO, self.info.fd()),
+            (POLICY, self.policy.as_fd()),
         ] {
             let state = [NotifyState::FdStore, NotifyState::FdName(name)];
             if let Err(error) = sd_notify::notify_with_fds(&state, &[fd.as_fd()]) {
@@ -121,7 +150,7 @@ impl Estate {
 
     /// Takes everything back from systemd: the mount is gone.
     pub(super) fn withdraw() {
-        for name in [DEVICE, HANDLES, WATCH, KEYS, INFO] {
+        for name in [DEVICE, HANDLES, WATCH, KEYS, INFO, POLICY] {
             let state = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
             sd_notify::notify(&state).ok();
         }

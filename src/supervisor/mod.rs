@@ -84,7 +84,15 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         },
         None => (Estate::new(SecretPage::create().map_err(text)?)?, None),
     };
-    let policy = read_policy_text(&config.policy.path)?;
+    // An edited policy is in force once it is loaded, not because we were restarted.
+    let policy = match device {
+        Some(_) => estate.policy()?,
+        None => read_policy_text(&config.policy.path)?,
+    };
+    if read_policy_text(&config.policy.path).is_ok_and(|edited| edited != policy) {
+        tracing::warn!("the policy was edited and is not loaded yet; run: jarvisctl policy reload");
+    }
+    estate.set_policy(&policy)?;
     let witness = config.audit.checkpoints.clone().map(Witness::start);
     let witness = witness.transpose().map_err(text)?;
     let mut supervisor = Supervisor {
@@ -537,6 +545,7 @@ impl Supervisor {
             }
             FromWorker::Accepted => {
                 if let (Role::Active, Some(policy)) = (role, self.offered.take()) {
+                    self.estate.set_policy(&policy)?;
                     self.policy = policy;
                 }
             }
@@ -842,6 +851,7 @@ impl Supervisor {
             Estate::new(SecretPage::map(keys).map_err(text)?)?,
         );
         self.estate.continue_from(&before);
+        self.estate.set_policy(&self.policy)?;
         Ok(())
     }
 

@@ -457,7 +457,9 @@ fn the_mount_outlives_the_supervisor_in_the_fd_store() {
     let held = alice().act(|| File::open(daemon.file("app/db")).unwrap());
     daemon.set("app/db", b"second");
     store.collect();
-    assert_eq!(store.fds.len(), 5, "{:?}", store.fds.keys());
+    assert_eq!(store.fds.len(), 6, "{:?}", store.fds.keys());
+    // Edited, but not loaded: a restart does not change who may read.
+    home.policy("clients: {}\n");
     let mut running = daemon;
     for orderly in [false, true, false] {
         if orderly {
@@ -479,6 +481,10 @@ fn the_mount_outlives_the_supervisor_in_the_fd_store() {
     }
     let version = home.ok(&["set", "app/db"], b"third")["version"].clone();
     assert_eq!(version, json!(3));
+    running.signal(Signal::HUP);
+    running.eventually("the policy is loaded", || {
+        alice().read(&running.file("app/db")) == Err(EACCES)
+    });
     running.stop();
     let unmount = home.daemon().arg("--unmount").status().unwrap();
     assert!(unmount.success());
