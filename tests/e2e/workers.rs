@@ -220,6 +220,60 @@ fn an_upgrade_is_an_orderly_change_of_workers() {
     assert_eq!(reasons, ["upgrade", "stop"]);
 }
 
+/// A package replaces the program: nothing changes before the upgrade is asked
+/// for, and one that fails is given up.
+#[test]
+fn an_upgrade_takes_the_new_program_if_it_works() {
+    use std::os::unix::fs::MetadataExt;
+    let home = Home::new().init(POLICY);
+    let program = home.path("jarvis-secretsd");
+    let install = |bytes: &[u8]| {
+        let new = home.path("new");
+        fs::write(&new, bytes).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&new, executable).unwrap();
+        fs::rename(new, &program).unwrap();
+        fs::metadata(&program).unwrap().ino()
+    };
+    let original = fs::read(home.daemon().get_program()).unwrap();
+    let first = install(&original);
+    let mut command = Command::new(&program);
+    command.args(home.daemon().get_args());
+    let daemon = home.start_command(command, b"");
+    daemon.set("app/db", b"v");
+    let serving = || {
+        let exe = format!("/proc/{}/exe", daemon.workers().0.as_raw_nonzero());
+        // It may be on its way out.
+        fs::metadata(exe).map_or(0, |metadata| metadata.ino())
+    };
+    let reads = || alice().read(&daemon.file("app/db")) == Ok(b"v".to_vec());
+    let newer = install(&original);
+    kill_process(daemon.workers().0, Signal::KILL).unwrap();
+    assert!(reads());
+    assert_eq!(serving(), first, "nobody has asked for the new one");
+
+    install(b"no program at all");
+    daemon.signal(Signal::USR2);
+    daemon.eventually("it is given up", || {
+        daemon.log().contains("the new program fails")
+    });
+    install(b"#!/bin/sh\nexit 1\n");
+    daemon.signal(Signal::USR2);
+    daemon.eventually("so is the next", || {
+        daemon.log().matches("the new program fails").count() >= 2
+    });
+    assert!(reads());
+    assert_eq!(serving(), first);
+
+    let newest = install(&original);
+    assert_ne!(newest, newer);
+    daemon.signal(Signal::USR2);
+    daemon.eventually("the new one serves", || serving() == newest);
+    assert!(reads());
+    daemon.stop();
+    assert!(home.verify().contains(" 1 of them after an unclean end"));
+}
+
 /// Better an error for those who wait than nothing.
 #[test]
 fn when_nobody_can_serve_the_mount_is_given_up() {
