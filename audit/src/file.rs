@@ -1,8 +1,10 @@
-//! The three things the log does to its file, so that tests can make them fail.
+//! What the log does to its files, so that tests can make it fail.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// A file opened for appending.
 pub(crate) trait LogFile: Send + Sync {
@@ -12,6 +14,8 @@ pub(crate) trait LogFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// ftruncate(2).
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// fallocate(2): keeps the first `len` bytes' room, the length stays.
+    fn reserve(&self, len: u64) -> io::Result<()>;
 }
 
 impl LogFile for File {
@@ -36,5 +40,9 @@ impl LogFile for File {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        Ok(fallocate(self, FallocateFlags::KEEP_SIZE, 0, len)?)
     }
 }

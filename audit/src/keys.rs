@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 /// Largest key file accepted, in bytes.
 const MAX_KEY_FILE: u64 = 4096;
 const CERTIFICATE: &[u8] = b"jarvis-audit-v1 epoch\0";
+const SEGMENT: &[u8] = b"jarvis-audit-v1 segment\0";
 
 /// First 8 bytes of the SHA-256 of the identity's public key, shown as 16
 /// hexadecimal digits.
@@ -156,6 +157,12 @@ pub trait Certify {
     /// # Errors
     /// [`KeyError::NotCertified`].
     fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError>;
+
+    /// The same for the first key of a segment.
+    ///
+    /// # Errors
+    /// [`KeyError::NotCertified`].
+    fn certify_segment(&self, claim: &SegmentClaim) -> Result<[u8; 64], KeyError>;
 }
 
 impl Certify for Identity {
@@ -164,6 +171,10 @@ impl Certify for Identity {
     }
 
     fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        Ok(self.0.sign(&claim.message(self.host())).to_bytes())
+    }
+
+    fn certify_segment(&self, claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
         Ok(self.0.sign(&claim.message(self.host())).to_bytes())
     }
 }
@@ -201,9 +212,16 @@ impl PublicIdentity {
     }
 
     pub(crate) fn certified(&self, claim: &EpochClaim, certificate: &[u8; 64]) -> bool {
-        let message = claim.message(self.host());
+        self.signed(&claim.message(self.host()), certificate)
+    }
+
+    pub(crate) fn certified_segment(&self, claim: &SegmentClaim, certificate: &[u8; 64]) -> bool {
+        self.signed(&claim.message(self.host()), certificate)
+    }
+
+    fn signed(&self, message: &[u8], certificate: &[u8; 64]) -> bool {
         let signature = Signature::from_bytes(certificate);
-        self.0.verify_strict(&message, &signature).is_ok()
+        self.0.verify_strict(message, &signature).is_ok()
     }
 }
 
@@ -230,6 +248,34 @@ impl EpochClaim {
             &self.epoch.to_be_bytes(),
             &self.first_seq.to_be_bytes(),
             &self.prev,
+            &self.key,
+        ]
+        .concat()
+    }
+}
+
+/// What a segment's certificate says: this key signs from the segment's first
+/// record on. It names no place in the chain, which the record before it, signed
+/// with the key before, has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentClaim {
+    /// The segment's number.
+    pub segment: u32,
+    /// The epoch that begins with it.
+    pub epoch: u64,
+    /// The epoch's Ed25519 public key.
+    pub key: [u8; 32],
+}
+
+impl SegmentClaim {
+    /// `domain || host id (8) || segment (4) || epoch (8) || key (32)`, numbers
+    /// big-endian.
+    fn message(&self, host: HostId) -> Vec<u8> {
+        [
+            SEGMENT,
+            &host.0,
+            &self.segment.to_be_bytes(),
+            &self.epoch.to_be_bytes(),
             &self.key,
         ]
         .concat()

@@ -23,9 +23,9 @@ mod verify;
 
 pub use checkpoint::{Checkpoint, MAX_CHECKPOINT, Malformed};
 pub use event::{Action, Event, Outcome};
-pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity};
-pub use log::{AppendError, Counters, Durability, Log, Opening};
-pub use read::{Next, Previous, Record, Records, Start, read_records};
+pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
+pub use log::{AppendError, Counters, Durability, Log, Opening, PruneError, Turn, TurnError};
+pub use read::{Close, Next, Open, Previous, Prune, Record, Records, Start, read_records};
 pub use receipt::{ReceiptError, receipt, verify_receipt};
 pub use tail::{OpenError, Tail};
 pub use verify::{End, Failure, FailureKind, Report, verify, verify_against};

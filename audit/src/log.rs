@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
@@ -21,14 +21,19 @@ use crate::tail::{self, Ending, OpenError, Tail};
 mod chain;
 mod opening;
 mod progress;
+mod retention;
+mod segment;
+mod turning;
 mod writer;
 
 use chain::{Chain, Epoch, Place};
+use opening::Directory;
 use progress::Progress;
-use writer::{Roll, Writer};
-
-/// The only segment so far.
-const SEGMENT: u32 = 1;
+pub use retention::PruneError;
+use segment::Segment;
+pub use turning::TurnError;
+pub use writer::Turn;
+use writer::{Extra, Roll, Writer};
 
 /// When an append returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,10 @@ pub struct Opening<'a> {
     pub reason: Option<&'a str>,
     /// Go on although the vault is older than the log.
     pub accept_older_vault: bool,
+    /// Begin a segment: what the last writer's sync left on disk is not known.
+    pub new_segment: bool,
+    /// When a segment ends.
+    pub turn: Turn,
 }
 
 /// Records since the log was opened.
@@ -84,6 +93,9 @@ pub struct Counters {
 pub struct Log {
     writer: Arc<Writer>,
     flusher: Option<JoinHandle<()>>,
+    dir: Directory,
+    /// When the segment's first record was written; held while it is ended.
+    began: Mutex<Instant>,
 }
 
 impl Log {
@@ -122,13 +134,13 @@ impl Log {
         key: EpochKey,
         clock: fn() -> Timestamp,
     ) -> Result<Self, OpenError> {
-        let (file, ending) = opening::prepare(dir, &opening)?;
-        let (file, roll) = (Box::new(file), Roll::DEFAULT);
-        Self::start(file, &ending, identity, opening, (key, roll), clock)
+        let (dir, file, ending) = opening::prepare(dir, &opening)?;
+        let (files, roll) = ((dir, Box::new(file) as _), Roll::DEFAULT);
+        Self::start(files, &ending, identity, opening, (key, roll), clock)
     }
 
     fn start(
-        file: Box<dyn LogFile>,
+        (dir, file): (Directory, Box<dyn LogFile>),
         ending: &Ending,
         identity: &dyn Certify,
         opening: Opening<'_>,
@@ -141,29 +153,32 @@ impl Log {
             began: Instant::now(),
         });
         let seq = ending.tail.map_or(0, |tail| tail.seq);
-        let place = match ending.tail {
-            Some(tail) => Place {
-                epoch,
-                signed: 0,
-                seq: tail.seq,
-                link: tail.link,
-                // A restored vault's is less, which the start record accepts.
-                vault_seq: opening.vault_seq.min(tail.vault_seq),
-            },
-            None => Place {
-                epoch,
-                signed: 0,
-                seq: 0,
-                link: [0; 32],
-                vault_seq: 0,
-            },
+        let place = Place {
+            epoch,
+            signed: 0,
+            seq,
+            link: ending.tail.map_or([0; 32], |tail| tail.link),
+            // A restored vault's is less, which the start record accepts.
+            vault_seq: ending
+                .tail
+                .map_or(0, |tail| opening.vault_seq.min(tail.vault_seq)),
+            segment: ending.segment,
+            first_seq: ending.first.map_or(seq + 1, |first| first.seq),
+            len: ending.len,
+            closed: false,
         };
+        let began = ending.first.map_or(Duration::ZERO, |first| {
+            // A clock that was set back makes a segment young, not eternal.
+            let age = clock().duration_since(first.time);
+            age.try_into().unwrap_or_default()
+        });
         let writer = Arc::new(Writer {
-            file,
+            segment: RwLock::new(Arc::new(Segment::new(file))),
             host: identity.host().to_string(),
             roll,
+            turn: opening.turn,
             clock,
-            chain: Mutex::new(Chain::new(place, ending.len)),
+            chain: Mutex::new(Chain::new(place)),
             written: Condvar::new(),
             progress: Progress::at(seq),
             records: AtomicU64::new(0),
@@ -178,6 +193,12 @@ impl Log {
         Ok(Self {
             writer,
             flusher: Some(flusher),
+            dir,
+            began: Mutex::new(
+                Instant::now()
+                    .checked_sub(began)
+                    .unwrap_or_else(Instant::now),
+            ),
         })
     }
 
@@ -187,7 +208,7 @@ impl Log {
     /// [`AppendError`]: the record is not in the log, or under
     /// [`Durability::Sync`] not known to be on disk; nothing may be released.
     pub fn append(&self, event: &Event<'_>, durability: Durability) -> Result<u64, AppendError> {
-        self.writer.append(event, None, durability)
+        self.writer.append(event, Extra::default(), durability)
     }
 
     /// How far the log has come, signed: for somebody else to keep.
@@ -242,8 +263,12 @@ fn append_start(
             .or(opening.reason),
         ..Event::new(Action::Start, Outcome::Ok, opening.vault_seq)
     };
+    let extra = Extra {
+        start: Some(&start),
+        ..Extra::default()
+    };
     writer
-        .append(&event, Some(&start), Durability::Sync)
+        .append(&event, extra, Durability::Sync)
         .map(|_| ())
         .map_err(|error| OpenError::Start(error.to_string()))
 }
@@ -264,7 +289,7 @@ fn start_of(
     })?;
     Ok(Start {
         daemon: version.to_owned(),
-        segment: SEGMENT,
+        segment: place.segment,
         previous: match ending.tail {
             None => Previous::None,
             Some(tail) if tail.clean => Previous::Clean,
@@ -291,8 +316,9 @@ pub(crate) mod testing {
         key: (EpochKey, Roll),
         clock: fn() -> Timestamp,
     ) -> Log {
-        let (file, ending) = opening::prepare(dir, &opening).unwrap();
-        Log::start(Box::new(file), &ending, identity, opening, key, clock).unwrap()
+        let (dir, file, ending) = opening::prepare(dir, &opening).unwrap();
+        let files = (dir, Box::new(file) as _);
+        Log::start(files, &ending, identity, opening, key, clock).unwrap()
     }
 }
 

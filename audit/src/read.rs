@@ -49,6 +49,42 @@ pub struct Next {
     pub epoch_key: String,
 }
 
+/// What a `segment` record carries that ends one: no record of this segment
+/// comes after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Close {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Sequence number of its first record.
+    pub first_seq: u64,
+    /// Its length in bytes before this record.
+    pub bytes: u64,
+}
+
+/// What a `segment` record carries that begins one, with a new epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Length of the segment before it in bytes.
+    pub bytes_before: u64,
+    /// The epoch's public key, base64url.
+    pub epoch_key: String,
+    /// The identity key's certificate for it, base64url.
+    pub cert: String,
+}
+
+/// What a `prune` record carries: the end of what was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prune {
+    /// Number of the last segment that was removed, with all before it.
+    pub segment: u32,
+    /// Sequence number of its last record.
+    pub seq: u64,
+    /// Digest of that record, hexadecimal.
+    pub head: String,
+}
+
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
@@ -126,6 +162,15 @@ pub struct Record {
     /// Of `epoch` records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Next>,
+    /// Of the last record of a segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close: Option<Close>,
+    /// Of the first record of a segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<Open>,
+    /// Of `prune` records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Prune>,
 }
 
 /// The file of segment `number` in `dir`.
@@ -147,7 +192,8 @@ pub(crate) fn segments(dir: &Path) -> io::Result<Vec<u32>> {
 fn segment_number(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".jsonl")?;
     let plain = digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit());
-    plain.then(|| digits.parse().ok()).flatten()
+    let number = plain.then(|| digits.parse().ok()).flatten();
+    number.filter(|&number| number > 0)
 }
 
 /// One line and where it stands.
@@ -178,7 +224,8 @@ impl Lines {
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let mut lines = Self {
             dir: dir.to_owned(),
-            segment: 0,
+            // What was pruned is not missing: the verifier knows what was.
+            segment: segments(dir)?.first().copied().unwrap_or(1) - 1,
             number: 0,
             offset: 0,
             file: None,

@@ -1,14 +1,14 @@
 //! One record with all that is needed to verify it alone.
 //!
-//! A receipt is lines of the log as they are: the start record whose epoch key
-//! the identity certified, every epoch record from there to the record, and the
+//! A receipt is lines of the log as they are: the last record before it whose epoch
+//! key the identity certified (a start, or the first of a segment), every epoch record from there to the record, and the
 //! record. It proves that the host wrote the record, not what stands around it.
 
 use std::io;
 use std::path::Path;
 
 use crate::event::Action;
-use crate::keys::{EpochClaim, EpochPublic, PublicIdentity};
+use crate::keys::{EpochClaim, EpochPublic, PublicIdentity, SegmentClaim};
 use crate::line::{self, MAX_LINE, Signed};
 use crate::read::{Lines, Record, parse};
 
@@ -43,11 +43,12 @@ pub fn receipt(dir: &Path, seq: u64) -> Result<Vec<u8>, ReceiptError> {
         let Some(record) = record else {
             continue;
         };
-        if record.action == Action::Start {
+        let certified = record.start.is_some() || record.open.is_some();
+        if certified {
             proof.clear();
         }
         let wanted = record.seq == seq;
-        if wanted || matches!(record.action, Action::Start | Action::Epoch) {
+        if wanted || certified || record.action == Action::Epoch {
             proof.extend_from_slice(&bytes);
             proof.push(b'\n');
         }
@@ -94,8 +95,8 @@ fn one(
     if record.v != 1 || record.host != identity.host().to_string() {
         return Err("it is another host's, or of another format");
     }
-    let (epoch, key) = match (state, &record.start) {
-        (None, Some(start)) => {
+    let (epoch, key) = match (state, &record.start, &record.open) {
+        (None, Some(start), None) => {
             let key = line::decode(&start.epoch_key).ok_or("its key is none")?;
             let mut prev = [0; 32];
             hex::decode_to_slice(&record.prev, &mut prev).map_err(|_| "its digest is none")?;
@@ -112,8 +113,22 @@ fn one(
             let key = EpochPublic::from_bytes(&key).ok_or("its key is none")?;
             (record.epoch, key)
         }
-        (Some((seq, epoch, key)), None) if record.seq > seq => (epoch, key),
-        _ => return Err("it does not begin with its start record"),
+        (None, None, Some(open)) => {
+            let key = line::decode(&open.epoch_key).ok_or("its key is none")?;
+            let claim = SegmentClaim {
+                segment: open.segment,
+                epoch: record.epoch,
+                key,
+            };
+            let certificate = line::decode(&open.cert).ok_or("its certificate is none")?;
+            if !identity.certified_segment(&claim, &certificate) {
+                return Err("the identity did not certify its key");
+            }
+            let key = EpochPublic::from_bytes(&key).ok_or("its key is none")?;
+            (record.epoch, key)
+        }
+        (Some((seq, epoch, key)), None, None) if record.seq > seq => (epoch, key),
+        _ => return Err("it does not begin with the record that brought its key"),
     };
     if record.epoch != epoch || !signed.signed_by(&key) {
         return Err("its signature does not match");

@@ -1,9 +1,11 @@
 //! How a log ended, found without changing it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
 
 use crate::event::Action;
 use crate::keys::KeyError;
@@ -49,15 +51,6 @@ pub enum OpenError {
         /// The segment.
         path: PathBuf,
     },
-    /// A later release wrote it.
-    #[error(
-        "{path} was written by a newer jarvis-secretsd with several segments; this one would \
-         break its chain. Run that version"
-    )]
-    Newer {
-        /// A segment this release cannot have made.
-        path: PathBuf,
-    },
     /// The vault lacks commits that the log has.
     #[error(
         "the vault is older than its audit log: it has {vault} commits, the log knows of {log}; it was \
@@ -94,62 +87,112 @@ pub struct Tail {
     pub epoch: u64,
     /// Whether it is a stop record.
     pub clean: bool,
+    /// Whether its segment ends with it.
+    pub(crate) closed: bool,
     pub(crate) link: Link,
 }
 
 /// The tail and what is behind it.
 pub(crate) struct Ending {
     pub(crate) tail: Option<Tail>,
-    /// Length up to the last complete record.
+    /// The last segment, in which writing goes on.
+    pub(crate) segment: u32,
+    /// Its first record, if it has one.
+    pub(crate) first: Option<First>,
+    /// Its length up to its last complete record.
     pub(crate) len: u64,
     /// Bytes after it: a record that was cut by a crash.
     pub(crate) torn: Vec<u8>,
 }
 
+/// The first record of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First {
+    pub(crate) seq: u64,
+    pub(crate) time: Timestamp,
+}
+
 /// Looks at the end of the log in `dir`; `None` when there is no record.
 pub(crate) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
     check_mode(dir, &File::open(dir).map_err(io_error("open", dir))?, 0o700)?;
-    check_segments(dir)?;
-    let path = segment_path(dir, 1);
-    match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("open", &path)(error)),
-        Ok(file) => Ok(ending(&path, &file)?.tail),
-    }
+    Ok(ending(dir)?.tail)
 }
 
-/// Refuses a log with more than its first segment.
-pub(crate) fn check_segments(dir: &Path) -> Result<(), OpenError> {
+/// How the log in `dir` ends and where it goes on.
+pub(crate) fn ending(dir: &Path) -> Result<Ending, OpenError> {
     let numbers = segments(dir).map_err(io_error("list", dir))?;
-    match numbers.last() {
-        Some(&last) if last > 1 => Err(OpenError::Newer {
-            path: segment_path(dir, last),
+    let Some((&last, earlier)) = numbers.split_last() else {
+        return Ok(Ending {
+            tail: None,
+            segment: 1,
+            first: None,
+            len: 0,
+            torn: Vec::new(),
+        });
+    };
+    let end = end_of(dir, last)?;
+    let Some(&previous) = earlier.last().filter(|_| end.tail.is_none()) else {
+        return Ok(end);
+    };
+    // It was made and nothing came of it.
+    let before = end_of(dir, previous)?;
+    match (before.torn.is_empty(), end.torn.is_empty()) {
+        (true, _) => Ok(Ending {
+            tail: before.tail,
+            ..end
         }),
-        _ => Ok(()),
+        // The crash came while the one before was being closed.
+        (false, true) => Ok(before),
+        (false, false) => Err(OpenError::Corrupt {
+            path: segment_path(dir, previous),
+        }),
     }
 }
 
-/// Reads the end of `file`, at most [`WINDOW`] bytes of it.
-pub(crate) fn ending(path: &Path, file: &File) -> Result<Ending, OpenError> {
-    let corrupt = || OpenError::Corrupt {
-        path: path.to_owned(),
-    };
-    check_mode(path, file, 0o600)?;
-    let size = file.metadata().map_err(io_error("stat", path))?.len();
+/// Reads the end of one segment, at most [`WINDOW`] bytes of it, and its first line.
+pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<Ending, OpenError> {
+    let path = segment_path(dir, segment);
+    let corrupt = || OpenError::Corrupt { path: path.clone() };
+    let file = File::open(&path).map_err(io_error("open", &path))?;
+    check_mode(&path, &file, 0o600)?;
+    let size = file.metadata().map_err(io_error("stat", &path))?.len();
     let window = size.min(WINDOW);
     let mut bytes = vec![0; usize::try_from(window).map_err(|_| corrupt())?];
     file.read_exact_at(&mut bytes, size - window)
-        .map_err(io_error("read", path))?;
+        .map_err(io_error("read", &path))?;
     let (tail, good) = last_record(&bytes).ok_or_else(corrupt)?;
     if tail.is_none() && window < size {
         return Err(corrupt());
     }
     let torn = bytes.split_off(good);
+    let first = match tail {
+        Some(_) => Some(first_of(&file, &path)?.ok_or_else(corrupt)?),
+        None => None,
+    };
     Ok(Ending {
         tail,
+        segment,
+        first,
         len: size - torn.len() as u64,
         torn,
     })
+}
+
+/// The first record of a segment; `None` when its first line is none.
+pub(crate) fn first_of(file: &File, path: &Path) -> Result<Option<First>, OpenError> {
+    let mut line = Vec::new();
+    BufReader::new(file)
+        .take(MAX_LINE as u64)
+        .read_until(b'\n', &mut line)
+        .map_err(io_error("read", path))?;
+    let record = line.strip_suffix(b"\n").and_then(Signed::split);
+    let record = record.and_then(|signed| parse(&signed).ok());
+    Ok(record.and_then(|record| {
+        Some(First {
+            seq: record.seq,
+            time: record.time.parse().ok()?,
+        })
+    }))
 }
 
 /// The last record in `bytes` and where it ends; no record when not even one
@@ -201,6 +244,7 @@ fn look(line: &[u8]) -> Piece {
                 // The one that was begun, also when nothing came of it.
                 epoch: record.next.map_or(record.epoch, |next| next.epoch),
                 clean: record.action == Action::Stop,
+                closed: record.close.is_some(),
                 link: signed.link(),
             })
         }

@@ -30,6 +30,11 @@ impl Home {
         segment_path(self.path(), 1)
     }
 
+    /// Names of the segments' files.
+    pub(crate) fn segments(&self) -> Vec<u32> {
+        crate::read::segments(self.path()).unwrap()
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         fs::read(self.segment()).unwrap()
     }
@@ -53,6 +58,7 @@ impl Home {
             version: "test",
             vault_seq,
             accept_older_vault: false,
+            ..Opening::default()
         };
         Log::open(self.path(), &identity(), opening)
     }

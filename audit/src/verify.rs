@@ -5,11 +5,14 @@ use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Outcome};
-use crate::keys::{EpochClaim, EpochPublic, PublicIdentity};
+use crate::keys::{EpochClaim, EpochPublic, PublicIdentity, SegmentClaim};
 use crate::line::{self, Link, MAX_LINE, Signed};
-use crate::read::{Line, Lines, Previous, Record, Start, parse, segments};
+use crate::read::{Line, Lines, Open, Previous, Record, Start, parse, segments};
 
+mod borders;
 mod failure;
+
+use borders::Borders;
 
 pub use failure::{Failure, FailureKind};
 
@@ -20,6 +23,9 @@ pub enum End {
     Stopped,
     /// Without one: the daemon runs, or it died.
     Open,
+    /// With the end of a segment, and no other follows: it was removed, unless
+    /// the daemon died in that moment.
+    Closed,
 }
 
 /// What was checked.
@@ -29,7 +35,8 @@ pub struct Report {
     pub records: u64,
     /// Segments.
     pub segments: u32,
-    /// Sequence number of the first record.
+    /// Sequence number of the first record; more than 1 when older ones were
+    /// pruned, which a record says.
     pub first_seq: u64,
     /// Sequence number of the last record.
     pub last_seq: u64,
@@ -102,6 +109,15 @@ fn run(dir: &Path, mut verifier: Verifier<'_>) -> Result<Report, Failure> {
         })?;
     }
     check_segments(dir, &verifier)?;
+    if let Some(segment) = verifier.borders.unexplained() {
+        return Err(Failure {
+            seq: verifier.report.first_seq.saturating_sub(1),
+            segment,
+            line: 1,
+            offset: 0,
+            kind: FailureKind::MissingSegment,
+        });
+    }
     if verifier.against.is_some() && !verifier.report.anchored {
         return Err(unreadable(verifier.seq + 1, FailureKind::CutOff));
     }
@@ -110,7 +126,7 @@ fn run(dir: &Path, mut verifier: Verifier<'_>) -> Result<Report, Failure> {
         .ok_or_else(|| unreadable(1, FailureKind::Empty))
 }
 
-/// Reading ends at the first segment that is missing; none may follow it.
+/// Reading ends at the first gap between segments; none may follow it.
 fn check_segments(dir: &Path, verifier: &Verifier<'_>) -> Result<(), Failure> {
     let failure = |segment, kind| Failure {
         seq: verifier.seq + 1,
@@ -121,7 +137,8 @@ fn check_segments(dir: &Path, verifier: &Verifier<'_>) -> Result<(), Failure> {
     };
     let numbers =
         segments(dir).map_err(|error| failure(1, FailureKind::Unreadable(error.to_string())))?;
-    match (1..).zip(numbers).find(|(want, found)| want != found) {
+    let first = numbers.first().copied().unwrap_or(1);
+    match (first..).zip(numbers).find(|(want, found)| want != found) {
         Some((missing, _)) => Err(failure(missing, FailureKind::MissingSegment)),
         None => Ok(()),
     }
@@ -135,6 +152,7 @@ struct Verifier<'i> {
     epoch: u64,
     key: Option<EpochPublic>,
     last: Option<Action>,
+    borders: Borders,
     against: Option<&'i Checkpoint>,
     report: Report,
 }
@@ -149,6 +167,7 @@ impl<'i> Verifier<'i> {
             epoch: 0,
             key: None,
             last: None,
+            borders: Borders::default(),
             against: None,
             report: Report {
                 records: 0,
@@ -179,14 +198,12 @@ impl<'i> Verifier<'i> {
         }
         let signed = Signed::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
         let record = parse(&signed).map_err(|_| FailureKind::NotARecord)?;
+        if self.last.is_none() && line.segment > 1 {
+            self.begin_late(line.segment, &record)?;
+        }
         self.check_place(&record)?;
-        let started = match &record.start {
-            Some(start) if record.action == Action::Start => {
-                Some(self.check_start(line, &record, start)?)
-            }
-            None if record.action != Action::Start => None,
-            _ => return Err(FailureKind::NotARecord),
-        };
+        self.borders.check(line, &record)?;
+        let started = self.check_key(line, &record)?;
         let key = started.as_ref().or(self.key.as_ref());
         if record.epoch != self.epoch + u64::from(started.is_some()) {
             return Err(FailureKind::Epoch);
@@ -204,6 +221,44 @@ impl<'i> Verifier<'i> {
             self.report.epochs += 1;
         }
         Ok(())
+    }
+
+    /// What came before was pruned: takes its end from the first record, which
+    /// a prune record must confirm.
+    fn begin_late(&mut self, segment: u32, record: &Record) -> Result<(), FailureKind> {
+        let seq = record.seq.checked_sub(1).filter(|&seq| seq > 0);
+        self.seq = seq.ok_or(FailureKind::Sequence(record.seq))?;
+        hex::decode_to_slice(&record.prev, &mut self.link).map_err(|_| FailureKind::Chain)?;
+        self.epoch = record.epoch.checked_sub(1).ok_or(FailureKind::Epoch)?;
+        self.borders.begin_late(segment, self.seq, &record.prev);
+        match self.against {
+            Some(note) if note.seq <= self.seq => Err(FailureKind::CheckpointPruned),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key that a `start` or the first record of a segment brings.
+    fn check_key(&self, line: &Line, record: &Record) -> Result<Option<EpochPublic>, FailureKind> {
+        match (record.action, &record.start, &record.open) {
+            (Action::Start, Some(start), None) => self.check_start(line, record, start).map(Some),
+            (Action::Segment, None, Some(open)) => self.check_open(record, open).map(Some),
+            (Action::Start, ..) | (_, Some(_), _) | (_, _, Some(_)) => Err(FailureKind::NotARecord),
+            _ => Ok(None),
+        }
+    }
+
+    fn check_open(&self, record: &Record, open: &Open) -> Result<EpochPublic, FailureKind> {
+        let key = line::decode(&open.epoch_key).ok_or(FailureKind::Certificate)?;
+        let certificate = line::decode(&open.cert).ok_or(FailureKind::Certificate)?;
+        let claim = SegmentClaim {
+            segment: open.segment,
+            epoch: record.epoch,
+            key,
+        };
+        if !self.identity.certified_segment(&claim, &certificate) {
+            return Err(FailureKind::Certificate);
+        }
+        EpochPublic::from_bytes(&key).ok_or(FailureKind::Certificate)
     }
 
     /// At the checkpoint's record: is it the one that was noted?
@@ -263,15 +318,14 @@ impl<'i> Verifier<'i> {
             return Err(FailureKind::Certificate);
         }
         let previous = match self.last {
+            // Only the pruned record before it could tell.
+            None if line.segment > 1 => start.previous,
             None => Previous::None,
             Some(Action::Stop) => Previous::Clean,
             Some(_) => Previous::Unclean,
         };
         if start.previous != previous {
             return Err(FailureKind::Previous);
-        }
-        if start.segment != line.segment {
-            return Err(FailureKind::Segment(start.segment));
         }
         EpochPublic::from_bytes(&key).ok_or(FailureKind::Certificate)
     }
@@ -305,9 +359,9 @@ impl<'i> Verifier<'i> {
             report.first_time.clone_from(&record.time);
         }
         report.last_time.clone_from(&record.time);
+        report.epochs += u64::from(record.start.is_some() || record.open.is_some());
         if let Some(start) = &record.start {
             report.starts += 1;
-            report.epochs += 1;
             report.clean_starts += u64::from(start.previous == Previous::Clean);
             report.unclean_starts += u64::from(start.previous == Previous::Unclean);
         }
@@ -321,6 +375,7 @@ impl<'i> Verifier<'i> {
         self.report.head = hex::encode(self.link);
         self.report.end = match self.last? {
             Action::Stop => End::Stopped,
+            _ if self.borders.closed() => End::Closed,
             _ => End::Open,
         };
         Some(self.report)

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::AppendError;
+use super::segment::Segment;
 use crate::event::Action;
 use crate::keys::EpochKey;
 use crate::line::Link;
+use crate::read::Open;
 
 /// Buffers kept for the next records.
 const SPARE: usize = 64;
@@ -36,20 +38,76 @@ pub(super) struct Place {
     /// Whose key signs the next record, and how many it has signed.
     pub(super) epoch: Arc<Epoch>,
     pub(super) signed: u64,
+    /// Number of the segment the record is in, the first record of it, and its
+    /// length in bytes with this one.
+    pub(super) segment: u32,
+    pub(super) first_seq: u64,
+    pub(super) len: u64,
+    /// The record is the segment's last.
+    pub(super) closed: bool,
+}
+
+/// What a record changes for those after it.
+#[derive(Clone)]
+pub(super) enum Step {
+    /// Nothing.
+    Record,
+    /// The next one has another key.
+    Epoch(Arc<Epoch>),
+    /// The next one goes to this file.
+    Close(Arc<Segment>),
+    /// It begins a segment, and its own key is a new one.
+    Open(Arc<Epoch>),
+}
+
+impl Step {
+    /// Who signs the record itself, after `head`.
+    pub(super) fn signer<'s>(&'s self, head: &'s Place) -> &'s Arc<Epoch> {
+        match self {
+            Self::Open(epoch) => epoch,
+            Self::Record | Self::Epoch(_) | Self::Close(_) => &head.epoch,
+        }
+    }
+}
+
+/// How the segment after a closed one begins.
+#[derive(Clone)]
+pub(super) struct Beginning {
+    pub(super) epoch: Arc<Epoch>,
+    pub(super) open: Open,
 }
 
 impl Place {
-    /// The place behind a record that goes here.
-    fn after(&self, link: Link, vault_seq: u64, next: Option<Arc<Epoch>>) -> Self {
-        Self {
+    /// The place behind a record of `bytes` that goes here.
+    fn after(&self, link: Link, vault_seq: u64, bytes: u64, step: &Step) -> Self {
+        let next = Self {
             seq: self.seq + 1,
             link,
             vault_seq,
-            signed: match next {
-                Some(_) => 0,
-                None => self.signed + 1,
+            signed: self.signed + 1,
+            len: self.len + bytes,
+            ..self.clone()
+        };
+        match step {
+            Step::Record => next,
+            Step::Epoch(epoch) => Self {
+                epoch: epoch.clone(),
+                signed: 0,
+                ..next
             },
-            epoch: next.unwrap_or_else(|| self.epoch.clone()),
+            Step::Close(_) => Self {
+                closed: true,
+                ..next
+            },
+            Step::Open(epoch) => Self {
+                epoch: epoch.clone(),
+                signed: 1,
+                segment: self.segment + 1,
+                first_seq: next.seq,
+                len: bytes,
+                closed: false,
+                ..next
+            },
         }
     }
 }
@@ -69,6 +127,8 @@ pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
     /// Length of the segment before, in bytes.
     pub(super) at: u64,
+    /// They end the segment, and this one is next.
+    pub(super) next: Option<Arc<Segment>>,
     lines: usize,
 }
 
@@ -76,13 +136,14 @@ pub(super) struct Batch {
 struct Pending {
     place: Place,
     line: Option<Vec<u8>>,
+    next: Option<Arc<Segment>>,
 }
 
 pub(super) struct Chain {
     /// The last record in the file.
     written: Place,
-    /// Length of the segment in bytes, all of it complete records.
-    len: u64,
+    /// What goes first after a close.
+    pub(super) beginning: Option<Beginning>,
     /// The last record composed.
     head: Place,
     /// Tickets given out, and those of them that are written or taken back.
@@ -100,10 +161,10 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(place: Place, len: u64) -> Self {
+    pub(super) fn new(place: Place) -> Self {
         Self {
             written: place.clone(),
-            len,
+            beginning: None,
             head: place,
             issued: 0,
             resolved: 0,
@@ -159,14 +220,18 @@ impl Chain {
     }
 
     /// Gives the next place to a payload with digest `link` and this
-    /// `vault_seq`; with `next`, the records after it are that epoch's.
-    pub(super) fn issue(&mut self, link: Link, vault_seq: u64, next: Option<Arc<Epoch>>) -> Ticket {
-        let epoch = self.head.epoch.clone();
-        self.head = self.head.after(link, vault_seq, next);
+    /// `vault_seq`, whose line has so many `bytes`.
+    pub(super) fn issue(&mut self, link: Link, vault_seq: u64, bytes: u64, step: Step) -> Ticket {
+        let epoch = step.signer(&self.head).clone();
+        self.head = self.head.after(link, vault_seq, bytes, &step);
         self.issued += 1;
         self.pending.push_back(Pending {
             place: self.head.clone(),
             line: None,
+            next: match step {
+                Step::Close(segment) => Some(segment),
+                Step::Record | Step::Epoch(_) | Step::Open(_) => None,
+            },
         });
         Ticket {
             number: self.issued,
@@ -208,8 +273,12 @@ impl Chain {
         }
         let mut bytes = mem::take(&mut self.batch);
         bytes.clear();
-        let mut lines = 0;
-        while let Some(line) = self.pending.get_mut(lines).and_then(|p| p.line.take()) {
+        let (mut lines, mut next) = (0, None);
+        while next.is_none()
+            && let Some(pending) = self.pending.get_mut(lines)
+            && let Some(line) = pending.line.take()
+        {
+            next = pending.next.take();
             bytes.extend_from_slice(&line);
             self.recycle(line);
             lines += 1;
@@ -221,7 +290,12 @@ impl Chain {
         self.writing = true;
         Some(Batch {
             bytes,
-            at: self.len,
+            // Of a closed segment there is nothing more to write.
+            at: match self.written.closed {
+                true => 0,
+                false => self.written.len,
+            },
+            next,
             lines,
         })
     }
@@ -232,7 +306,6 @@ impl Chain {
         self.writing = false;
         match result {
             Ok(()) => {
-                self.len += batch.bytes.len() as u64;
                 for written in self.pending.drain(..batch.lines) {
                     self.written = written.place;
                     self.resolved += 1;

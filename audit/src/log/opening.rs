@@ -7,47 +7,93 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Opening, SEGMENT};
+use super::Opening;
 use crate::read::segment_path;
 use crate::tail::{self, Ending, OpenError, io_error};
 
 /// Torn records kept for one sequence number; each takes a crash of its own.
 const MAX_TORN: u32 = 9999;
 
-/// The segment, locked, and how it ends. Every refusal comes before a change.
-pub(super) fn prepare(dir: &Path, opening: &Opening<'_>) -> Result<(File, Ending), OpenError> {
-    let handle = File::open(dir).map_err(io_error("open", dir))?;
-    tail::check_mode(dir, &handle, 0o700)?;
-    tail::check_segments(dir)?;
-    let path = segment_path(dir, SEGMENT);
-    let new = !path.exists();
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(io_error("open", &path))?;
-    lock(&path, &file)?;
-    let ending = tail::ending(&path, &file)?;
-    check_age(&ending, opening)?;
-    if !ending.torn.is_empty() {
-        keep_torn(dir, &ending)?;
-    }
-    if new || !ending.torn.is_empty() {
-        // The segment's name must be on disk before its records; the copy's
-        // before the original goes.
-        handle.sync_all().map_err(io_error("sync", dir))?;
-    }
-    if !ending.torn.is_empty() {
-        file.set_len(ending.len)
-            .map_err(io_error("truncate", &path))?;
-    }
-    Ok((file, ending))
+/// The log's directory, locked: one process writes there at a time.
+pub(super) struct Directory {
+    path: PathBuf,
+    handle: File,
 }
 
-fn lock(path: &Path, file: &File) -> Result<(), OpenError> {
-    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+impl Directory {
+    fn open(path: &Path) -> Result<Self, OpenError> {
+        let handle = File::open(path).map_err(io_error("open", path))?;
+        tail::check_mode(path, &handle, 0o700)?;
+        lock(path, &handle)?;
+        Ok(Self {
+            path: path.to_owned(),
+            handle,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens or makes the file of segment `number` for appending; its name is on
+    /// disk afterwards.
+    pub(super) fn segment(&self, number: u32) -> Result<File, OpenError> {
+        let path = segment_path(&self.path, number);
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        // Perhaps nobody has yet made its name durable.
+        if file.metadata().map_err(io_error("stat", &path))?.len() == 0 {
+            self.sync()?;
+        }
+        Ok(file)
+    }
+
+    /// Makes new and removed names durable.
+    pub(super) fn sync(&self) -> Result<(), OpenError> {
+        let sync = self.handle.sync_all();
+        sync.map_err(io_error("sync", &self.path))
+    }
+}
+
+/// The segment to write to, and how the log ends. Every refusal comes before a
+/// change.
+pub(super) fn prepare(
+    dir: &Path,
+    opening: &Opening<'_>,
+) -> Result<(Directory, File, Ending), OpenError> {
+    let dir = Directory::open(dir)?;
+    let ending = tail::ending(dir.path())?;
+    check_age(&ending, opening)?;
+    if !ending.torn.is_empty() {
+        keep_torn(&dir, &ending)?;
+    }
+    let file = dir.segment(ending.segment)?;
+    if !ending.torn.is_empty() {
+        let path = segment_path(dir.path(), ending.segment);
+        let cut = file.set_len(ending.len);
+        cut.map_err(io_error("truncate", &path))?;
+    }
+    let closed = ending.tail.is_some_and(|tail| tail.closed);
+    if ending.len == 0 || !(closed || opening.new_segment) {
+        return Ok((dir, file, ending));
+    }
+    let ending = Ending {
+        segment: ending.segment + 1,
+        len: 0,
+        first: None,
+        ..ending
+    };
+    let file = dir.segment(ending.segment)?;
+    Ok((dir, file, ending))
+}
+
+fn lock(path: &Path, handle: &File) -> Result<(), OpenError> {
+    flock(handle, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
         if errno == rustix::io::Errno::WOULDBLOCK {
             OpenError::InUse(path.to_owned())
         } else {
@@ -68,17 +114,19 @@ fn check_age(ending: &Ending, opening: &Opening<'_>) -> Result<(), OpenError> {
     }
 }
 
-/// Copies what a crash left to `torn-<seq>-<n>`, a file of its own.
-fn keep_torn(dir: &Path, ending: &Ending) -> Result<(), OpenError> {
+/// Copies what a crash left to `torn-<seq>-<n>`, a file of its own, durable
+/// before the original goes.
+fn keep_torn(dir: &Directory, ending: &Ending) -> Result<(), OpenError> {
     let seq = ending.tail.map_or(0, |tail| tail.seq) + 1;
-    let (aside, mut copy) = new_torn(dir, seq)?;
+    let (aside, mut copy) = new_torn(dir.path(), seq)?;
     copy.write_all(&ending.torn)
         .and_then(|()| copy.sync_all())
         .map_err(|error| {
             // Half a copy only looks like evidence.
             std::fs::remove_file(&aside).ok();
             io_error("write", &aside)(error)
-        })
+        })?;
+    dir.sync()
 }
 
 /// The first free number: an earlier copy is never written to.

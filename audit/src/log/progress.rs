@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::AppendError;
-use crate::file::LogFile;
+use super::segment::Segment;
 
 /// A record under [`super::Durability::Write`] is on its way to disk within this time.
 const FLUSH: Duration = Duration::from_millis(10);
@@ -71,7 +73,11 @@ impl Progress {
     /// Returns once record `seq` is on disk. Whoever comes while a sync runs
     /// waits for it and, when it began too early, for one more that it shares
     /// with all the others.
-    pub(super) fn sync_through(&self, file: &dyn LogFile, seq: u64) -> Result<(), AppendError> {
+    pub(super) fn sync_through(
+        &self,
+        segment: &RwLock<Arc<Segment>>,
+        seq: u64,
+    ) -> Result<(), AppendError> {
         let mut disk = self.disk.lock();
         loop {
             self.check()?;
@@ -85,7 +91,9 @@ impl Progress {
             disk.syncing = true;
             let target = self.written.load(Ordering::Acquire);
             drop(disk);
-            let result = file.sync();
+            // After `written` was read: earlier segments are on disk already.
+            let current = segment.read().clone();
+            let result = current.file.sync();
             disk = self.disk.lock();
             disk.syncing = false;
             match result {
@@ -114,7 +122,12 @@ impl Progress {
     }
 
     /// Syncs what is dirty; while nothing is, calls `idle` every `interval`.
-    pub(super) fn flush_loop(&self, file: &dyn LogFile, interval: Duration, idle: impl Fn()) {
+    pub(super) fn flush_loop(
+        &self,
+        segment: &RwLock<Arc<Segment>>,
+        interval: Duration,
+        idle: impl Fn(),
+    ) {
         let mut flush = self.flush.lock();
         loop {
             while !flush.dirty && !flush.stop {
@@ -135,7 +148,7 @@ impl Progress {
             flush.dirty = false;
             drop(flush);
             // A failure poisons the log, which the next append reports.
-            let _ = self.sync_through(file, self.written.load(Ordering::Acquire));
+            let _ = self.sync_through(segment, self.written.load(Ordering::Acquire));
             flush = self.flush.lock();
         }
     }

@@ -9,6 +9,7 @@ use crate::verify::{End, FailureKind, verify};
 mod broken_disk;
 mod ends;
 mod epochs;
+mod segments;
 
 #[test]
 fn what_is_written_verifies() {
@@ -53,14 +54,14 @@ fn a_start_that_misreports_the_end_is_refused() {
     // Even the holder of the identity key cannot make a crash look orderly.
     let home = Home::new();
     drop(home.open(0).unwrap());
-    let (file, mut ending) = opening::prepare(home.path(), &Opening::default()).unwrap();
+    let (dir, file, mut ending) = opening::prepare(home.path(), &Opening::default()).unwrap();
     if let Some(tail) = &mut ending.tail {
         tail.clean = true;
     }
-    let (file, key) = (Box::new(file), EpochKey::from_seed(3));
+    let (files, key) = ((dir, Box::new(file) as _), EpochKey::from_seed(3));
     let opening = Opening::default();
     let log = Log::start(
-        file,
+        files,
         &ending,
         &identity(),
         opening,
@@ -210,6 +211,7 @@ fn the_frozen_log_is_reproduced_and_verifies() {
             version: "0.1.0",
             vault_seq: 7,
             accept_older_vault: false,
+            ..Opening::default()
         };
         let key = EpochKey::from_seed(seed);
         let log = Log::open_with(home.path(), &identity(), opening, key, fixed_clock).unwrap();

@@ -7,29 +7,32 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use serde::Serialize;
 
-use super::chain::{Batch, Chain, Epoch, Place, Ticket};
+use super::chain::{Batch, Beginning, Chain, Epoch, Place, Step, Ticket};
 use super::progress::Progress;
+use super::segment::Segment;
 use super::{AppendError, Counters, Durability};
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
-use crate::file::LogFile;
 use crate::keys::EpochKey;
 use crate::line::{self, MAX_LINE, SUFFIX};
-use crate::read::{Next, Start};
+use crate::read::{Close, Next, Open, Prune, Start};
 
 /// Turns a waiting thread gives away before it sleeps.
 const YIELDS: u32 = 2;
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
-/// Appends to one segment with one epoch key.
+/// Appends to one segment after the other with one epoch key after the other.
 pub(super) struct Writer {
-    pub(super) file: Box<dyn LogFile>,
+    /// The one that is appended to. Another takes its place once all of it is on
+    /// disk.
+    pub(super) segment: RwLock<Arc<Segment>>,
     pub(super) host: String,
     pub(super) roll: Roll,
+    pub(super) turn: Turn,
     pub(super) clock: fn() -> Timestamp,
     pub(super) chain: Mutex<Chain>,
     /// A batch of lines was written, or taken back.
@@ -59,6 +62,39 @@ impl Roll {
     }
 }
 
+/// When a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Once it has so many bytes.
+    pub bytes: u64,
+    /// After this time since its first record.
+    pub age: Duration,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            bytes: 64 * 1024 * 1024,
+            age: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// What some records carry besides their event.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Extra<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) start: Option<&'a Start>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next: Option<&'a Next>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) close: Option<&'a Close>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) open: Option<&'a Open>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prune: Option<&'a Prune>,
+}
+
 /// A record before it is signed; field order is the format's.
 #[derive(Serialize)]
 struct Payload<'a> {
@@ -70,10 +106,17 @@ struct Payload<'a> {
     epoch: u64,
     #[serde(flatten)]
     event: &'a Event<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start: Option<&'a Start>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<&'a Next>,
+    #[serde(flatten)]
+    extra: Extra<'a>,
+}
+
+/// Whether a record may use the room kept for a full disk: it releases nothing.
+fn is_essential(event: &Event<'_>) -> bool {
+    let own = matches!(
+        event.action,
+        Action::Start | Action::Stop | Action::Epoch | Action::Segment | Action::Limit
+    );
+    own || event.result != Outcome::Ok
 }
 
 /// Fails before the buffer behind it outgrows a line, signature included.
@@ -97,11 +140,11 @@ impl Writer {
     pub(super) fn append(
         &self,
         event: &Event<'_>,
-        start: Option<&Start>,
+        extra: Extra<'_>,
         durability: Durability,
     ) -> Result<u64, AppendError> {
         let result = self
-            .write(event, start)
+            .write(event, extra)
             .and_then(|seq| self.settle(seq, durability));
         let counter = match result {
             Ok(_) => &self.records,
@@ -128,7 +171,7 @@ impl Writer {
     }
 
     pub(super) fn flush_loop(&self) {
-        self.progress.flush_loop(&*self.file, self.roll.age, || {
+        self.progress.flush_loop(&self.segment, self.roll.age, || {
             // It is tried again with the next record, which fails if it must.
             let _ = self.roll_over();
         });
@@ -138,21 +181,45 @@ impl Writer {
     fn settle(&self, seq: u64, durability: Durability) -> Result<u64, AppendError> {
         match durability {
             Durability::Write => self.progress.mark_dirty(),
-            Durability::Sync => self.progress.sync_through(&*self.file, seq)?,
+            Durability::Sync => self.progress.sync_through(&self.segment, seq)?,
         }
         Ok(seq)
     }
 
     /// Composed and numbered in turn, signed side by side, written in order.
-    fn write(&self, event: &Event<'_>, start: Option<&Start>) -> Result<u64, AppendError> {
-        self.roll_over()?;
-        let (ticket, line) = {
+    fn write(&self, event: &Event<'_>, extra: Extra<'_>) -> Result<u64, AppendError> {
+        if !is_essential(event) {
+            self.find_room()?;
+        }
+        loop {
             let mut chain = self.chain.lock();
-            self.progress.check()?;
-            chain.check_open(event.action)?;
-            self.compose(&mut chain, event, start, None)?
-        };
-        self.sign_and_submit(&ticket, line)
+            if chain.head().closed {
+                drop(chain);
+                self.begin_segment()?;
+            } else if self.roll.is_due(chain.head()) {
+                drop(chain);
+                self.roll_over()?;
+            } else {
+                self.progress.check()?;
+                chain.check_open(event.action)?;
+                let (ticket, line) = self.compose(&mut chain, event, extra, Step::Record)?;
+                drop(chain);
+                return self.sign_and_submit(&ticket, line);
+            }
+        }
+    }
+
+    /// Refuses what would use up the room kept for refusals.
+    fn find_room(&self) -> Result<(), AppendError> {
+        let segment = self.segment.read().clone();
+        if segment.is_scarce() {
+            let len = self.chain.lock().head().len;
+            segment.make_room(len);
+        }
+        match segment.is_scarce() {
+            true => Err(AppendError::Io(io::ErrorKind::StorageFull.into())),
+            false => Ok(()),
+        }
     }
 
     fn sign_and_submit(&self, ticket: &Ticket, mut line: Vec<u8>) -> Result<u64, AppendError> {
@@ -165,7 +232,7 @@ impl Writer {
     fn roll_over(&self) -> Result<(), AppendError> {
         let (ticket, line) = {
             let mut chain = self.chain.lock();
-            if !self.roll.is_due(chain.head()) {
+            if !self.roll.is_due(chain.head()) || chain.head().closed {
                 return Ok(());
             }
             self.progress.check()?;
@@ -182,12 +249,84 @@ impl Writer {
                 began: Instant::now(),
             };
             let event = Event::new(Action::Epoch, Outcome::Ok, chain.head().vault_seq);
-            self.compose(&mut chain, &event, None, Some((&next, Arc::new(epoch))))?
+            let extra = Extra {
+                next: Some(&next),
+                ..Extra::default()
+            };
+            self.compose(&mut chain, &event, extra, Step::Epoch(Arc::new(epoch)))?
         };
-        self.sign_and_submit(&ticket, line)?;
+        self.submit_own(&ticket, line)
+    }
+
+    /// Writes one of the log's own records.
+    fn submit_own(&self, ticket: &Ticket, line: Vec<u8>) -> Result<(), AppendError> {
+        self.sign_and_submit(ticket, line)?;
         self.records.fetch_add(1, Ordering::Relaxed);
         self.progress.mark_dirty();
         Ok(())
+    }
+
+    /// Ends the segment and begins the next one in `file`, unless meanwhile
+    /// another epoch began than the one before `beginning`'s: then `false`.
+    pub(super) fn turn_to(
+        &self,
+        file: Arc<Segment>,
+        beginning: Beginning,
+    ) -> Result<bool, AppendError> {
+        let (ticket, line) = {
+            let mut chain = self.chain.lock();
+            self.progress.check()?;
+            let head = chain.head();
+            if head.closed || head.epoch.number + 1 != beginning.epoch.number {
+                return Ok(false);
+            }
+            let close = Close {
+                segment: head.segment,
+                first_seq: head.first_seq,
+                bytes: head.len,
+            };
+            let event = Event::new(Action::Segment, Outcome::Ok, head.vault_seq);
+            chain.check_open(Action::Segment)?;
+            chain.beginning = Some(beginning);
+            let extra = Extra {
+                close: Some(&close),
+                ..Extra::default()
+            };
+            self.compose(&mut chain, &event, extra, Step::Close(file))?
+        };
+        self.submit_own(&ticket, line)?;
+        self.begin_segment()?;
+        Ok(true)
+    }
+
+    /// Writes the first record of a segment whose predecessor is closed.
+    fn begin_segment(&self) -> Result<(), AppendError> {
+        let (ticket, line) = {
+            let mut chain = self.chain.lock();
+            if !chain.head().closed {
+                return Ok(());
+            }
+            self.progress.check()?;
+            // Whoever closed a segment has said what comes next.
+            let beginning = chain.beginning.clone().ok_or(AppendError::Closed)?;
+            let open = Open {
+                bytes_before: chain.head().len,
+                ..beginning.open
+            };
+            let event = Event::new(Action::Segment, Outcome::Ok, chain.head().vault_seq);
+            let extra = Extra {
+                open: Some(&open),
+                ..Extra::default()
+            };
+            self.compose(&mut chain, &event, extra, Step::Open(beginning.epoch))?
+        };
+        self.submit_own(&ticket, line)
+    }
+
+    /// Whether the segment is to end.
+    pub(super) fn turn_is_due(&self, began: Instant) -> bool {
+        let len = self.chain.lock().written().len;
+        len >= self.turn.bytes || began.elapsed() >= self.turn.age
     }
 
     /// A payload that follows the last one composed, and its place.
@@ -195,8 +334,8 @@ impl Writer {
         &self,
         chain: &mut Chain,
         event: &Event<'_>,
-        start: Option<&Start>,
-        next: Option<(&Next, Arc<Epoch>)>,
+        extra: Extra<'_>,
+        step: Step,
     ) -> Result<(Ticket, Vec<u8>), AppendError> {
         let mut line = chain.buffer();
         let mut prev = [0; 64];
@@ -219,10 +358,9 @@ impl Writer {
             prev: str::from_utf8(&prev).unwrap_or_default(),
             time: &time,
             host: &self.host,
-            epoch: chain.head().epoch.number,
+            epoch: step.signer(chain.head()).number,
             event,
-            start,
-            next: next.as_ref().map(|(next, _)| *next),
+            extra,
         };
         // Numbers and strings always serialise; only the bound can fail.
         let composed = serde_json::to_writer(Bounded(&mut line), &payload);
@@ -232,8 +370,8 @@ impl Writer {
             return Err(AppendError::TooLong);
         }
         let link = line::digest(&line);
-        let next = next.map(|(_, epoch)| epoch);
-        Ok((chain.issue(link, vault_seq, next), line))
+        let bytes = (line.len() + SUFFIX) as u64;
+        Ok((chain.issue(link, vault_seq, bytes, step), line))
     }
 
     /// Hands the signed line in and returns once it is written, by whoever
@@ -268,14 +406,35 @@ impl Writer {
 
     /// Appends all of `batch` or nothing.
     fn write_batch(&self, batch: &Batch) -> io::Result<()> {
-        let result = match self.file.append(&batch.bytes) {
-            Ok(written) if written == batch.bytes.len() => return Ok(()),
+        let segment = self.segment.read().clone();
+        let len = batch.at + batch.bytes.len() as u64;
+        segment.make_room(len);
+        let result = match segment.file.append(&batch.bytes) {
+            Ok(written) if written == batch.bytes.len() => {
+                if let Some(next) = &batch.next {
+                    self.leave(&segment, len, next);
+                }
+                return Ok(());
+            }
             Ok(_) => io::ErrorKind::StorageFull.into(),
             Err(error) => error,
         };
-        if self.file.truncate(batch.at).is_err() {
+        if segment.file.truncate(batch.at).is_err() {
             self.progress.poison();
         }
         Err(result)
+    }
+
+    /// Goes on in `next`: from here on a sync says nothing about `segment`, which
+    /// must be on disk before.
+    fn leave(&self, segment: &Segment, len: u64, next: &Arc<Segment>) {
+        if segment
+            .release(len)
+            .and_then(|()| segment.file.sync())
+            .is_err()
+        {
+            self.progress.poison();
+        }
+        *self.segment.write() = next.clone();
     }
 }

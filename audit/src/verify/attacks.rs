@@ -310,3 +310,40 @@ fn what_cannot_be_found_is_known() {
     assert_ne!(lines[last], original.lines[last]);
     assert!(judge(&lines, None).is_ok());
 }
+
+#[test]
+fn deleted_segments_are_found() {
+    let home = Home::new();
+    let log = home.open(7).unwrap();
+    for uid in 1..8 {
+        log.append(&read(uid), Durability::Write).unwrap();
+        log.turn(&identity()).unwrap();
+    }
+    log.append(&read(8), Durability::Write).unwrap();
+    let note = log.checkpoint();
+    drop(log);
+    let original = home.snapshot();
+    for seed in 0..ATTEMPTS {
+        let mut random = StdRng::seed_from_u64(seed);
+        let gone: Vec<_> = home.segments();
+        let gone: Vec<_> = gone.into_iter().filter(|_| random.random()).collect();
+        if gone.is_empty() {
+            continue;
+        }
+        for &segment in &gone {
+            std::fs::remove_file(crate::read::segment_path(home.path(), segment)).unwrap();
+        }
+        let public = identity().public();
+        assert!(
+            verify_against(home.path(), &public, &note).is_err(),
+            "attempt {seed}: {gone:?}"
+        );
+        // Without the checkpoint only the end can go, and that can be told.
+        if let Ok(report) = verify(home.path(), &public) {
+            assert_eq!(report.end, End::Closed, "attempt {seed}: {gone:?}");
+        }
+        for (path, bytes) in &original {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+}

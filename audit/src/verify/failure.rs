@@ -48,6 +48,12 @@ pub enum FailureKind {
     Checkpoint,
     /// The log ends before the checkpoint's record.
     CutOff,
+    /// The checkpoint's record was pruned.
+    CheckpointPruned,
+    /// A segment begins or ends here as it should not.
+    Border,
+    /// A prune record tells of other records than those that are gone.
+    Prune,
     /// An epoch record without a usable key.
     NextKey,
     /// The epoch key did not sign this.
@@ -77,6 +83,11 @@ impl fmt::Display for FailureKind {
             Self::Certificate => f.write_str("the host's identity did not certify its epoch key"),
             Self::Checkpoint => f.write_str("the checkpoint tells of another record here"),
             Self::CutOff => f.write_str("it is missing: the log ends before the checkpoint"),
+            Self::CheckpointPruned => {
+                f.write_str("the checkpoint is older than this record, before which all was pruned")
+            }
+            Self::Border => f.write_str("a segment begins or ends here as it should not"),
+            Self::Prune => f.write_str("it tells of other records than those that are gone"),
             Self::NextKey => f.write_str("the key of the next epoch is none"),
             Self::Signature => f.write_str("the signature does not match"),
             Self::Previous => f.write_str("it misreports how the log ended before"),

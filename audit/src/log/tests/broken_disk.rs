@@ -1,21 +1,35 @@
 //! Full disks and broken ones.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
 
 /// A file whose next operations fail as told.
-struct Failing {
+pub(super) struct Failing {
     file: File,
     short: AtomicU32,
-    no_space: AtomicU32,
+    pub(super) no_space: AtomicU32,
     no_sync: AtomicU32,
     no_truncate: AtomicU32,
+    no_reserve: AtomicU32,
     syncs: AtomicU32,
+}
+
+impl Failing {
+    pub(super) fn of(file: File) -> Self {
+        Self {
+            file,
+            short: AtomicU32::new(0),
+            no_space: AtomicU32::new(0),
+            no_sync: AtomicU32::new(0),
+            no_truncate: AtomicU32::new(0),
+            no_reserve: AtomicU32::new(0),
+            syncs: AtomicU32::new(0),
+        }
+    }
 }
 
 fn due(counter: &AtomicU32) -> bool {
@@ -52,29 +66,22 @@ impl LogFile for Arc<Failing> {
             false => self.file.truncate(len),
         }
     }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        match due(&self.no_reserve) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.file.reserve(len),
+        }
+    }
 }
 
-fn failing(home: &Home) -> (Log, Arc<Failing>) {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600);
-    let file = Arc::new(Failing {
-        file: options.open(home.segment()).unwrap(),
-        short: AtomicU32::new(0),
-        no_space: AtomicU32::new(0),
-        no_sync: AtomicU32::new(0),
-        no_truncate: AtomicU32::new(0),
-        syncs: AtomicU32::new(0),
-    });
-    let ending = Ending {
-        tail: None,
-        len: 0,
-        torn: Vec::new(),
-    };
-    let key = EpochKey::generate().unwrap();
+pub(super) fn failing(home: &Home) -> (Log, Arc<Failing>) {
     let opening = Opening::default();
-    let boxed = Box::new(file.clone());
+    let (dir, segment, ending) = opening::prepare(home.path(), &opening).unwrap();
+    let file = Arc::new(Failing::of(segment));
+    let key = EpochKey::generate().unwrap();
     let log = Log::start(
-        boxed,
+        (dir, Box::new(file.clone())),
         &ending,
         &identity(),
         opening,
@@ -234,4 +241,35 @@ fn a_deleted_log_takes_no_more_records() {
     fs::remove_file(home.segment()).unwrap();
     let failed = log.append(&read(1), Durability::Sync);
     assert!(matches!(failed, Err(AppendError::Poisoned)));
+}
+
+#[test]
+fn a_full_disk_refuses_what_releases_and_records_refusals() {
+    let home = Home::new();
+    let (log, file) = failing(&home);
+    log.append(&read(1), Durability::Write).unwrap();
+    file.no_reserve.store(u32::MAX, Ordering::Relaxed);
+    // More than what was asked for ahead: from here on there is only the reserve.
+    let long = "x".repeat(30_000);
+    let fill = Event {
+        reason: Some(&long),
+        ..read(2)
+    };
+    let refused = (0..100).find_map(|_| log.append(&fill, Durability::Write).err());
+    let full = |error: &AppendError| matches!(error, AppendError::Io(e) if e.kind() == io::ErrorKind::StorageFull);
+    assert!(full(&refused.expect("the disk is full")));
+    let denied = Event {
+        result: Outcome::Denied,
+        ..Event::new(Action::Deny, Outcome::Denied, 7)
+    };
+    for _ in 0..100 {
+        log.append(&denied, Durability::Sync).unwrap();
+        assert!(full(&log.append(&read(3), Durability::Write).unwrap_err()));
+    }
+    file.no_reserve.store(0, Ordering::Relaxed);
+    log.append(&read(4), Durability::Write).unwrap();
+    log.stop(0, None).unwrap();
+    let report = home.verify().unwrap();
+    assert_eq!(report.counts[&(Action::Deny, Outcome::Denied)], 100);
+    assert!(home.records().iter().all(|r| r.uid != Some(3)));
 }

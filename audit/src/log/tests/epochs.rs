@@ -109,11 +109,11 @@ fn a_stolen_key_forges_nothing_before_its_epoch() {
         vault_seq: 7,
         ..Opening::default()
     };
-    let (file, ending) = opening::prepare(home.path(), &opening).unwrap();
+    let (dir, file, ending) = opening::prepare(home.path(), &opening).unwrap();
     let roll = Roll::DEFAULT;
-    let file = Box::new(file);
+    let files = (dir, Box::new(file) as _);
     let log = Log::start(
-        file,
+        files,
         &ending,
         &identity(),
         opening,

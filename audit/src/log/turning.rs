@@ -1,0 +1,110 @@
+//! From one segment to the next.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::chain::{Beginning, Epoch};
+use super::segment::Segment;
+use super::{AppendError, Log};
+use crate::file::LogFile;
+use crate::keys::{Certify, EpochKey, KeyError, SegmentClaim};
+use crate::line;
+use crate::read::Open;
+use crate::tail::OpenError;
+
+/// Times a segment's key is certified anew because the epoch rolled meanwhile.
+const ATTEMPTS: u32 = 3;
+
+/// Why a segment was not ended; the log goes on in it.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The next one's file can't be made.
+    #[error("cannot begin a segment of the audit log: {0}")]
+    Open(#[from] OpenError),
+    /// There is something in it.
+    #[error("cannot begin segment {0} of the audit log: its file is not empty")]
+    Exists(u32),
+    /// No key for it.
+    #[error("cannot begin a segment of the audit log: {0}")]
+    Key(#[from] KeyError),
+    /// A record could not be written.
+    #[error("cannot end a segment of the audit log: {0}")]
+    Append(#[from] AppendError),
+    /// Epochs follow each other too fast.
+    #[error("cannot begin a segment of the audit log: other epochs began meanwhile; try again")]
+    Busy,
+}
+
+impl Log {
+    /// Whether the segment is long or old enough to be ended.
+    #[must_use]
+    pub fn turn_is_due(&self) -> bool {
+        let began = *self.began.lock();
+        self.writer.turn_is_due(began)
+    }
+
+    /// Ends the segment, begins the next one and gives its number. Records wait
+    /// for neither file nor certificate.
+    ///
+    /// # Errors
+    /// [`TurnError`].
+    pub fn turn(&self, identity: &dyn Certify) -> Result<u32, TurnError> {
+        // One at a time.
+        let mut began = self.began.lock();
+        for _ in 0..ATTEMPTS {
+            let (segment, epoch) = {
+                let chain = self.writer.chain.lock();
+                (chain.head().segment + 1, chain.head().epoch.number + 1)
+            };
+            let file = self.dir.segment(segment)?;
+            if file.metadata().map_or(true, |metadata| metadata.len() > 0) {
+                return Err(TurnError::Exists(segment));
+            }
+            let beginning = begin(identity, segment, epoch)?;
+            let file = Segment::new(Box::new(file) as Box<dyn LogFile>);
+            // The record that begins it must find room.
+            file.make_room(0);
+            if self.writer.turn_to(Arc::new(file), beginning)? {
+                *began = Instant::now();
+                return Ok(segment);
+            }
+        }
+        Err(TurnError::Busy)
+    }
+
+    /// When a segment's end by age comes next, at most `limit` from now.
+    #[must_use]
+    pub fn until_turn(&self, limit: Duration) -> Duration {
+        let age = self.began.lock().elapsed();
+        self.writer.turn.age.saturating_sub(age).min(limit)
+    }
+}
+
+/// A new key for `segment`, certified.
+pub(super) fn begin(
+    identity: &dyn Certify,
+    segment: u32,
+    epoch: u64,
+) -> Result<Beginning, KeyError> {
+    let key = EpochKey::generate()?;
+    let claim = SegmentClaim {
+        segment,
+        epoch,
+        key: key.public(),
+    };
+    let cert = identity.certify_segment(&claim)?;
+    Ok(Beginning {
+        epoch: Arc::new(Epoch {
+            number: epoch,
+            key,
+            began: Instant::now(),
+        }),
+        open: Open {
+            segment,
+            // Known when it is written.
+            bytes_before: 0,
+            epoch_key: line::encode(&claim.key),
+            cert: line::encode(&cert),
+        },
+    })
+}
