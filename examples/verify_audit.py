@@ -28,6 +28,11 @@ class Bad(Exception):
     """A record is not what it should be."""
 
 
+def refuse(wrong, what):
+    if wrong:
+        raise Bad(what)
+
+
 def decode(text, length):
     """base64url without padding, unused bits zero."""
     try:
@@ -68,6 +73,8 @@ class Verifier:
         self.identity, self.host = identity, hashlib.sha256(raw).digest()[:8]
         self.seq, self.link, self.epoch = 0, bytes(32), 0
         self.key, self.last, self.checkpoint, self.anchored = None, None, checkpoint, False
+        self.segment, self.first_seq, self.size, self.closed = 0, 0, 0, False
+        self.pruned, self.explained = None, True
 
     def start(self, record, segment):
         """A start record brings an epoch key that the identity certified."""
@@ -85,38 +92,70 @@ class Verifier:
         )
         check(self.identity, decode(start["cert"], 64), claim, "its epoch key is not certified")
         previous = {None: "none", "stop": "clean"}.get(self.last, "unclean")
-        if start["previous"] != previous or start["segment"] != segment:
+        known = self.last is not None or segment == 1
+        if start["segment"] != segment or (known and start["previous"] != previous):
             raise Bad("it misreports what was before it")
         self.key = Ed25519PublicKey.from_public_bytes(key)
         self.epoch += 1
 
-    def record(self, line, segment):
+    def begin_late(self, record, segment):
+        """What came before was pruned; a prune record must say the same."""
+        self.seq, self.epoch = record["seq"] - 1, record["epoch"] - 1
+        self.link = bytes.fromhex(record["prev"])
+        self.pruned, self.explained = (segment - 1, self.seq, record["prev"]), False
+
+    def borders(self, record, segment, offset):
+        """Where segments begin and end."""
+        begins, opened, closes = segment != self.segment, record.get("open"), record.get("close")
+        odd = (record["action"] == "segment") != (bool(opened) != bool(closes))
+        refuse(odd, "a segment record without its particulars, or the other way round")
+        if opened:
+            follows = self.closed and opened["bytes_before"] == self.size
+            first = self.segment == 0 and self.pruned
+            if not begins or opened["segment"] != segment or not (follows or first):
+                raise Bad("a segment begins here that should not")
+            key = decode(opened["epoch_key"], 32)
+            claim = number(segment, 4) + number(record["epoch"]) + key
+            claim = b"jarvis-audit-v1 segment\0" + self.host + claim
+            check(self.identity, decode(opened["cert"], 64), claim, "its key is not certified")
+            self.key, self.epoch = Ed25519PublicKey.from_public_bytes(key), self.epoch + 1
+        elif (begins and segment > 1 and "start" not in record) or (not begins and self.closed):
+            raise Bad("a segment does not begin or end here")
+        if begins:
+            self.segment, self.first_seq = segment, record["seq"]
+        here = {"segment": segment, "first_seq": self.first_seq, "bytes": offset}
+        refuse(closes and closes != here, "it misreports the segment that it closes")
+        self.closed = bool(closes)
+        gone = record.get("prune")
+        if gone and self.pruned and gone["segment"] >= self.pruned[0]:
+            other = gone["segment"] == self.pruned[0] and tuple(gone.values()) != self.pruned
+            refuse(other, "it tells of other records than those that are gone")
+            self.explained = True
+
+    def record(self, line, segment, offset):
         payload, signature = split(line)
         record = json.loads(payload)
         link = hashlib.sha256(b"jarvis-audit-v1 record\0" + payload).digest()
-        if record["v"] != 1:
-            raise Bad("an unknown format")
-        if record["seq"] != self.seq + 1:
-            raise Bad(f"record {record['seq']} stands here")
-        if record["prev"] != self.link.hex():
-            raise Bad("it does not follow the record before it")
-        if record["host"] != self.host.hex():
-            raise Bad("it is another host's")
-        if (record["action"] == "start") != ("start" in record):
-            raise Bad("a start record without a start, or the other way round")
+        refuse(record["v"] != 1, "an unknown format")
+        if self.last is None and segment > 1:
+            self.begin_late(record, segment)
+        refuse(record["seq"] != self.seq + 1, f"record {record['seq']} stands here")
+        refuse(record["prev"] != self.link.hex(), "it does not follow the record before it")
+        refuse(record["host"] != self.host.hex(), "it is another host's")
+        for action, field in (("start", "start"), ("epoch", "next"), ("prune", "prune")):
+            missing = (record["action"] == action) != (field in record)
+            refuse(missing, f"no {action} record without {field}, or the other way round")
         if "start" in record:
             self.start(record, segment)
-        if self.key is None or record["epoch"] != self.epoch:
-            raise Bad("it is of another epoch")
+        self.borders(record, segment, offset)
+        refuse(self.key is None or record["epoch"] != self.epoch, "it is of another epoch")
         check(self.key, signature, b"jarvis-audit-v1 signature\0" + link, "its signature")
-        if (record["action"] == "epoch") != ("next" in record):
-            raise Bad("an epoch record without a next key, or the other way round")
         if "next" in record:
-            if record["next"]["epoch"] != self.epoch + 1:
-                raise Bad("the next epoch has another number")
+            refuse(record["next"]["epoch"] != self.epoch + 1, "the next epoch has another number")
             key = decode(record["next"]["epoch_key"], 32)
             self.key, self.epoch = Ed25519PublicKey.from_public_bytes(key), self.epoch + 1
         self.seq, self.link, self.last = self.seq + 1, link, record["action"]
+        self.size = offset + len(line) + 1
         if self.checkpoint and self.checkpoint["seq"] == str(self.seq):
             self.at_checkpoint()
 
@@ -144,16 +183,14 @@ def main():
     verifier = Verifier(serialization.load_pem_public_key(identity.read_bytes()), checkpoint)
     try:
         segments = sorted(directory.glob("[0-9]" * 8 + ".jsonl"))
-        for segment, path in enumerate(segments, 1):
-            if int(path.stem) != segment:
-                raise Bad(f"segment {segment} is missing")
+        for segment, path in enumerate(segments, int(segments[0].stem) if segments else 1):
+            refuse(int(path.stem) != segment, f"segment {segment} is missing")
             with path.open("rb") as lines:
                 while line := lines.readline(MAX_LINE):
-                    if not line.endswith(b"\n"):
-                        raise Bad("it is torn or too long")
-                    verifier.record(line[:-1], segment)
-        if verifier.seq == 0:
-            raise Bad("there is no record")
+                    refuse(not line.endswith(b"\n"), "it is torn or too long")
+                    verifier.record(line[:-1], segment, lines.tell() - len(line))
+        if verifier.seq == 0 or not verifier.explained:
+            raise Bad("there is no record, or older ones are gone that were not pruned")
         if checkpoint and not verifier.anchored:
             raise Bad("it is missing: the log ends before the checkpoint")
     except (Bad, KeyError, TypeError, ValueError) as error:

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Largest configuration accepted, in bytes.
 const MAX_CONFIG: u64 = 256 * 1024;
+/// Longest life of an audit segment: a leap year.
+const MAX_HOURS: u32 = 366 * 24;
 
 /// The daemon's configuration.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -109,6 +111,29 @@ pub struct Audit {
     /// When a read's record is durable enough to release the secret.
     #[serde(default)]
     pub durability: ReadDurability,
+    /// Megabytes after which a segment of the log ends, 1 to 4096.
+    #[serde(default = "Audit::segment_mb")]
+    pub segment_mb: u32,
+    /// Hours after which a segment of the log ends, at least 1.
+    #[serde(default = "Audit::segment_hours")]
+    pub segment_hours: u32,
+    /// Days for which records are kept; 0 is for ever.
+    #[serde(default = "Audit::retention_days")]
+    pub retention_days: u32,
+}
+
+impl Audit {
+    fn segment_mb() -> u32 {
+        64
+    }
+
+    fn segment_hours() -> u32 {
+        24
+    }
+
+    fn retention_days() -> u32 {
+        90
+    }
 }
 
 /// Durability of the records of reads; changes are always `sync`.
@@ -296,6 +321,16 @@ impl Config {
                 (1..=1000).contains(&self.rotation.keep_versions),
                 "rotation.keep_versions",
                 "must be 1 to 1000",
+            ),
+            (
+                (1..=4096).contains(&self.audit.segment_mb),
+                "audit.segment_mb",
+                "must be 1 to 4096",
+            ),
+            (
+                (1..=MAX_HOURS).contains(&self.audit.segment_hours),
+                "audit.segment_hours",
+                "must be 1 to 8784, which is a year",
             ),
             (
                 !remote,

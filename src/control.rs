@@ -99,6 +99,14 @@ fn ask(gate: &Gate, caller: &Caller, question: &Question) -> Result<Value, Failu
     match question {
         Question::Status => Ok(status(gate)),
         Question::Reload => Ok(json!({"clients": gate.reload(Some(caller))?})),
+        Question::AuditRotate => match gate.turn_audit() {
+            Ok(segment) => Ok(json!({"segment": segment})),
+            Err(error) => {
+                tracing::error!(%error, "the audit log goes on in its segment");
+                let message = "the segment could not be ended; see the daemon's log";
+                Err(Failure::new(FsError::Io, "io", message))
+            }
+        },
         Question::Checkpoint => Ok(json!({"note": gate.checkpoint().to_string()})),
         Question::KeyList => {
             let slots = gate.vault.slots().map_err(|e| Failure::vault(gate, &e))?;

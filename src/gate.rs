@@ -4,12 +4,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use jarvis_audit::{Action, AppendError, Checkpoint, Durability, Event, Log, Outcome};
+use jarvis_audit::{
+    Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
+    TurnError,
+};
 use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{Node, Secret, SecretBytes, Vault, VaultError, Version};
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 
@@ -35,6 +39,7 @@ pub struct Gate {
     brief: AtomicBool,
     policy_source: PolicySource,
     audit: Log,
+    notary: Notary,
     pub(crate) handles: Arc<HandleTable>,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
@@ -82,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) keep: usize,
     pub(crate) recovery_ms: i64,
     pub(crate) durability: Durability,
+    /// How long audit records are kept, where that is not for ever.
+    pub(crate) retention: Option<SignedDuration>,
 }
 
 impl Settings {
@@ -93,6 +100,10 @@ impl Settings {
             durability: match config.audit.durability {
                 ReadDurability::Write => Durability::Write,
                 ReadDurability::Sync => Durability::Sync,
+            },
+            retention: match config.audit.retention_days {
+                0 => None,
+                days => Some(SignedDuration::from_hours(i64::from(days) * 24)),
             },
         }
     }
@@ -158,12 +169,16 @@ pub(crate) fn read_policy(path: &Path, file: File) -> Result<Policy, LoadError> 
 /// Where the policy comes from.
 pub(crate) type PolicySource = Box<dyn Fn() -> Result<Policy, LoadError> + Send + Sync>;
 
+/// Who certifies the keys of segments.
+pub(crate) type Notary = Box<dyn Certify + Send + Sync>;
+
 /// The parts of a gate.
 pub(crate) struct Parts {
     pub(crate) vault: Vault,
     pub(crate) policy: Policy,
     pub(crate) policy_source: PolicySource,
     pub(crate) audit: Log,
+    pub(crate) notary: Notary,
     pub(crate) handles: Arc<HandleTable>,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
@@ -200,6 +215,7 @@ impl Gate {
             brief: AtomicBool::new(true),
             policy_source: parts.policy_source,
             audit: parts.audit,
+            notary: parts.notary,
             handles: parts.handles,
             metrics: parts.metrics,
             settings: parts.settings,
@@ -282,6 +298,31 @@ impl Gate {
     /// How far the audit log has come.
     pub(crate) fn checkpoint(&self) -> Checkpoint {
         self.audit.checkpoint()
+    }
+
+    /// Waits until the audit log's segment is to end, at most `limit`; gives
+    /// whether it is.
+    pub(crate) fn await_turn(&self, limit: Duration) -> bool {
+        self.audit.await_turn(limit)
+    }
+
+    /// Ends the audit log's segment; gives the number of the next.
+    ///
+    /// # Errors
+    /// [`TurnError`].
+    pub(crate) fn turn_audit(&self) -> Result<u32, TurnError> {
+        self.audit.turn(&*self.notary)
+    }
+
+    /// Removes what is older than the retention.
+    ///
+    /// # Errors
+    /// [`PruneError`].
+    pub(crate) fn prune_audit(&self) -> Result<usize, PruneError> {
+        match self.settings.retention {
+            None => Ok(0),
+            Some(retention) => self.audit.prune(Timestamp::now() - retention),
+        }
     }
 
     /// A record's common part.

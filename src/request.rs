@@ -58,6 +58,8 @@ pub(crate) enum Question {
     KeyList,
     /// How far the audit log has come, signed.
     Checkpoint,
+    /// End the audit log's segment.
+    AuditRotate,
     /// What the policy in force says of somebody.
     Explain {
         name: SecretName,
@@ -75,7 +77,7 @@ impl Question {
             Self::Status => None,
             Self::Reload | Self::Explain { .. } => Some(Verb::Policy),
             Self::KeyList => Some(Verb::Key),
-            Self::Checkpoint => Some(Verb::Audit),
+            Self::Checkpoint | Self::AuditRotate => Some(Verb::Audit),
         }
     }
 }
@@ -156,6 +158,7 @@ enum Op {
     KeyRemove,
     KeyList,
     Checkpoint,
+    AuditRotate,
     Reload,
     Status,
     Explain,
@@ -241,6 +244,7 @@ impl Wire {
             Op::Status => return Ok(Parsed::Ask(Question::Status)),
             Op::KeyList => return Ok(Parsed::Ask(Question::KeyList)),
             Op::Checkpoint => return Ok(Parsed::Ask(Question::Checkpoint)),
+            Op::AuditRotate => return Ok(Parsed::Ask(Question::AuditRotate)),
             Op::Explain => return self.explain().map(Parsed::Ask),
             Op::Set => Operation::Set {
                 kind: self
@@ -271,7 +275,13 @@ impl Wire {
         let op = self.op;
         let named = !matches!(
             op,
-            Op::Reload | Op::Status | Op::KeyAdd | Op::KeyRemove | Op::KeyList | Op::Checkpoint
+            Op::Reload
+                | Op::Status
+                | Op::KeyAdd
+                | Op::KeyRemove
+                | Op::KeyList
+                | Op::Checkpoint
+                | Op::AuditRotate
         );
         let typed = matches!(op, Op::Set | Op::Generate);
         let given = [

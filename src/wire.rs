@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use jarvis_audit::EpochClaim;
+use jarvis_audit::{EpochClaim, SegmentClaim};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -112,8 +112,10 @@ pub(crate) enum FromWorker {
     Serving,
     /// Alive, and no request is stuck.
     Pong(u64),
-    /// Certify the epoch key; once in a worker's life.
+    /// Certify the first epoch key; once in a worker's life.
     Certify(EpochClaim),
+    /// Certify the first key of a segment of the audit log; only upwards.
+    CertifySegment(SegmentClaim),
     /// Give me the policy's text as it is now.
     Policy,
     /// The policy last given is in force.

@@ -94,7 +94,7 @@ pub struct Log {
     writer: Arc<Writer>,
     flusher: Option<JoinHandle<()>>,
     dir: Directory,
-    /// When the segment's first record was written; held while it is ended.
+    /// When the segment's first record was written; locked while it is ended.
     began: Mutex<Instant>,
 }
 
@@ -180,6 +180,7 @@ impl Log {
             clock,
             chain: Mutex::new(Chain::new(place)),
             written: Condvar::new(),
+            due: Condvar::new(),
             progress: Progress::at(seq),
             records: AtomicU64::new(0),
             errors: AtomicU64::new(0),

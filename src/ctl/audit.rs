@@ -29,6 +29,8 @@ pub(super) enum Audit {
     Verify(Verify),
     /// Print a signed note of how far the log has come, to be kept elsewhere
     Checkpoint,
+    /// End the log's segment and begin the next one
+    Rotate,
     /// Print the lines that prove one record, or verify such lines
     Receipt(Receipt),
     /// Print the last records; they are not verified
@@ -101,6 +103,7 @@ impl Audit {
         match self {
             Self::Verify(verify) => verify.run(out),
             Self::Checkpoint => checkpoint(mount, out),
+            Self::Rotate => rotate(mount, out),
             Self::Receipt(receipt) => receipt.run(out),
             Self::Tail(tail) => tail.run(out),
             Self::Query(query) => query.run(out),
@@ -216,6 +219,14 @@ fn checkpoint(mount: &Path, out: &Output) -> Result<(), Failure> {
     out.show(&answer, || note.unwrap_or_default().to_owned())
 }
 
+fn rotate(mount: &Path, out: &Output) -> Result<(), Failure> {
+    let answer = request(mount, &json!({"op": "audit_rotate"}))?;
+    let segment = answer.get("segment").and_then(Value::as_u64);
+    out.show(&answer, || {
+        format!("segment {} is written now\n", segment.unwrap_or_default())
+    })
+}
+
 fn as_json(report: &Report, identity: &PublicIdentity) -> Value {
     let counts = report.counts.iter();
     let counts = counts.map(|((a, r), n)| json!({"action": a, "result": r, "count": n}));
@@ -224,12 +235,14 @@ fn as_json(report: &Report, identity: &PublicIdentity) -> Value {
         "identity": identity.fingerprint(),
         "records": report.records,
         "segments": report.segments,
+        "first_seq": report.first_seq,
         "first_time": report.first_time,
         "last_time": report.last_time,
         "starts": report.starts,
         "unclean_starts": report.unclean_starts,
         "head": report.head,
         "stopped": report.end == End::Stopped,
+        "segment_missing": report.end == End::Closed,
         "tail_anchored": report.anchored,
         "counts": counts.collect::<Value>(),
     })
@@ -251,12 +264,22 @@ fn describe(report: &Report, identity: &PublicIdentity) -> String {
         report.unclean_starts,
         report.head,
     );
+    if report.first_seq > 1 {
+        text.push_str(&format!(
+            "pruned    all before record {}, as a signed record says\n",
+            report.first_seq
+        ));
+    }
     for ((action, result), count) in &report.counts {
         text.push_str(&format!("  {action} {result}: {count}\n"));
     }
     text.push_str(match report.end {
         End::Stopped => "end       the daemon stopped in order\n",
         End::Open => "end       no stop record: the daemon runs, or it died\n",
+        End::Closed => {
+            "end       the last segment is closed and no other is there: it was removed, unless\n\
+             \x20         the daemon died in that moment\n"
+        }
     });
     text.push_str(
         "checked   form, sequence, chain, host, certificates and signatures of every record: all good\n",

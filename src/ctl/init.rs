@@ -124,6 +124,11 @@ identity = "identity.key"
 durability = "write"
 # A directory, best on another machine, for signed checkpoints of the log.
 # checkpoints = "/mnt/witness"
+# A segment of the log ends after so much or so long; whole segments older than
+# the retention are removed (0: never), which a signed record says.
+# segment_mb = 64
+# segment_hours = 24
+# retention_days = 90
 
 [worker]
 # user = "jarvis"

@@ -112,7 +112,9 @@ pub(super) struct Worker {
     /// A ping is out since then.
     pub(super) pinged: Option<Instant>,
     last_ping: Option<Instant>,
-    pub(super) certified: bool,
+    /// The segment whose first key was certified last (none at first), and the
+    /// epoch before that key's; before the first segment the start's.
+    pub(super) certified: Option<(u32, u64)>,
     hung: bool,
     /// What it said it failed of.
     pub(super) failure: Option<String>,
@@ -133,7 +135,7 @@ impl Worker {
             since: Instant::now(),
             pinged: None,
             last_ping: None,
-            certified: false,
+            certified: None,
             hung: false,
             failure: None,
         })

@@ -301,6 +301,12 @@ fn of_the_log(name: &str) -> bool {
     name.ends_with(".jsonl") || name.starts_with("torn-")
 }
 
+/// A signature as it is sent.
+fn certificate(signature: &[u8; 64]) -> ToWorker {
+    let half = |half: Option<&[u8; 32]>| half.copied().unwrap_or_default();
+    ToWorker::Certificate(half(signature.first_chunk()), half(signature.last_chunk()))
+}
+
 /// Makes the mount point when it is missing and clears a dead mount on it.
 fn prepare_mount_point(path: &Path) -> Result<(), Failure> {
     if jarvis_fs::clear_stale(path).map_err(text)? {
@@ -525,17 +531,28 @@ impl Supervisor {
                     return Ok(());
                 };
                 // A second one would let it forge a history.
-                if std::mem::replace(&mut worker.certified, true) {
+                if worker.certified.replace((0, claim.epoch)).is_some() {
                     worker.kill();
                     return Ok(());
                 }
                 let signature = identity.certify(&claim).map_err(text)?;
-                let half = |half: Option<&[u8; 32]>| half.copied().unwrap_or_default();
-                let certificate = ToWorker::Certificate(
-                    half(signature.first_chunk()),
-                    half(signature.last_chunk()),
-                );
-                worker.say(&certificate, &[]);
+                worker.say(&certificate(&signature), &[]);
+            }
+            FromWorker::CertifySegment(claim) => {
+                let serving = self.is_active(role, Phase::Serving);
+                let signature = self.identity.certify_segment(&claim).map_err(text)?;
+                let Some(worker) = self.worker(role) else {
+                    return Ok(());
+                };
+                // What came before stays as it is; the last one may have failed.
+                let upwards = |(segment, epoch)| claim.segment >= segment && claim.epoch > epoch;
+                match serving && worker.certified.is_some_and(upwards) {
+                    true => {
+                        worker.certified = Some((claim.segment, claim.epoch - 1));
+                        worker.say(&certificate(&signature), &[]);
+                    }
+                    false => worker.kill(),
+                }
             }
             FromWorker::Policy => {
                 if let Role::Active = role {

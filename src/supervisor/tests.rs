@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 
-use jarvis_audit::EpochClaim;
+use jarvis_audit::{EpochClaim, SegmentClaim};
 
 use super::*;
 
@@ -86,14 +86,48 @@ fn one_certificate_in_a_life_and_only_while_opening() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
     supervisor.answer(Role::Active, claim(1)).unwrap();
-    assert!(!supervisor.active.as_ref().unwrap().certified);
+    assert!(supervisor.active.as_ref().unwrap().certified.is_none());
     supervisor.active.as_mut().unwrap().enter(Phase::Opening);
     supervisor.answer(Role::Standby, claim(1)).unwrap();
-    assert!(!supervisor.active.as_ref().unwrap().certified);
+    assert!(supervisor.active.as_ref().unwrap().certified.is_none());
     supervisor.answer(Role::Active, claim(1)).unwrap();
-    assert!(supervisor.active.as_ref().unwrap().certified);
+    assert!(supervisor.active.as_ref().unwrap().certified.is_some());
     supervisor.answer(Role::Active, claim(2)).unwrap();
     assert!(killed(&mut supervisor));
+}
+
+/// Segments are certified upwards, for who serves.
+#[test]
+fn no_earlier_segment_is_certified() {
+    let segment = |segment, epoch| {
+        FromWorker::CertifySegment(SegmentClaim {
+            segment,
+            epoch,
+            key: [0; 32],
+        })
+    };
+    let opening = || {
+        let home = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(home.path());
+        supervisor.active.as_mut().unwrap().enter(Phase::Opening);
+        supervisor.answer(Role::Active, claim(5)).unwrap();
+        (supervisor, home)
+    };
+    let (mut early, _home) = opening();
+    early.answer(Role::Active, segment(1, 6)).unwrap();
+    assert!(killed(&mut early));
+    for (number, epoch) in [(2, 5), (2, 0), (1, 9), (3, 5)] {
+        let (mut supervisor, _home) = opening();
+        supervisor.active.as_mut().unwrap().enter(Phase::Serving);
+        supervisor.answer(Role::Active, segment(2, 6)).unwrap();
+        // Again, after it failed.
+        supervisor.answer(Role::Active, segment(2, 6)).unwrap();
+        assert_eq!(supervisor.active.as_ref().unwrap().certified, Some((2, 5)));
+        supervisor
+            .answer(Role::Active, segment(number, epoch))
+            .unwrap();
+        assert!(killed(&mut supervisor), "{number} {epoch}");
+    }
 }
 
 #[test]

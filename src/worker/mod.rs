@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, Log, OpenError, Opening};
+use jarvis_audit::{
+    Certify, EpochClaim, HostId, KeyError, Log, OpenError, Opening, SegmentClaim, Turn,
+};
 use jarvis_fs::{FileSystem, HandleTable, Limits, Server, Watch};
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
 use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError};
@@ -38,6 +40,8 @@ const CHECKPOINTS: Duration = Duration::from_secs(10);
 const STUCK: Duration = Duration::from_secs(5);
 /// How long a worker that was killed may take to die.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
+/// How long after a segment could not be ended it is tried again.
+const TURN_AGAIN: Duration = Duration::from_secs(10);
 /// How long the supervisor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -75,9 +79,11 @@ struct Estate {
     watch: OwnedFd,
     keys: SecretPage,
     listener: Option<TcpListener>,
-    /// Keep the paths above valid.
-    _directories: [OwnedFd; 2],
 }
+
+/// Those of the vault and of the audit log: while they are open their paths
+/// under `/proc/self/fd` are valid.
+type Directories = [OwnedFd; 2];
 
 fn run(link: &Arc<Link>) -> Result<(), Failure> {
     let (message, fds) = link.receive::<ToWorker>().map_err(text)?;
@@ -85,14 +91,16 @@ fn run(link: &Arc<Link>) -> Result<(), Failure> {
         return Err("the first message was not a start".into());
     };
     start_logging(start.config.logging.level);
-    let estate = Estate::take(*start, fds)?;
+    let (estate, directories) = Estate::take(*start, fds)?;
     let paths = estate.shown_paths();
-    give_up_privileges(&estate)?;
+    give_up_privileges(&estate, &directories)?;
     let readiness = Readiness::default();
     Worker {
         link: link.clone(),
         readiness,
         policies: PolicyCourier::start(link.clone(), estate.start.config.policy.path.clone()),
+        certificates: Desk::default(),
+        noted: Noted::default(),
         state: State::Waiting(Box::new(estate)),
     }
     .obey()
@@ -103,7 +111,7 @@ fn run(link: &Arc<Link>) -> Result<(), Failure> {
 }
 
 impl Estate {
-    fn take(start: Start, fds: Vec<OwnedFd>) -> Result<Self, Failure> {
+    fn take(start: Start, fds: Vec<OwnedFd>) -> Result<(Self, Directories), Failure> {
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or("the start message lacks fds");
         let (vault, audit) = (next()?, next()?);
@@ -112,16 +120,16 @@ impl Estate {
         // The directories above may be closed to the worker's user.
         let below =
             |directory: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        Ok(Self {
+        let estate = Self {
             vault: below(&vault).join(file),
             audit: below(&audit),
             handles,
             watch,
             keys: SecretPage::map(keys).map_err(text)?,
             listener: fds.next().map(TcpListener::from),
-            _directories: [vault, audit],
             start,
-        })
+        };
+        Ok((estate, [vault, audit]))
     }
 }
 
@@ -140,7 +148,7 @@ impl Estate {
 }
 
 /// From here on the process has one user's rights, a few files and a few calls.
-fn give_up_privileges(estate: &Estate) -> Result<(), Failure> {
+fn give_up_privileges(estate: &Estate, directories: &Directories) -> Result<(), Failure> {
     let start = &estate.start;
     let keep_lock = sandbox::lift_memory_limit();
     match jarvis_sys::harden(start.config.developer).map_err(text)? {
@@ -151,7 +159,7 @@ fn give_up_privileges(estate: &Estate) -> Result<(), Failure> {
         ),
     }
     sandbox::drop_privileges(start.user, keep_lock).map_err(text)?;
-    sandbox::enter(&estate._directories)
+    sandbox::enter(directories)
 }
 
 enum State {
@@ -165,6 +173,8 @@ struct Worker {
     link: Arc<Link>,
     readiness: Readiness,
     policies: PolicyCourier,
+    certificates: Desk<[u8; 64]>,
+    noted: Noted,
     state: State,
 }
 
@@ -208,9 +218,10 @@ impl Worker {
                     self.retire(&reason);
                     return self.say(&FromWorker::Retired);
                 }
-                ToWorker::Start(_) | ToWorker::Certificate(..) => {
-                    return Err("an unexpected message".into());
+                ToWorker::Certificate(first, second) => {
+                    self.certificates.deliver(signature(first, second));
                 }
+                ToWorker::Start(_) => return Err("an unexpected message".into()),
             }
         }
     }
@@ -243,6 +254,11 @@ impl Worker {
             policy,
             policy_source: self.policies.source(),
             audit,
+            notary: Box::new(Notary {
+                link: self.link.clone(),
+                host: estate.start.host,
+                certificates: self.certificates.clone(),
+            }),
             handles,
             metrics: Metrics::new().map_err(text)?,
             settings: Settings::from(config),
@@ -289,7 +305,8 @@ impl Worker {
             http::start(&self.readiness, listener).map_err(text)?;
         }
         keep_house(&gate)?;
-        note_progress(&gate, &self.link)?;
+        note_progress(&gate, &self.link, &self.noted)?;
+        keep_segments(&gate, &self.link, &self.noted)?;
         self.state = State::Serving(gate);
         Ok(())
     }
@@ -314,9 +331,7 @@ impl Worker {
             State::Waiting(_) | State::Gone => return,
         };
         gate.retire(reason);
-        let note = gate.checkpoint().to_string();
-        // The supervisor may be in a hurry.
-        self.link.send(&FromWorker::Checkpoint(note), &[]).ok();
+        note(&gate, &self.link, &self.noted);
     }
 
     /// Opens the log, which writes its start record, unless the vault is older.
@@ -334,6 +349,9 @@ impl Worker {
             vault_seq: recorded,
             reason: how.reason.as_deref(),
             accept_older_vault: estate.start.accept_restored,
+            // It may have ended because a sync failed.
+            new_segment: how.crashed,
+            turn: turn(&estate.start.config.audit),
         };
         let certifier = Certifier {
             link: &self.link,
@@ -415,20 +433,59 @@ fn keep_house(gate: &Arc<Gate>) -> Result<(), Failure> {
 }
 
 /// Tells the supervisor how far the audit log has come, while it grows.
-fn note_progress(gate: &Arc<Gate>, link: &Arc<Link>) -> Result<(), Failure> {
-    let (gate, link) = (gate.clone(), link.clone());
+fn note_progress(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<(), Failure> {
+    let (gate, link, noted) = (gate.clone(), link.clone(), noted.clone());
     let noter = std::thread::Builder::new().name("checkpoints".into());
     let started = noter.spawn(move || {
-        let mut noted = 0;
         loop {
-            let checkpoint = gate.checkpoint();
-            if checkpoint.seq != noted {
-                noted = checkpoint.seq;
-                let note = FromWorker::Checkpoint(checkpoint.to_string());
-                // Without a supervisor this process ends soon.
-                link.send(&note, &[]).ok();
-            }
+            note(&gate, &link, &noted);
             std::thread::sleep(CHECKPOINTS);
+        }
+    });
+    started.map(drop).map_err(text)
+}
+
+/// The last record that the supervisor was told of; locked from a checkpoint to
+/// its note, for notes must not go back.
+type Noted = Arc<Mutex<u64>>;
+
+/// Tells the supervisor how far the audit log has come, if it has.
+fn note(gate: &Gate, link: &Link, noted: &Noted) {
+    let mut noted = noted.lock();
+    let checkpoint = gate.checkpoint();
+    if checkpoint.seq != *noted {
+        *noted = checkpoint.seq;
+        // Without a supervisor this process ends soon.
+        link.send(&FromWorker::Checkpoint(checkpoint.to_string()), &[])
+            .ok();
+    }
+}
+
+fn turn(audit: &crate::config::Audit) -> Turn {
+    Turn {
+        bytes: u64::from(audit.segment_mb) * 1024 * 1024,
+        age: Duration::from_secs(u64::from(audit.segment_hours) * 3600),
+    }
+}
+
+/// Ends segments of the audit log when it is time, and removes old ones.
+fn keep_segments(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<(), Failure> {
+    let (gate, link, noted) = (gate.clone(), link.clone(), noted.clone());
+    let keeper = std::thread::Builder::new().name("segments".into());
+    let started = keeper.spawn(move || {
+        loop {
+            if let Err(error) = gate.prune_audit() {
+                tracing::error!(%error, "old audit records stay");
+            }
+            if gate.await_turn(HOUSEKEEPING) {
+                match gate.turn_audit() {
+                    Ok(_) => note(&gate, &link, &noted),
+                    Err(error) => {
+                        tracing::error!(%error, "the audit log goes on in its segment");
+                        std::thread::sleep(TURN_AGAIN);
+                    }
+                }
+            }
         }
     });
     started.map(drop).map_err(text)
@@ -452,15 +509,7 @@ impl Certify for Certifier<'_> {
             .map_err(failed)?;
         loop {
             match self.link.receive::<ToWorker>().map_err(failed)?.0 {
-                ToWorker::Certificate(first, second) => {
-                    let mut signature = [0; 64];
-                    let halves = first.into_iter().chain(second);
-                    signature
-                        .iter_mut()
-                        .zip(halves)
-                        .for_each(|(to, from)| *to = from);
-                    return Ok(signature);
-                }
+                ToWorker::Certificate(first, second) => return Ok(signature(first, second)),
                 ToWorker::Ping(facts) => {
                     let pong = FromWorker::Pong(facts.ping);
                     self.link.send(&pong, &[]).map_err(failed)?;
@@ -468,6 +517,85 @@ impl Certify for Certifier<'_> {
                 _ => return Err(KeyError::NotCertified("the supervisor refused".into())),
             }
         }
+    }
+
+    fn certify_segment(&self, _claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
+        Err(KeyError::NotCertified("nothing is served yet".into()))
+    }
+}
+
+fn signature(first: [u8; 32], second: [u8; 32]) -> [u8; 64] {
+    let mut signature = [0; 64];
+    let halves = first.into_iter().chain(second);
+    signature
+        .iter_mut()
+        .zip(halves)
+        .for_each(|(to, from)| *to = from);
+    signature
+}
+
+/// Where a thread gets the supervisor's answer to what it asked.
+struct Desk<T> {
+    deliveries: Sender<T>,
+    arrived: Arc<Mutex<Receiver<T>>>,
+}
+
+impl<T> Default for Desk<T> {
+    fn default() -> Self {
+        let (deliveries, arrived) = channel();
+        Self {
+            deliveries,
+            arrived: Arc::new(Mutex::new(arrived)),
+        }
+    }
+}
+
+impl<T> Clone for Desk<T> {
+    fn clone(&self) -> Self {
+        Self {
+            deliveries: self.deliveries.clone(),
+            arrived: self.arrived.clone(),
+        }
+    }
+}
+
+impl<T> Desk<T> {
+    fn deliver(&self, answer: T) {
+        // Who asked may have given up.
+        self.deliveries.send(answer).ok();
+    }
+
+    /// Sends `question` and waits for its answer; one asks at a time.
+    fn ask(&self, link: &Link, question: &FromWorker) -> Result<T, String> {
+        let arrived = self.arrived.lock();
+        // What came too late for an earlier question.
+        while arrived.try_recv().is_ok() {}
+        link.send(question, &[])
+            .map_err(|error| error.to_string())?;
+        arrived.recv_timeout(PATIENCE).map_err(|e| e.to_string())
+    }
+}
+
+/// The same while the worker serves, when another thread hears the supervisor.
+struct Notary {
+    link: Arc<Link>,
+    host: HostId,
+    certificates: Desk<[u8; 64]>,
+}
+
+impl Certify for Notary {
+    fn host(&self) -> HostId {
+        self.host
+    }
+
+    fn certify(&self, _claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        Err(KeyError::NotCertified("the start is over".into()))
+    }
+
+    fn certify_segment(&self, claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
+        let question = FromWorker::CertifySegment(*claim);
+        let answer = self.certificates.ask(&self.link, &question);
+        answer.map_err(KeyError::NotCertified)
     }
 }
 
@@ -477,37 +605,27 @@ type PolicyFile = Result<OwnedFd, String>;
 struct PolicyCourier {
     link: Arc<Link>,
     path: PathBuf,
-    deliveries: Sender<PolicyFile>,
-    desk: Arc<Mutex<Receiver<PolicyFile>>>,
+    desk: Desk<PolicyFile>,
 }
 
 impl PolicyCourier {
     fn start(link: Arc<Link>, path: PathBuf) -> Self {
-        let (deliveries, desk) = channel();
         Self {
             link,
             path,
-            deliveries,
-            desk: Arc::new(Mutex::new(desk)),
+            desk: Desk::default(),
         }
     }
 
     fn deliver(&self, found: Result<(), String>, file: Option<OwnedFd>) {
         let file = found.and_then(|()| file.ok_or_else(|| "it came without its file".into()));
-        // Who asked may have given up.
-        self.deliveries.send(file).ok();
+        self.desk.deliver(file);
     }
 
     fn source(&self) -> PolicySource {
         let (link, path, desk) = (self.link.clone(), self.path.clone(), self.desk.clone());
         Box::new(move || {
-            let desk = desk.lock();
-            // What came too late for an earlier request.
-            while desk.try_recv().is_ok() {}
-            let file = link
-                .send(&FromWorker::Policy, &[])
-                .map_err(|error| error.to_string())
-                .and_then(|()| desk.recv_timeout(PATIENCE).map_err(|e| e.to_string())?);
+            let file = desk.ask(&link, &FromWorker::Policy).and_then(|file| file);
             match file {
                 Ok(file) => read_policy(&path, file.into()).inspect(|_| {
                     link.send(&FromWorker::Accepted, &[]).ok();

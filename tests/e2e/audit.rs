@@ -83,68 +83,6 @@ fn the_verifier_names_the_first_bad_record() {
     );
 }
 
-/// The log's file system fills up, and is given space again.
-#[test]
-fn a_full_disk_releases_nothing_and_recovers() {
-    let home = Home::new().init(POLICY);
-    let audit = home.path("etc/audit");
-    let mut mount = Command::new("mount");
-    mount
-        .args(["-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs"])
-        .arg(&audit);
-    assert!(mount.status().unwrap().success());
-    let _unmount = Tmpfs(audit.clone());
-    let daemon = home.start();
-    daemon.set("app/db", b"v");
-    let db = daemon.file("app/db");
-    assert!(alice().read(&db).is_ok());
-    let ballast = audit.join("ballast");
-    let fill = run(
-        {
-            let mut dd = Command::new("dd");
-            dd.arg("if=/dev/zero")
-                .arg(format!("of={}", ballast.display()))
-                .arg("bs=512");
-            dd
-        },
-        b"",
-    );
-    assert!(!fill.status.success(), "the disk is full");
-    // What is left of the last page takes some records more.
-    let refused = (0..100).find_map(|_| alice().read(&db).err());
-    assert_eq!(refused, Some(EIO));
-    assert_eq!(alice().read(&db), Err(EIO));
-    assert_eq!(
-        bob().read(&db),
-        Err(EACCES),
-        "a refusal needs no record to stand"
-    );
-    let before = home.records().len();
-    let change = home.ctl(&["set", "app/db"], b"w");
-    assert_eq!(change.status.code(), Some(1));
-    fs::remove_file(&ballast).unwrap();
-    let value = alice().read(&db).unwrap();
-    let late = home.records_with(&[("action", json!("update"))]);
-    match value.as_slice() {
-        b"w" => assert_eq!(
-            late[0]["recovered"], true,
-            "made, and recorded before it is read"
-        ),
-        _ => assert!(late.is_empty(), "not made"),
-    }
-    assert!(home.records().len() > before);
-    daemon.stop();
-    home.verify();
-}
-
-struct Tmpfs(std::path::PathBuf);
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
-    }
-}
-
 #[test]
 fn a_restored_vault_is_refused_unless_accepted() {
     let home = Home::new().init(POLICY);

@@ -282,11 +282,24 @@ impl Home {
         )
     }
 
+    /// The files of the audit log, in their order.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.path("etc/audit")).unwrap();
+        let mut segments: Vec<_> = files
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+            .collect();
+        segments.sort();
+        segments
+    }
+
     /// Every record so far.
     pub fn records(&self) -> Vec<Value> {
-        let log = fs::read_to_string(self.audit_log()).unwrap();
-        log.lines()
-            .map(|line| serde_json::from_str(line).unwrap())
+        let parse = |line: &str| serde_json::from_str(line).unwrap();
+        let segments = self.segments().into_iter();
+        let texts = segments.map(|segment| fs::read_to_string(segment).unwrap());
+        texts
+            .flat_map(|text| text.lines().map(parse).collect::<Vec<_>>())
             .collect()
     }
 

@@ -28,4 +28,5 @@ mod lifecycle;
 mod limits;
 mod programs;
 mod rotation;
+mod segments;
 mod workers;

@@ -1,5 +1,6 @@
 //! From one segment to the next.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,11 +37,12 @@ pub enum TurnError {
 }
 
 impl Log {
-    /// Whether the segment is long or old enough to be ended.
+    /// Whether the segment is long or old enough to be ended; waits for that, at
+    /// most `limit`.
     #[must_use]
-    pub fn turn_is_due(&self) -> bool {
+    pub fn await_turn(&self, limit: Duration) -> bool {
         let began = *self.began.lock();
-        self.writer.turn_is_due(began)
+        self.writer.await_turn(began, limit)
     }
 
     /// Ends the segment, begins the next one and gives its number. Records wait
@@ -60,23 +62,19 @@ impl Log {
             if file.metadata().map_or(true, |metadata| metadata.len() > 0) {
                 return Err(TurnError::Exists(segment));
             }
-            let beginning = begin(identity, segment, epoch)?;
             let file = Segment::new(Box::new(file) as Box<dyn LogFile>);
-            // The record that begins it must find room.
+            // The record that begins it must find room, and refusals after it.
             file.make_room(0);
+            if file.is_scarce() {
+                return Err(AppendError::Io(io::ErrorKind::StorageFull.into()).into());
+            }
+            let beginning = begin(identity, segment, epoch)?;
             if self.writer.turn_to(Arc::new(file), beginning)? {
                 *began = Instant::now();
                 return Ok(segment);
             }
         }
         Err(TurnError::Busy)
-    }
-
-    /// When a segment's end by age comes next, at most `limit` from now.
-    #[must_use]
-    pub fn until_turn(&self, limit: Duration) -> Duration {
-        let age = self.began.lock().elapsed();
-        self.writer.turn.age.saturating_sub(age).min(limit)
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Writer {
     pub(super) chain: Mutex<Chain>,
     /// A batch of lines was written, or taken back.
     pub(super) written: Condvar,
+    /// The segment has become long enough.
+    pub(super) due: Condvar,
     pub(super) progress: Progress,
     pub(super) records: AtomicU64,
     pub(super) errors: AtomicU64,
@@ -323,10 +325,18 @@ impl Writer {
         self.submit_own(&ticket, line)
     }
 
-    /// Whether the segment is to end.
-    pub(super) fn turn_is_due(&self, began: Instant) -> bool {
-        let len = self.chain.lock().written().len;
-        len >= self.turn.bytes || began.elapsed() >= self.turn.age
+    /// Whether the segment, which began then, is to end now or within `limit`,
+    /// for which this waits.
+    pub(super) fn await_turn(&self, began: Instant, limit: Duration) -> bool {
+        let is_due = |chain: &Chain| {
+            chain.written().len >= self.turn.bytes || began.elapsed() >= self.turn.age
+        };
+        let wait = self.turn.age.saturating_sub(began.elapsed()).min(limit);
+        let mut chain = self.chain.lock();
+        if !is_due(&chain) && !wait.is_zero() {
+            self.due.wait_for(&mut chain, wait);
+        }
+        is_due(&chain)
     }
 
     /// A payload that follows the last one composed, and its place.
@@ -399,6 +409,9 @@ impl Writer {
                     chain.end_batch(batch, result.map_err(|e| e.kind()));
                     self.progress.wrote(chain.written().seq);
                     self.written.notify_all();
+                    if chain.written().len >= self.turn.bytes {
+                        self.due.notify_one();
+                    }
                 }
             }
         }

@@ -105,13 +105,16 @@ fn a_segment_ends_by_size_and_age() {
     };
     let hour = Duration::from_secs(3600);
     let log = Log::open(home.path(), &identity(), turning(2000, hour)).unwrap();
-    assert!(!log.turn_is_due());
-    for uid in 0..5 {
-        log.append(&read(uid), Durability::Write).unwrap();
-    }
-    assert!(log.turn_is_due());
+    assert!(!log.await_turn(Duration::ZERO));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| log.await_turn(hour));
+        for uid in 0..5 {
+            log.append(&read(uid), Durability::Write).unwrap();
+        }
+        assert!(waiting.join().unwrap());
+    });
     log.turn(&identity()).unwrap();
-    assert!(!log.turn_is_due());
+    assert!(!log.await_turn(Duration::ZERO));
     drop(log);
     // The age is the first record's, not that of whoever goes on.
     let log = Log::open(
@@ -119,9 +122,9 @@ fn a_segment_ends_by_size_and_age() {
         &identity(),
         turning(1 << 30, Duration::from_nanos(1)),
     );
-    assert!(log.unwrap().turn_is_due());
+    assert!(log.unwrap().await_turn(hour));
     let log = Log::open(home.path(), &identity(), turning(1 << 30, hour)).unwrap();
-    assert!(!log.turn_is_due() && log.until_turn(hour) > hour / 2);
+    assert!(!log.await_turn(Duration::ZERO));
 }
 
 /// The states that a crash can leave between two segments.
