@@ -1,6 +1,6 @@
 # Two commands do everything: `make run` shows it, `make test` proves it.
 
-.PHONY: run test bench soak fuzz build lint
+.PHONY: run test bench soak old-kernel fuzz build lint
 
 run: build
 	@[ "$$(id -u)" = 0 ] || tests/need.sh fusermount3 fuse3
@@ -23,6 +23,10 @@ MINUTES ?= 10
 soak:
 	SOAK_MINUTES=$(MINUTES) cargo test --release --test survival -- --ignored --nocapture soak \
 	    | grep '^kills '
+
+# Boots Linux 6.1 in an emulator: the daemon where the mount can't be kept.
+old-kernel:
+	tests/old-kernel.sh
 
 lint:
 	cargo fmt --all --check
