@@ -80,16 +80,8 @@ class Verifier:
         """A start record brings an epoch key that the identity certified."""
         start = record["start"]
         key = decode(start["epoch_key"], 32)
-        claim = b"".join(
-            [
-                b"jarvis-audit-v1 epoch\0",
-                self.host,
-                number(record["epoch"]),
-                number(record["seq"]),
-                self.link,
-                key,
-            ]
-        )
+        place = number(record["epoch"]) + number(record["seq"]) + self.link
+        claim = b"jarvis-audit-v1 epoch\0" + self.host + place + key
         check(self.identity, decode(start["cert"], 64), claim, "its epoch key is not certified")
         previous = {None: "none", "stop": "clean"}.get(self.last, "unclean")
         known = self.last is not None or segment == 1
@@ -197,7 +189,7 @@ def main():
         print(f"record {verifier.seq + 1} is bad: {error}", file=sys.stderr)
         sys.exit(6)
     anchored = "anchored by the checkpoint" if verifier.anchored else "its tail is not anchored"
-    print(f"{verifier.seq} records, head {verifier.link.hex()}, all good; {anchored}")
+    print(f"all good up to record {verifier.seq}, head {verifier.link.hex()}; {anchored}")
 
 
 if __name__ == "__main__":

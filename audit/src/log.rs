@@ -33,7 +33,10 @@ pub use retention::PruneError;
 use segment::Segment;
 pub use turning::TurnError;
 pub use writer::Turn;
-use writer::{Extra, Roll, Writer};
+use writer::{Extra, KeySource, Roll, Writer};
+
+/// Where times and keys come from.
+type Sources = (fn() -> Timestamp, KeySource);
 
 /// When an append returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +126,7 @@ impl Log {
             identity,
             opening,
             EpochKey::generate()?,
-            Timestamp::now,
+            (Timestamp::now, EpochKey::generate),
         )
     }
 
@@ -132,11 +135,11 @@ impl Log {
         identity: &dyn Certify,
         opening: Opening<'_>,
         key: EpochKey,
-        clock: fn() -> Timestamp,
+        sources: Sources,
     ) -> Result<Self, OpenError> {
         let (dir, file, ending) = opening::prepare(dir, &opening)?;
         let (files, roll) = ((dir, Box::new(file) as _), Roll::DEFAULT);
-        Self::start(files, &ending, identity, opening, (key, roll), clock)
+        Self::start(files, &ending, identity, opening, (key, roll), sources)
     }
 
     fn start(
@@ -145,7 +148,7 @@ impl Log {
         identity: &dyn Certify,
         opening: Opening<'_>,
         (key, roll): (EpochKey, Roll),
-        clock: fn() -> Timestamp,
+        (clock, keys): Sources,
     ) -> Result<Self, OpenError> {
         let epoch = Arc::new(Epoch {
             number: ending.tail.map_or(0, |tail| tail.epoch) + 1,
@@ -178,6 +181,7 @@ impl Log {
             roll,
             turn: opening.turn,
             clock,
+            keys,
             chain: Mutex::new(Chain::new(place)),
             written: Condvar::new(),
             due: Condvar::new(),
@@ -319,7 +323,8 @@ pub(crate) mod testing {
     ) -> Log {
         let (dir, file, ending) = opening::prepare(dir, &opening).unwrap();
         let files = (dir, Box::new(file) as _);
-        Log::start(files, &ending, identity, opening, key, clock).unwrap()
+        let sources = (clock, EpochKey::generate as KeySource);
+        Log::start(files, &ending, identity, opening, key, sources).unwrap()
     }
 }
 

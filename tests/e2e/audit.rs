@@ -264,6 +264,12 @@ fn an_independent_verifier_agrees() {
     );
     let head = fs::read_to_string(vectors.join("log-v1-head")).unwrap();
     assert!(text(&frozen.stdout).contains(head.trim()), "{frozen:?}");
+    let pruned = ask(
+        &vectors.join("log-segments"),
+        &vectors.join("log-v1-identity.pub"),
+        Some(&vectors.join("log-segments.checkpoint")),
+    );
+    assert!(text(&pruned.stdout).contains("anchored by"), "{pruned:?}");
 
     let whole = fs::read(home.audit_log()).unwrap();
     for at in (0..whole.len()).step_by(whole.len() / 20) {

@@ -1,5 +1,5 @@
 use std::fs;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use super::*;
 use crate::keys::PublicIdentity;
@@ -66,7 +66,7 @@ fn a_start_that_misreports_the_end_is_refused() {
         &identity(),
         opening,
         (key, Roll::DEFAULT),
-        Timestamp::now,
+        (Timestamp::now, EpochKey::generate),
     )
     .unwrap();
     drop(log);
@@ -188,7 +188,14 @@ fn a_clock_that_goes_back_is_recorded_as_it_is() {
     let clock = || Timestamp::constant(NOW.fetch_sub(1, Ordering::Relaxed), 0);
     let home = Home::new();
     let key = EpochKey::from_seed(3);
-    let log = Log::open_with(home.path(), &identity(), Opening::default(), key, clock).unwrap();
+    let log = Log::open_with(
+        home.path(),
+        &identity(),
+        Opening::default(),
+        key,
+        (clock, EpochKey::generate),
+    )
+    .unwrap();
     log.stop(0, None).unwrap();
     let report = home.verify().unwrap();
     assert_eq!(report.first_time, "2027-01-15T08:00:00.000000Z");
@@ -214,7 +221,8 @@ fn the_frozen_log_is_reproduced_and_verifies() {
             ..Opening::default()
         };
         let key = EpochKey::from_seed(seed);
-        let log = Log::open_with(home.path(), &identity(), opening, key, fixed_clock).unwrap();
+        let sources = (fixed_clock as _, EpochKey::generate as _);
+        let log = Log::open_with(home.path(), &identity(), opening, key, sources).unwrap();
         log.append(&read(1000), Durability::Sync).unwrap();
         let denied = Event {
             result: Outcome::Denied,
@@ -241,6 +249,59 @@ fn the_frozen_log_is_reproduced_and_verifies() {
             .unwrap()
             .trim()
     );
+}
+
+/// The frozen log with epochs, segments and pruning, and a checkpoint of it.
+#[test]
+fn the_frozen_segments_are_reproduced_and_verify() {
+    static SECONDS: AtomicI64 = AtomicI64::new(0);
+    static SEED: AtomicU8 = AtomicU8::new(30);
+    let clock = || {
+        let seconds = SECONDS.fetch_add(1, Ordering::Relaxed);
+        fixed_clock() + jiff::SignedDuration::from_secs(seconds)
+    };
+    let keys = || Ok(EpochKey::from_seed(SEED.fetch_add(1, Ordering::Relaxed)));
+    let home = Home::new();
+    let (dir, file, ending) = opening::prepare(home.path(), &Opening::default()).unwrap();
+    let opening = Opening {
+        version: "0.1.0",
+        ..Opening::default()
+    };
+    let roll = Roll {
+        records: 2,
+        age: Duration::from_secs(3600),
+    };
+    let log = Log::start(
+        (dir, Box::new(file) as _),
+        &ending,
+        &identity(),
+        opening,
+        (keys().unwrap(), roll),
+        (clock, keys),
+    )
+    .unwrap();
+    let mut borders = Vec::new();
+    for uid in 1000..1003 {
+        log.append(&read(uid), Durability::Write).unwrap();
+        borders.push(clock());
+        log.turn(&identity()).unwrap();
+    }
+    assert_eq!(log.prune(borders[1]).unwrap(), 1);
+    log.stop(7, None).unwrap();
+    let note = log.checkpoint();
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    assert_eq!(home.segments(), [2, 3, 4]);
+    for segment in home.segments() {
+        let name = crate::read::segment_path(Path::new("log-segments"), segment);
+        let written = fs::read_to_string(crate::read::segment_path(home.path(), segment)).unwrap();
+        assert_eq!(written, fs::read_to_string(vectors.join(name)).unwrap());
+    }
+    let kept = fs::read_to_string(vectors.join("log-segments.checkpoint")).unwrap();
+    assert_eq!(note.to_string(), kept);
+    let public = PublicIdentity::open(&vectors.join("log-v1-identity.pub")).unwrap();
+    let note = Checkpoint::parse(&kept).unwrap();
+    let report = crate::verify_against(&vectors.join("log-segments"), &public, &note).unwrap();
+    assert!(report.anchored && report.first_seq > 1);
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Log {
             if file.is_scarce() {
                 return Err(AppendError::Io(io::ErrorKind::StorageFull.into()).into());
             }
-            let beginning = begin(identity, segment, epoch)?;
+            let beginning = begin(identity, segment, epoch, (self.writer.keys)()?)?;
             if self.writer.turn_to(Arc::new(file), beginning)? {
                 *began = Instant::now();
                 return Ok(segment);
@@ -78,13 +78,13 @@ impl Log {
     }
 }
 
-/// A new key for `segment`, certified.
+/// The `key` of `segment`, certified.
 pub(super) fn begin(
     identity: &dyn Certify,
     segment: u32,
     epoch: u64,
+    key: EpochKey,
 ) -> Result<Beginning, KeyError> {
-    let key = EpochKey::generate()?;
     let claim = SegmentClaim {
         segment,
         epoch,

@@ -16,7 +16,7 @@ use super::segment::Segment;
 use super::{AppendError, Counters, Durability};
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
-use crate::keys::EpochKey;
+use crate::keys::{EpochKey, KeyError};
 use crate::line::{self, MAX_LINE, SUFFIX};
 use crate::read::{Close, Next, Open, Prune, Start};
 
@@ -34,6 +34,8 @@ pub(super) struct Writer {
     pub(super) roll: Roll,
     pub(super) turn: Turn,
     pub(super) clock: fn() -> Timestamp,
+    /// Where keys come from.
+    pub(super) keys: KeySource,
     pub(super) chain: Mutex<Chain>,
     /// A batch of lines was written, or taken back.
     pub(super) written: Condvar,
@@ -43,6 +45,9 @@ pub(super) struct Writer {
     pub(super) records: AtomicU64,
     pub(super) errors: AtomicU64,
 }
+
+/// Makes a new key.
+pub(super) type KeySource = fn() -> Result<EpochKey, KeyError>;
 
 /// When an epoch ends.
 #[derive(Clone, Copy)]
@@ -239,7 +244,7 @@ impl Writer {
             }
             self.progress.check()?;
             chain.check_open(Action::Epoch)?;
-            let key = EpochKey::generate().map_err(|e| AppendError::Io(io::Error::other(e)))?;
+            let key = (self.keys)().map_err(|e| AppendError::Io(io::Error::other(e)))?;
             let number = chain.head().epoch.number + 1;
             let next = Next {
                 epoch: number,

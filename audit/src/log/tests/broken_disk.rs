@@ -86,7 +86,7 @@ pub(super) fn failing(home: &Home) -> (Log, Arc<Failing>) {
         &identity(),
         opening,
         (key, Roll::DEFAULT),
-        Timestamp::now,
+        (Timestamp::now, EpochKey::generate),
     )
     .unwrap();
     (log, file)

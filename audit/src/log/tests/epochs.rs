@@ -118,7 +118,7 @@ fn a_stolen_key_forges_nothing_before_its_epoch() {
         &identity(),
         opening,
         (thief, roll),
-        Timestamp::now,
+        (Timestamp::now, EpochKey::generate),
     )
     .unwrap();
     log.append(&read(7), Durability::Sync).unwrap();

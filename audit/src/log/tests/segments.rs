@@ -191,7 +191,7 @@ fn a_border_that_cannot_be_written_leaves_the_log_usable() {
     next.no_space.store(2, Ordering::Relaxed);
     let segment = Arc::new(Segment::new(Box::new(next.clone())));
     let epoch = log.writer.chain.lock().head().epoch.number + 1;
-    let beginning = begin(&identity(), 2, epoch).unwrap();
+    let beginning = begin(&identity(), 2, epoch, EpochKey::from_seed(5)).unwrap();
     assert!(log.writer.turn_to(segment, beginning).is_err());
     assert!(log.append(&read(2), Durability::Write).is_err());
     log.append(&read(3), Durability::Write).unwrap();
