@@ -20,11 +20,12 @@
 #[path = "e2e/harness.rs"]
 mod harness;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::*;
@@ -40,7 +41,6 @@ const BATCH: usize = 500;
 const SEED: u64 = 20_261_123;
 
 /// What is shared by those who work and those who kill.
-#[derive(Default)]
 struct Field {
     over: AtomicBool,
     operations: AtomicU64,
@@ -48,9 +48,21 @@ struct Field {
     slowest_us: AtomicU64,
     /// Control writes that were acknowledged.
     written: AtomicU64,
+    /// How often each secret was read.
+    reads: Vec<AtomicUsize>,
 }
 
 impl Field {
+    fn new() -> Self {
+        Self {
+            over: AtomicBool::new(false),
+            operations: AtomicU64::new(0),
+            slowest_us: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            reads: (0..SECRETS).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
     fn working(&self) -> bool {
         !self.over.load(Ordering::Relaxed)
     }
@@ -106,6 +118,7 @@ fn read_at_random(home: &Home, field: &Field, seed: u64) {
         let read = field.operation(|| fs::read(&path));
         let read = read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert_eq!(text(&read), value(n));
+        field.reads[n].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -311,9 +324,11 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
 /// Works and kills until `enough`, then takes stock.
 fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> String {
     let home = Home::new().init(POLICY);
+    // Segments end under the kills, too.
+    home.configure("# segment_mb = 64", "segment_mb = 1");
     let daemon = home.start();
     fill(&home);
-    let field = Field::default();
+    let field = Field::new();
     let (kills, mut stalls) = std::thread::scope(|scope| {
         let over = Over(&field);
         for seed in 0..4 {
@@ -395,6 +410,22 @@ fn take_stock(home: &Home, field: &Field, deaths: usize) {
     assert!(twice.is_empty(), "recorded twice: {twice:?}");
     let written = field.written.load(Ordering::Relaxed);
     assert_eq!((versions[0], versions.len() as u64), (1, written));
+    // Whatever anybody got has its record.
+    let mut recorded = HashMap::new();
+    for record in records.iter().filter(|r| r["action"] == "read") {
+        let name = record["name"].as_str().unwrap();
+        *recorded.entry(name.to_owned()).or_insert(0) += 1;
+    }
+    for (n, reads) in field.reads.iter().enumerate() {
+        let recorded = recorded.get(&name(n)).copied().unwrap_or(0);
+        let reads = reads.load(Ordering::Relaxed);
+        assert!(
+            recorded >= reads,
+            "{}: {reads} reads, {recorded} records",
+            name(n)
+        );
+    }
+    assert!(home.segments().len() > 1, "no segment ended");
     // A worker that died before its start record left none.
     let starts = of("start");
     assert!(starts <= deaths + 1, "{starts} starts, {deaths} deaths");
