@@ -42,6 +42,8 @@ pub enum Action {
     Limit,
     /// A handle was read by another user than its opener.
     SharedHandle,
+    /// Records before this one look suspicious together.
+    Suspicious,
     /// Something found damaged was put right.
     Repair,
     /// The epoch key changed.

@@ -16,6 +16,8 @@ mod line;
 mod log;
 mod read;
 mod receipt;
+mod recent;
+mod suspicion;
 mod tail;
 #[cfg(test)]
 mod testing;
@@ -27,5 +29,10 @@ pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, 
 pub use log::{AppendError, Counters, Durability, Log, Opening, PruneError, Turn, TurnError};
 pub use read::{Close, Next, Open, Previous, Prune, Record, Records, Start, read_records};
 pub use receipt::{ReceiptError, receipt, verify_receipt};
+pub use recent::recent_records;
+pub use suspicion::{
+    Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Sighting, Threshold,
+    Thresholds,
+};
 pub use tail::{OpenError, Tail};
 pub use verify::{End, Failure, FailureKind, Report, verify, verify_against};
