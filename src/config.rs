@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use jarvis_audit::{MAX_BULK_SECRETS, MAX_DENIALS, Threshold, Thresholds};
 use serde::{Deserialize, Serialize};
 
 /// Largest configuration accepted, in bytes.
@@ -120,6 +121,9 @@ pub struct Audit {
     /// Days for which records are kept; 0 is for ever.
     #[serde(default = "Audit::retention_days")]
     pub retention_days: u32,
+    /// What looks suspicious.
+    #[serde(default)]
+    pub suspicion: Suspicion,
 }
 
 impl Audit {
@@ -133,6 +137,47 @@ impl Audit {
 
     fn retention_days() -> u32 {
         90
+    }
+}
+
+/// `[audit.suspicion]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Suspicion {
+    /// Denials of one uid that are told, up to 100; 0: never.
+    pub denials: u32,
+    /// Within so many minutes, up to a day.
+    pub denials_minutes: u32,
+    /// Different secrets read by one uid that are told, 2 to 500; 0: never.
+    pub bulk_secrets: u32,
+    /// Within so many seconds, up to an hour.
+    pub bulk_seconds: u32,
+}
+
+impl Default for Suspicion {
+    fn default() -> Self {
+        let Thresholds { denials, bulk } = Thresholds::default();
+        Self {
+            denials: denials.count,
+            denials_minutes: denials.seconds / 60,
+            bulk_secrets: bulk.count,
+            bulk_seconds: bulk.seconds,
+        }
+    }
+}
+
+impl Suspicion {
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            denials: Threshold {
+                count: self.denials,
+                seconds: self.denials_minutes * 60,
+            },
+            bulk: Threshold {
+                count: self.bulk_secrets,
+                seconds: self.bulk_seconds,
+            },
+        }
     }
 }
 
@@ -301,6 +346,7 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let remote = !self.http.listen.ip().is_loopback() && !self.http.allow_remote;
+        let suspicion = &self.audit.suspicion;
         let rules = [
             (
                 (2..=64).contains(&self.mount.threads),
@@ -331,6 +377,27 @@ impl Config {
                 (1..=MAX_HOURS).contains(&self.audit.segment_hours),
                 "audit.segment_hours",
                 "must be 1 to 8784, which is a year",
+            ),
+            (
+                suspicion.denials <= MAX_DENIALS,
+                "audit.suspicion.denials",
+                "must be 0 (never) to 100",
+            ),
+            (
+                (1..=24 * 60).contains(&suspicion.denials_minutes),
+                "audit.suspicion.denials_minutes",
+                "must be 1 to 1440",
+            ),
+            (
+                // One secret would make every read a bulk read.
+                suspicion.bulk_secrets != 1 && suspicion.bulk_secrets <= MAX_BULK_SECRETS,
+                "audit.suspicion.bulk_secrets",
+                "must be 0 (never) or 2 to 500",
+            ),
+            (
+                (1..=3600).contains(&suspicion.bulk_seconds),
+                "audit.suspicion.bulk_seconds",
+                "must be 1 to 3600",
             ),
             (
                 !remote,
@@ -421,5 +488,21 @@ mod tests {
         assert!(load(&format!("{remote}allow_remote = true\n")).is_ok());
         let threads = BASE.replace("[vault]", "threads = 1\n[vault]");
         assert!(load(&threads).unwrap_err().contains("mount.threads"));
+        for (key, good, bad) in [
+            ("denials", [0, 100], [101, u32::MAX]),
+            ("denials_minutes", [1, 1440], [0, 1441]),
+            ("bulk_secrets", [0, 500], [1, 501]),
+            ("bulk_seconds", [1, 3600], [0, 3601]),
+        ] {
+            let with = |value: u32| load(&format!("{BASE}[audit.suspicion]\n{key} = {value}\n"));
+            assert!(good.into_iter().all(|value| with(value).is_ok()), "{key}");
+            for value in bad {
+                assert!(
+                    with(value)
+                        .unwrap_err()
+                        .contains(&format!("suspicion.{key} must"))
+                );
+            }
+        }
     }
 }

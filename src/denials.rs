@@ -68,11 +68,20 @@ impl Denials {
 
     /// What is still only counted, by uid; forgets it.
     pub(crate) fn drain(&self) -> Vec<(u32, u64)> {
-        let windows = std::mem::take(&mut *self.0.lock());
-        let counted = windows
-            .iter()
-            .filter_map(|(uid, w)| Some((*uid, w.counted()?)));
-        counted.collect()
+        self.drain_if(|_| true)
+    }
+
+    /// The same of windows that are over, whose uids may never ask again.
+    pub(crate) fn drain_over(&self, now: Instant) -> Vec<(u32, u64)> {
+        self.drain_if(|window| now.duration_since(window.start) >= WINDOW)
+    }
+
+    fn drain_if(&self, done: impl Fn(&Window) -> bool) -> Vec<(u32, u64)> {
+        let mut windows = self.0.lock();
+        let drained = windows.extract_if(|_, window| done(window));
+        drained
+            .filter_map(|(uid, window)| Some((uid, window.counted()?)))
+            .collect()
     }
 }
 
@@ -108,6 +117,18 @@ mod tests {
         let _ = denials.admit(8, Instant::now());
         assert_eq!(denials.drain(), [(7, 3)]);
         assert!(denials.drain().is_empty());
+    }
+
+    #[test]
+    fn a_window_that_is_over_is_told_without_another_denial() {
+        let (denials, start) = (Denials::default(), Instant::now());
+        for _ in 0..EACH + 3 {
+            let _ = denials.admit(7, start);
+            let _ = denials.admit(8, start + WINDOW / 2);
+        }
+        assert!(denials.drain_over(start + WINDOW / 2).is_empty());
+        assert_eq!(denials.drain_over(start + WINDOW), [(7, 3)]);
+        assert_eq!(denials.drain(), [(8, 3)]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jarvis_audit::{
     Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
-    TurnError,
+    Thresholds, TurnError,
 };
 use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
@@ -26,6 +26,7 @@ use crate::denials::Denials;
 use crate::errands::Errands;
 use crate::journal::Journal;
 use crate::metrics::{Gauges, Metrics};
+use crate::suspicion::Suspicions;
 use crate::wire::Facts;
 
 /// Largest policy file, in bytes.
@@ -57,6 +58,9 @@ pub struct Gate {
     pub(crate) changing: Mutex<()>,
     retiring: AtomicBool,
     denials: Denials,
+    pub(crate) suspicions: Suspicions,
+    /// The last record that this process found, or wrote as it began.
+    pub(crate) recall_until: u64,
 }
 
 /// The policy in force, and what it follows.
@@ -89,6 +93,7 @@ pub(crate) struct Settings {
     pub(crate) durability: Durability,
     /// How long audit records are kept, where that is not for ever.
     pub(crate) retention: Option<SignedDuration>,
+    pub(crate) thresholds: Thresholds,
 }
 
 impl Settings {
@@ -105,6 +110,7 @@ impl Settings {
                 0 => None,
                 days => Some(SignedDuration::from_hours(i64::from(days) * 24)),
             },
+            thresholds: config.audit.suspicion.thresholds(),
         }
     }
 }
@@ -214,10 +220,12 @@ impl Gate {
             policies: RwLock::new(Policies::default().followed_by(parts.policy)),
             brief: AtomicBool::new(true),
             policy_source: parts.policy_source,
+            recall_until: parts.audit.checkpoint().seq,
             audit: parts.audit,
             notary: parts.notary,
             handles: parts.handles,
             metrics: parts.metrics,
+            suspicions: Suspicions::new(parts.settings.thresholds),
             settings: parts.settings,
             started_ms: parts.started_ms,
             journal: parts.journal,
@@ -335,13 +343,17 @@ impl Gate {
         }
     }
 
+    /// Records `event`, and what is suspicious about it.
+    ///
     /// # Errors
     /// [`FsError::Io`] when the record was not written.
     pub(crate) fn append(&self, event: &Event<'_>, durability: Durability) -> Result<(), FsError> {
         self.append_raw(event, durability).map_err(|error| {
             tracing::error!(%error, "audit record not written");
             FsError::Io
-        })
+        })?;
+        self.consider(event);
+        Ok(())
     }
 
     fn append_raw(&self, event: &Event<'_>, durability: Durability) -> Result<(), AppendError> {
@@ -500,6 +512,7 @@ impl Gate {
         let event = Event {
             result: Outcome::Denied,
             uid: Some(uid),
+            errno: Some(FsError::Denied.code()),
             reason: Some("denials that were not recorded one by one"),
             count: Some(count),
             ..self.event(Action::Limit, None)
@@ -578,7 +591,6 @@ impl Gate {
     /// Destroys what was deleted longer ago than the recovery window, and counts
     /// what has expired.
     pub(crate) fn housekeep(&self) {
-        self.tell_counted();
         let (now, mut expired) = (now_ms(), 0);
         let walk = self.vault.walk(jarvis_vault::ROOT, &mut |_, secret| {
             expired += i64::from(secret.current().is_some_and(|v| v.expires_ms <= now));
@@ -610,7 +622,7 @@ impl Gate {
     /// Writes the stop record. Who asks for anything from here on gets no
     /// answer: the kernel will ask the next worker.
     pub(crate) fn retire(&self, reason: &str) {
-        self.tell_counted();
+        self.tell_counted(self.denials.drain());
         self.retiring.store(true, Ordering::Release);
         let recorded = self.recorded.load(Ordering::Acquire);
         if let Err(error) = self.audit.stop(recorded, Some(reason)) {
@@ -618,8 +630,13 @@ impl Gate {
         }
     }
 
-    fn tell_counted(&self) {
-        for (uid, count) in self.denials.drain() {
+    /// Records what was only counted in windows that are over.
+    pub(crate) fn tell_overdue(&self) {
+        self.tell_counted(self.denials.drain_over(Instant::now()));
+    }
+
+    fn tell_counted(&self, counted: Vec<(u32, u64)>) {
+        for (uid, count) in counted {
             self.record_counted(uid, count);
         }
     }

@@ -21,6 +21,7 @@ mod metrics;
 mod request;
 mod runner;
 mod supervisor;
+mod suspicion;
 mod tree;
 mod wire;
 mod worker;

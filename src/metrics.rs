@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jarvis_audit::FindingKind;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -30,6 +31,8 @@ pub(crate) struct Metrics {
     pub(crate) limited: IntCounterVec,
     /// Reads through handles that another user opened.
     pub(crate) shared_handles: IntCounter,
+    /// Findings by kind.
+    pub(crate) suspicious: IntCounterVec,
     /// Control requests by result (`ok`, `error`).
     pub(crate) control: IntCounterVec,
     /// Values sealed.
@@ -108,6 +111,7 @@ impl Metrics {
                 "shared_handles_total",
                 "Handles read by another user than their opener.",
             )?,
+            suspicious: suspicious(r)?,
             control: counters(r, "control_requests_total", "Control requests.", "result")?,
             encryptions: counter(r, "crypto_encryptions_total", "Values sealed.")?,
             decryptions: counter(r, "crypto_decryptions_total", "Values opened.")?,
@@ -191,6 +195,16 @@ fn counters(
 ) -> prometheus::Result<IntCounterVec> {
     let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
     registry.register(Box::new(counters.clone()))?;
+    Ok(counters)
+}
+
+/// Every kind from the start: an alert needs the 0 before the first.
+fn suspicious(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Suspicious activity that was found.";
+    let counters = counters(registry, "suspicious_total", help, "kind")?;
+    for kind in FindingKind::ALL {
+        counters.with_label_values(&[kind.as_str()]);
+    }
     Ok(counters)
 }
 

@@ -130,6 +130,14 @@ durability = "write"
 # segment_hours = 24
 # retention_days = 90
 
+# Recorded and counted as suspicious, besides the first read of a secret by a
+# user after others, and handles passed to another user. 0: never.
+[audit.suspicion]
+# denials = 5            # of one user, within
+# denials_minutes = 10
+# bulk_secrets = 50      # different ones read by one user, within
+# bulk_seconds = 60
+
 [worker]
 # user = "jarvis"
 # runner_user = "jarvis-runner"

@@ -28,6 +28,7 @@ use crate::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
 use crate::http::{self, Readiness};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::suspicion;
 use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short, take_stdin};
 
 pub mod sandbox;
@@ -305,8 +306,9 @@ impl Worker {
             http::start(&self.readiness, listener).map_err(text)?;
         }
         keep_house(&gate)?;
-        note_progress(&gate, &self.link, &self.noted)?;
+        look_after_log(&gate, &self.link, &self.noted)?;
         keep_segments(&gate, &self.link, &self.noted)?;
+        suspicion::recall(&gate, estate.audit).map_err(text)?;
         self.state = State::Serving(gate);
         Ok(())
     }
@@ -432,12 +434,14 @@ fn keep_house(gate: &Arc<Gate>) -> Result<(), Failure> {
     started.map(drop).map_err(text)
 }
 
-/// Tells the supervisor how far the audit log has come, while it grows.
-fn note_progress(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<(), Failure> {
+/// Records denials that were only counted, and tells the supervisor how far the
+/// audit log has come, while it grows.
+fn look_after_log(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<(), Failure> {
     let (gate, link, noted) = (gate.clone(), link.clone(), noted.clone());
     let noter = std::thread::Builder::new().name("checkpoints".into());
     let started = noter.spawn(move || {
         loop {
+            gate.tell_overdue();
             note(&gate, &link, &noted);
             std::thread::sleep(CHECKPOINTS);
         }
