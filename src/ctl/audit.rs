@@ -18,6 +18,7 @@ use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
 use super::query::{LastRead, Query, Summary, Unused};
+use super::suspicious::Suspicious;
 use crate::config::read_bounded;
 
 /// Longest receipt in bytes: a year of a worker's epochs.
@@ -43,6 +44,8 @@ pub(super) enum Audit {
     LastRead(LastRead),
     /// Print the secrets that nobody has read for a while
     Unused(Unused),
+    /// Look for suspicious activity; the records are not verified
+    Suspicious(Suspicious),
 }
 
 #[derive(Args)]
@@ -110,6 +113,7 @@ impl Audit {
             Self::Summary(summary) => summary.run(out),
             Self::LastRead(last) => last.run(out),
             Self::Unused(unused) => unused.run(mount, out),
+            Self::Suspicious(suspicious) => suspicious.run(out),
         }
     }
 }

@@ -12,6 +12,7 @@ mod output;
 mod policy;
 mod query;
 mod secrets;
+mod suspicious;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -91,6 +91,13 @@ struct Filter {
     /// Only what did not end well
     #[arg(long)]
     failed: bool,
+    #[command(flatten)]
+    period: Period,
+}
+
+/// From when to when.
+#[derive(Args)]
+pub(super) struct Period {
     /// Not before this time (RFC 3339) or day (UTC)
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -99,15 +106,42 @@ struct Filter {
     until: Option<String>,
 }
 
+/// A period that was understood.
+#[derive(Default)]
+pub(super) struct Span {
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+impl Period {
+    pub(super) fn understood(&self) -> Result<Span, Failure> {
+        Ok(Span {
+            since: self.since.as_deref().map(time).transpose()?,
+            until: self.until.as_deref().map(time).transpose()?,
+        })
+    }
+}
+
+impl Span {
+    pub(super) fn has(&self, record: &Record) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
+        when(record).is_some_and(|at| {
+            self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at < until)
+        })
+    }
+}
+
 /// A filter that was understood.
+#[derive(Default)]
 struct Wanted {
     name: Option<Pattern>,
     action: Option<Action>,
     uid: Option<u32>,
     result: Option<Outcome>,
     failed: bool,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    span: Span,
 }
 
 fn usage(what: &str, text: &str, why: impl std::fmt::Display) -> Failure {
@@ -156,8 +190,7 @@ impl Filter {
                 .map(|t| word("the result", t))
                 .transpose()?,
             failed: self.failed,
-            since: text(&self.since).map(time).transpose()?,
-            until: text(&self.until).map(time).transpose()?,
+            span: self.period.understood()?,
         })
     }
 }
@@ -169,32 +202,31 @@ fn when(record: &Record) -> Option<Timestamp> {
 impl Wanted {
     fn has(&self, record: &Record) -> bool {
         let name = |pattern: &Pattern| record.name.as_ref().is_some_and(|n| pattern.matches(n));
-        let in_time = || {
-            let at = when(record);
-            self.since.is_none_or(|since| at >= Some(since))
-                && self
-                    .until
-                    .is_none_or(|until| at.is_some_and(|at| at < until))
-        };
         self.name.as_ref().is_none_or(name)
             && self.action.is_none_or(|action| record.action == action)
             && self.uid.is_none_or(|uid| record.uid == Some(uid))
             && self.result.is_none_or(|result| record.result == result)
             && !(self.failed && record.result == Outcome::Ok)
-            && in_time()
+            && self.span.has(record)
     }
+}
+
+/// Shows every record to `visit`, the oldest first.
+pub(super) fn each(place: &Place, mut visit: impl FnMut(Record)) -> Result<(), Failure> {
+    let log = place.log();
+    for record in read_records(&log).map_err(|e| Failure::io("open", &log, &e))? {
+        visit(record.map_err(|e| Failure::io("read", &log, &e))?);
+    }
+    Ok(())
 }
 
 /// Shows every wanted record to `visit`, the oldest first.
 fn search(place: &Place, wanted: &Wanted, mut visit: impl FnMut(Record)) -> Result<(), Failure> {
-    let log = place.log();
-    for record in read_records(&log).map_err(|e| Failure::io("open", &log, &e))? {
-        let record = record.map_err(|e| Failure::io("read", &log, &e))?;
+    each(place, |record| {
         if wanted.has(&record) {
             visit(record);
         }
-    }
-    Ok(())
+    })
 }
 
 impl Query {
@@ -248,8 +280,8 @@ fn csv<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<Vec<u8>, Fai
     writer.into_inner().map_err(Failure::other)
 }
 
-/// Rows of two or three columns, for people.
-fn columns<const N: usize>(
+/// Rows of some columns, for people.
+pub(super) fn columns<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
@@ -272,8 +304,12 @@ impl Summary {
                 By::Action => Some(record.action.to_string()),
                 By::Result => Some(record.result.to_string()),
             };
-            // One record may stand for many events.
-            let events = record.count.unwrap_or(1);
+            let events = match record.action {
+                // Those that it counts have records of their own.
+                Action::Suspicious => 1,
+                // One record may stand for many events.
+                _ => record.count.unwrap_or(1),
+            };
             *counts.entry(key.unwrap_or_else(|| "-".into())).or_default() += events;
         })?;
         let mut rows: Vec<_> = counts.into_iter().collect();
@@ -294,11 +330,8 @@ fn last_reads(place: &Place, name: Option<Pattern>) -> Result<BTreeMap<String, R
     let wanted = Wanted {
         name,
         action: Some(Action::Read),
-        uid: None,
         result: Some(Outcome::Ok),
-        failed: false,
-        since: None,
-        until: None,
+        ..Wanted::default()
     };
     let mut last = BTreeMap::new();
     search(place, &wanted, |record| {
