@@ -226,6 +226,9 @@ fn an_independent_verifier_agrees() {
     daemon.set("app/db", b"v");
     alice().read(&daemon.file("app/db")).unwrap();
     bob().read(&daemon.file("app/db")).unwrap_err();
+    root().read(&daemon.file("app/db")).unwrap();
+    let suspicious = || home.records_with(&[("action", json!("suspicious"))]);
+    daemon.eventually("a finding", || suspicious().len() == 1);
     let note = home.ctl(&["audit", "checkpoint"], b"");
     fs::write(home.path("note"), note.stdout).unwrap();
     daemon.stop();

@@ -29,4 +29,5 @@ mod limits;
 mod programs;
 mod rotation;
 mod segments;
+mod suspicion;
 mod workers;
