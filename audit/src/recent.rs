@@ -17,7 +17,10 @@ pub fn recent_records(dir: &Path, most: u64) -> io::Result<impl Iterator<Item = 
     let mut wanted = most;
     for number in segments(dir)?.into_iter().rev() {
         let path = segment_path(dir, number);
-        let len = path.metadata()?.len();
+        // Old ones may be removed meanwhile.
+        let Ok(len) = path.metadata().map(|file| file.len()) else {
+            break;
+        };
         pieces.push((path, len.saturating_sub(wanted)));
         wanted = wanted.saturating_sub(len);
         if wanted == 0 {
