@@ -535,6 +535,9 @@ impl Supervisor {
                     worker.kill();
                     return Ok(());
                 }
+                if let Some(Err(why)) = self.witness.as_ref().map(|w| w.check(&claim)) {
+                    tracing::error!(%why, "audit log");
+                }
                 let signature = identity.certify(&claim).map_err(text)?;
                 worker.say(&certificate(&signature), &[]);
             }

@@ -121,7 +121,12 @@ struct Payload<'a> {
 fn is_essential(event: &Event<'_>) -> bool {
     let own = matches!(
         event.action,
-        Action::Start | Action::Stop | Action::Epoch | Action::Segment | Action::Limit
+        Action::Start
+            | Action::Stop
+            | Action::Epoch
+            | Action::Segment
+            | Action::Limit
+            | Action::Suspicious
     );
     own || event.result != Outcome::Ok
 }
