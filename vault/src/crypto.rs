@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     Value = 6,
     Outbox = 7,
     Journal = 8,
+    Revocation = 9,
 }
 
 /// Where a sealed record belongs: it opens nowhere else.

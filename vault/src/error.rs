@@ -155,6 +155,46 @@ pub enum VaultError {
     /// The name to restore is taken again.
     #[error("`{0}` exists; delete it first")]
     Occupied(String),
+    /// There is no such version.
+    #[error("`{name}` has no version {version}")]
+    NoSuchVersion {
+        /// The secret.
+        name: String,
+        /// The version asked for.
+        version: u32,
+    },
+    /// The version's value is revoked or gone.
+    #[error("version {version} of `{name}` is {state}")]
+    Unusable {
+        /// The secret.
+        name: String,
+        /// The version.
+        version: u32,
+        /// What it is.
+        state: &'static str,
+    },
+    /// A new value waits for its hook.
+    #[error("a rotation of `{0}` is under way; wait for its end")]
+    RotationPending(String),
+    /// No new value waits.
+    #[error("no rotation of `{0}` is under way")]
+    NoRotation(String),
+    /// There is no such revocation.
+    #[error("there is no revocation {0}")]
+    NoSuchRevocation(u64),
+    /// The revocation is not at that point.
+    #[error("revocation {id} is {found}, not {wanted}")]
+    WrongStatus {
+        /// The revocation.
+        id: u64,
+        /// What it is.
+        found: &'static str,
+        /// What it must be.
+        wanted: &'static str,
+    },
+    /// Two persons are needed.
+    #[error("revocation {0} was requested by the same user; another one must decide")]
+    SamePerson(u64),
     /// A generator's length outside its range.
     #[error("length {0} is outside of 8 to 4096")]
     Length(usize),

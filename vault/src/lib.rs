@@ -19,21 +19,28 @@ mod name;
 mod open;
 mod record;
 mod redb_store;
+mod revocation;
 mod secret;
 mod slot;
 mod store;
 mod txn;
 mod vault;
+mod version;
 
 pub use error::VaultError;
 pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
 pub use open::{LockedVault, Probe, create};
-pub use record::{Body, Deleted, Node, NodeId, Secret, SecretType, Version};
+pub use record::{Body, Deleted, Node, NodeId, Secret, SecretType};
+pub use revocation::{Act, Reason, Revocation, Severity, Status};
 pub use secret::SecretBytes;
 pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
-pub use txn::{IfKid, Outcome, Put, Txn};
+pub use txn::{IfKid, Outcome, Put, Request, Txn, Which};
 pub use vault::{Counts, Journalled, Pending, ROOT, Vault};
+pub use version::{
+    Consumer, Criticality, MAX_HISTORY, Mark, Pending as PendingVersion, Settings, Version,
+    VersionState,
+};
 
 /// Largest value in bytes: its base64 fits one control write of 1 MiB.
 pub const MAX_VALUE: usize = 512 * 1024;

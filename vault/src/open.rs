@@ -92,6 +92,7 @@ fn first_batch(
     let state = State {
         seq: 0,
         next_id: FIRST_ID,
+        revocations: 0,
         secrets: 0,
     };
     let sealed = crypto::seal(

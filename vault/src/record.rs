@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::version::{Mark, Pending, Settings, Version};
+
 /// Inode number and record id: unique for the life of a vault, never reused.
 pub type NodeId = u64;
 
@@ -32,25 +34,6 @@ impl fmt::Display for SecretType {
     }
 }
 
-/// One immutable version of a secret; times are Unix milliseconds.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Version {
-    /// Counts from 1.
-    pub number: u32,
-    /// Key id, `LASTSEGMENT-YYYYMMDD-HHMMSS[-n]`.
-    pub kid: String,
-    /// When it became current.
-    pub created_ms: i64,
-    /// When it should be replaced.
-    pub expires_ms: i64,
-    /// Size of the value in bytes.
-    pub len: u32,
-    /// Who wrote it.
-    pub by_uid: u32,
-    /// The commit that wrote it.
-    pub seq: u64,
-}
-
 /// Mark of a soft delete.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Deleted {
@@ -67,8 +50,12 @@ pub struct Secret {
     pub kind: SecretType,
     /// The secret's data key, sealed under the tenant's wrapping key.
     pub(crate) data_key: Vec<u8>,
-    /// Oldest first; the last is current; never empty.
+    /// Oldest first; never empty.
     pub versions: Vec<Version>,
+    /// A new value that is not current yet.
+    pub pending: Option<Pending>,
+    /// What is different from the configuration.
+    pub settings: Settings,
     /// Set while it can only be restored or purged.
     pub deleted: Option<Deleted>,
     /// Its value may enter the page cache, for consumers that must map it.
@@ -76,10 +63,24 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// The version new opens get.
+    /// The version new opens get; none while it is revoked.
     #[must_use]
     pub fn current(&self) -> Option<&Version> {
+        self.newest().filter(|version| version.mark == Mark::None)
+    }
+
+    /// The last version, whatever became of it.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Version> {
         self.versions.last()
+    }
+
+    /// Version `number`.
+    #[must_use]
+    pub fn version(&self, number: u32) -> Option<&Version> {
+        self.versions
+            .iter()
+            .find(|version| version.number == number)
     }
 }
 
@@ -136,6 +137,8 @@ pub(crate) struct State {
     pub(crate) next_id: NodeId,
     /// Live secrets.
     pub(crate) secrets: u64,
+    /// Revocations so far.
+    pub(crate) revocations: u64,
 }
 
 /// Format of the records written by this release.
@@ -163,6 +166,7 @@ pub(crate) mod key {
     pub(crate) const OUTBOX: &[u8] = b"o";
     pub(crate) const DELETED: &[u8] = b"d";
     pub(crate) const JOURNAL: &[u8] = b"j";
+    pub(crate) const REVOCATION: &[u8] = b"r";
 
     fn with(table: u8, parts: &[&[u8]]) -> Vec<u8> {
         let mut key = vec![table];
@@ -202,6 +206,10 @@ pub(crate) mod key {
 
     pub(crate) fn deleted(id: NodeId) -> Vec<u8> {
         with(b'd', &[&id.to_be_bytes()])
+    }
+
+    pub(crate) fn revocation(id: u64) -> Vec<u8> {
+        with(b'r', &[&id.to_be_bytes()])
     }
 
     pub(crate) fn outbox(seq: u64, index: u16) -> Vec<u8> {

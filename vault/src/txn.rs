@@ -6,12 +6,19 @@ use std::ops::ControlFlow;
 use crate::crypto::{self, Kind};
 use crate::error::VaultError;
 use crate::name::SecretName;
-use crate::record::{self, Body, Deleted, Node, NodeId, Secret, SecretType, State, Version, key};
+use crate::record::{self, Body, Deleted, Node, NodeId, Secret, SecretType, State, key};
 use crate::secret::SecretBytes;
 use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::Batch;
 use crate::vault::{ROOT, Vault, journal_context, open_data_key, open_node, outbox_position};
+use crate::version::{MAX_HISTORY, Mark, Settings, Version};
 use crate::{MAX_VALUE, kid};
+
+mod life;
+mod revoke;
+
+pub use life::Which;
+pub use revoke::Request;
 
 /// What a `set` demands of the version it replaces.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +43,12 @@ pub struct Put<'a> {
     pub by_uid: u32,
     /// Unix milliseconds.
     pub now_ms: i64,
-    /// Life of the version in milliseconds.
+    /// Life of the version in milliseconds, unless the secret has its own.
     pub life_ms: i64,
-    /// Versions to keep, at least 1.
+    /// Versions whose values are kept, at least 1, unless the secret has its own.
     pub keep: usize,
+    /// Why, in the writer's words.
+    pub why: Option<&'a str>,
     /// Whether a version is still needed by an open handle.
     pub pinned: &'a dyn Fn(NodeId, u32) -> bool,
 }
@@ -313,6 +322,8 @@ impl<'v> Txn<'v> {
                 kind: put.kind.unwrap_or(SecretType::Opaque),
                 data_key: crypto::seal(keys.wrap.expose(), context, data_key.as_slice())?,
                 versions: Vec::new(),
+                pending: None,
+                settings: Settings::default(),
                 deleted: None,
                 cached: false,
             }),
@@ -367,41 +378,57 @@ impl<'v> Txn<'v> {
         put: &Put<'_>,
         created: bool,
     ) -> Result<Outcome, VaultError> {
-        let (id, seq) = (node.id, self.state.seq);
+        let (id, path) = (node.id, node.path.clone());
         let segment = node.segment().to_owned();
         let secret = secret_mut(&mut node)?;
-        let last = secret.versions.last();
-        let number = last.map_or(1, |v| v.number.saturating_add(1));
-        // A clock set back must not make a key id twice.
-        let created_ms = last.map_or(put.now_ms, |v| v.created_ms.max(put.now_ms));
-        let kid = kid::next(&segment, created_ms, last.map(|v| v.kid.as_str()));
+        if secret.pending.is_some() {
+            return Err(VaultError::RotationPending(path.into()));
+        }
         secret.kind = put.kind.unwrap_or(secret.kind);
         secret.cached = put.cached.unwrap_or(secret.cached);
-        secret.versions.push(Version {
-            number,
-            kid: kid.clone(),
-            created_ms,
-            expires_ms: created_ms.saturating_add(put.life_ms),
-            len: u32::try_from(value.len()).unwrap_or(u32::MAX),
-            by_uid: put.by_uid,
-            seq,
-        });
+        let next = Next::of(secret, &segment, put.now_ms);
+        let sealed = self.seal_value(id, secret, next.number, value)?;
+        self.put(key::value(id, next.number), sealed);
+        let version = next.version(value.len(), self.state.seq, put);
+        self.push_version(&mut node, version, put)?;
+        let outcome = outcome(&node)?;
+        Ok(Outcome { created, ..outcome })
+    }
+
+    fn seal_value(
+        &self,
+        id: NodeId,
+        secret: &Secret,
+        number: u32,
+        value: &[u8],
+    ) -> Result<Vec<u8>, VaultError> {
         let keys = &self.vault.keys;
         let data_key = open_data_key(keys, id, secret).map_err(|e| self.vault.damaged(e))?;
         let context = keys.context(Kind::Value, id, u64::from(number));
-        let sealed = crypto::seal(&data_key, context, value)?;
-        let pruned = prune(secret, put.keep, |version| (put.pinned)(id, version));
-        self.put(key::value(id, number), sealed);
+        crypto::seal(&data_key, context, value)
+    }
+
+    /// Makes `version`, whose value is stored, the current one.
+    fn push_version(
+        &mut self,
+        node: &mut Node,
+        mut version: Version,
+        put: &Put<'_>,
+    ) -> Result<(), VaultError> {
+        let id = node.id;
+        let secret = secret_mut(node)?;
+        if let Some(last) = secret.versions.last_mut() {
+            last.superseded_ms.get_or_insert(version.created_ms);
+        }
+        let life = secret.settings.life_ms.unwrap_or(put.life_ms);
+        version.expires_ms = version.created_ms.saturating_add(life);
+        secret.versions.push(version);
+        let keep = secret.settings.keep.map_or(put.keep, |keep| keep as usize);
+        let pruned = prune(secret, keep, |version| (put.pinned)(id, version));
         for version in pruned {
             self.remove(key::value(id, version));
         }
-        self.save(&node)?;
-        Ok(Outcome {
-            id,
-            version: number,
-            kid,
-            created,
-        })
+        self.save(node)
     }
 
     fn destroy(&mut self, doomed: &[Node]) -> Vec<NodeId> {
@@ -409,6 +436,9 @@ impl<'v> Txn<'v> {
             if let Body::Secret(secret) = &node.body {
                 for version in &secret.versions {
                     self.remove(key::value(node.id, version.number));
+                }
+                if let Some(pending) = &secret.pending {
+                    self.remove(key::value(node.id, pending.number));
                 }
             }
             self.remove(key::node(node.id));
@@ -603,22 +633,70 @@ fn check_if_kid(
     })
 }
 
-/// Takes superseded versions beyond `keep` out of `secret`, the oldest first,
-/// and gives their numbers.
+/// What the next version of a secret is called.
+struct Next {
+    number: u32,
+    kid: String,
+    created_ms: i64,
+}
+
+impl Next {
+    fn of(secret: &Secret, segment: &str, now_ms: i64) -> Self {
+        let last = secret.versions.last();
+        // A clock set back must not make a key id twice.
+        let created_ms = last.map_or(now_ms, |v| v.created_ms.max(now_ms));
+        Self {
+            number: last.map_or(1, |v| v.number.saturating_add(1)),
+            kid: kid::next(segment, created_ms, last.map(|v| v.kid.as_str())),
+            created_ms,
+        }
+    }
+
+    fn version(self, len: usize, seq: u64, put: &Put<'_>) -> Version {
+        Version {
+            number: self.number,
+            kid: self.kid,
+            created_ms: self.created_ms,
+            expires_ms: i64::MAX,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            by_uid: put.by_uid,
+            seq,
+            why: put.why.map(Into::into),
+            superseded_ms: None,
+            mark: Mark::None,
+            warned: 0,
+        }
+    }
+}
+
+/// Marks superseded versions beyond `keep` as destroyed, the oldest first, and
+/// gives their numbers. What is remembered of destroyed ones is bounded, too.
 fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bool) -> Vec<u32> {
-    let excess = secret.versions.len().saturating_sub(keep.max(1));
-    let candidates = secret.versions.iter().take(excess).map(|v| v.number);
+    let with_value = secret.versions.iter().filter(|v| v.has_value()).count();
+    let excess = with_value.saturating_sub(keep.max(1));
+    let candidates = secret.versions.iter().filter(|v| v.has_value());
+    let candidates = candidates.take(excess).map(|v| v.number);
     let pruned: Vec<u32> = candidates.filter(|&number| !pinned(number)).collect();
-    secret.versions.retain(|v| !pruned.contains(&v.number));
+    for version in &mut secret.versions {
+        if pruned.contains(&version.number) {
+            version.mark = Mark::Destroyed;
+        }
+    }
+    let mut forgotten = secret.versions.len().saturating_sub(MAX_HISTORY);
+    secret.versions.retain(|version| {
+        let forget = forgotten > 0 && !version.has_value();
+        forgotten -= usize::from(forget);
+        !forget
+    });
     pruned
 }
 
 fn outcome(node: &Node) -> Result<Outcome, VaultError> {
-    let current = secret_of(node)?.current();
+    let newest = secret_of(node)?.newest();
     Ok(Outcome {
         id: node.id,
-        version: current.map_or(0, |v| v.number),
-        kid: current.map(|v| v.kid.clone()).unwrap_or_default(),
+        version: newest.map_or(0, |v| v.number),
+        kid: newest.map(|v| v.kid.clone()).unwrap_or_default(),
         created: false,
     })
 }

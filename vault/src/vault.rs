@@ -284,11 +284,19 @@ impl Vault {
         let Some(sealed) = self.store.get(&key::value(node.id, version))? else {
             return Ok(None);
         };
-        let data_key = open_data_key(&self.keys, node.id, secret).map_err(|e| self.damaged(e))?;
-        let context = self.keys.context(Kind::Value, node.id, u64::from(version));
-        crypto::open(&data_key, context, sealed)
-            .map(Some)
-            .map_err(|_| self.damaged("a value"))
+        self.open_value(node.id, secret, version, sealed).map(Some)
+    }
+
+    pub(crate) fn open_value(
+        &self,
+        id: NodeId,
+        secret: &Secret,
+        version: u32,
+        sealed: Vec<u8>,
+    ) -> Result<SecretBytes, VaultError> {
+        let data_key = open_data_key(&self.keys, id, secret).map_err(|e| self.damaged(e))?;
+        let context = self.keys.context(Kind::Value, id, u64::from(version));
+        crypto::open(&data_key, context, sealed).map_err(|_| self.damaged("a value"))
     }
 
     /// Runs `change` and commits what it did, all or nothing. Writers take

@@ -52,6 +52,7 @@ fn set(vault: &Vault, path: &str, value: &[u8]) -> NodeId {
         now_ms: 0,
         life_ms: 0,
         keep: 10,
+        why: None,
         pinned: &|_, _| false,
     };
     let outcome = vault.write(|t| t.set(&name(path), value, &put));

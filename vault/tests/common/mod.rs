@@ -35,6 +35,7 @@ pub fn put() -> Put<'static> {
         now_ms: NOW,
         life_ms: 90 * DAY,
         keep: 10,
+        why: None,
         pinned: &|_, _| false,
     }
 }

@@ -1,0 +1,254 @@
+//! What happens to versions after they were made.
+
+use super::{Next, Outcome, Put, Txn, outcome, secret_mut, secret_of};
+use crate::error::VaultError;
+use crate::name::SecretName;
+use crate::record::{Node, NodeId, Secret, key};
+use crate::secret::SecretBytes;
+use crate::version::{Mark, Pending, Settings, Version};
+
+/// How a version is named.
+#[derive(Clone, Copy, Debug)]
+pub enum Which<'a> {
+    /// By its number.
+    Number(u32),
+    /// By its key id.
+    Kid(&'a str),
+}
+
+impl Secret {
+    /// The version that `which` names.
+    #[must_use]
+    pub fn find(&self, which: Which<'_>) -> Option<&Version> {
+        self.versions.iter().find(|version| match which {
+            Which::Number(number) => version.number == number,
+            Which::Kid(kid) => version.kid == kid,
+        })
+    }
+}
+
+impl Txn<'_> {
+    /// Makes the value of an older version the current one, as a new version.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchVersion`]; [`VaultError::Unusable`] for a revoked or
+    /// destroyed one; what [`Txn::set`] returns.
+    pub fn rollback(
+        &mut self,
+        name: &SecretName,
+        number: u32,
+        put: &Put<'_>,
+    ) -> Result<Outcome, VaultError> {
+        let node = self.existing(name)?;
+        usable(&node, number)?;
+        let value = self.stored(&node, number)?;
+        self.set(name, value.expose(), put)
+    }
+
+    /// Ends the grace of a superseded version.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchVersion`]; [`VaultError::Unusable`] for the current
+    /// one, or one that is revoked or destroyed.
+    pub fn deprecate(&mut self, name: &SecretName, number: u32) -> Result<Outcome, VaultError> {
+        let mut node = self.existing(name)?;
+        let version = usable(&node, number)?;
+        if version.superseded_ms.is_none() {
+            return Err(VaultError::Unusable {
+                name: name.to_string(),
+                version: number,
+                state: "current: rotate it first",
+            });
+        }
+        let (number, kid) = (version.number, version.kid.clone());
+        version_mut(&mut node, number)?.mark = Mark::Deprecated;
+        self.save(&node)?;
+        Ok(Outcome {
+            version: number,
+            kid,
+            ..outcome(&node)?
+        })
+    }
+
+    /// Destroys the values of all but the last `keep` versions; gives the
+    /// numbers of those destroyed.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], or a failure of the vault.
+    pub fn prune(
+        &mut self,
+        name: &SecretName,
+        keep: usize,
+        pinned: impl Fn(NodeId, u32) -> bool,
+    ) -> Result<(Outcome, Vec<u32>), VaultError> {
+        let mut node = self.existing(name)?;
+        let id = node.id;
+        let pruned = super::prune(secret_mut(&mut node)?, keep, |version| pinned(id, version));
+        for &version in &pruned {
+            self.remove(key::value(id, version));
+        }
+        self.save(&node)?;
+        Ok((outcome(&node)?, pruned))
+    }
+
+    /// Changes a secret's own settings.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], or a failure of the vault.
+    pub fn configure(
+        &mut self,
+        name: &SecretName,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Outcome, VaultError> {
+        let mut node = self.existing(name)?;
+        change(&mut secret_mut(&mut node)?.settings);
+        self.save(&node)?;
+        outcome(&node)
+    }
+
+    /// Notes that so many warnings were given about the end of a version's life;
+    /// `None` when that is no news, or the version is not current any more.
+    ///
+    /// # Errors
+    /// A failure of the vault.
+    pub fn warned(
+        &mut self,
+        id: NodeId,
+        number: u32,
+        warnings: u8,
+    ) -> Result<Option<Outcome>, VaultError> {
+        let Some(mut node) = self.node(id)? else {
+            return Ok(None);
+        };
+        let current = node.live_secret().and_then(Secret::current);
+        if !current.is_some_and(|v| v.number == number && v.warned < warnings) {
+            return Ok(None);
+        }
+        version_mut(&mut node, number)?.warned = warnings;
+        self.save(&node)?;
+        outcome(&node).map(Some)
+    }
+
+    /// Stores a value that becomes current with [`Txn::finish_rotation`];
+    /// generated when none is given.
+    ///
+    /// # Errors
+    /// [`VaultError::RotationPending`], or what [`Txn::rotate`] returns.
+    pub fn begin_rotation(
+        &mut self,
+        name: &SecretName,
+        put: &Put<'_>,
+    ) -> Result<(Outcome, Pending), VaultError> {
+        let mut node = self.existing(name)?;
+        let secret = secret_of(&node)?;
+        if secret.pending.is_some() {
+            return Err(VaultError::RotationPending(name.to_string()));
+        }
+        let value = secret
+            .kind
+            .generate()
+            .ok_or_else(|| VaultError::NoGenerator(name.to_string()))?;
+        let next = Next::of(secret, node.segment(), put.now_ms);
+        let sealed = self.seal_value(node.id, secret, next.number, value.expose())?;
+        self.put(key::value(node.id, next.number), sealed);
+        let pending = Pending {
+            number: next.number,
+            kid: next.kid,
+            len: u32::try_from(value.len()).unwrap_or(u32::MAX),
+            since_ms: put.now_ms,
+            by_uid: put.by_uid,
+            why: put.why.map(Into::into),
+        };
+        secret_mut(&mut node)?.pending = Some(pending.clone());
+        self.save(&node)?;
+        Ok((outcome(&node)?, pending))
+    }
+
+    /// Makes the value of a rotation that was begun the current one.
+    ///
+    /// # Errors
+    /// [`VaultError::NoRotation`] unless version `number` of secret `id` is waiting.
+    pub fn finish_rotation(
+        &mut self,
+        id: NodeId,
+        number: u32,
+        put: &Put<'_>,
+    ) -> Result<Outcome, VaultError> {
+        let (mut node, pending) = self.take_pending(id, number)?;
+        let created_ms = put.now_ms.max(pending.since_ms);
+        let version = Version {
+            number,
+            kid: pending.kid,
+            created_ms,
+            expires_ms: i64::MAX,
+            len: pending.len,
+            by_uid: pending.by_uid,
+            seq: self.seq(),
+            why: pending.why,
+            superseded_ms: None,
+            mark: Mark::None,
+            warned: 0,
+        };
+        self.push_version(&mut node, version, put)?;
+        outcome(&node)
+    }
+
+    /// Forgets the value of a rotation that was begun; the old one stays.
+    ///
+    /// # Errors
+    /// As [`Txn::finish_rotation`].
+    pub fn abandon_rotation(&mut self, id: NodeId, number: u32) -> Result<Outcome, VaultError> {
+        let (node, _) = self.take_pending(id, number)?;
+        self.remove(key::value(id, number));
+        self.save(&node)?;
+        outcome(&node)
+    }
+
+    fn take_pending(&mut self, id: NodeId, number: u32) -> Result<(Node, Pending), VaultError> {
+        let missing = || VaultError::NoRotation(format!("secret {id}"));
+        let mut node = self.node(id)?.ok_or_else(missing)?;
+        let taken = secret_mut(&mut node)?.pending.take();
+        match taken.filter(|pending| pending.number == number) {
+            Some(pending) => Ok((node, pending)),
+            None => Err(VaultError::NoRotation(node.path.into())),
+        }
+    }
+
+    /// The value of a version, this transaction's own included.
+    fn stored(&self, node: &Node, number: u32) -> Result<SecretBytes, VaultError> {
+        let secret = secret_of(node)?;
+        let sealed = self.get(&key::value(node.id, number))?;
+        let sealed = sealed.ok_or_else(|| self.vault.damaged("a value is missing"))?;
+        self.vault.open_value(node.id, secret, number, sealed)
+    }
+}
+
+/// Version `number`, unless it is revoked or destroyed.
+fn usable(node: &Node, number: u32) -> Result<&Version, VaultError> {
+    let name = || node.path.to_string();
+    let version = secret_of(node)?.version(number);
+    let version = version.ok_or_else(|| VaultError::NoSuchVersion {
+        name: name(),
+        version: number,
+    })?;
+    let state = match version.mark {
+        Mark::None | Mark::Deprecated => return Ok(version),
+        Mark::Revoked => "revoked",
+        Mark::Destroyed => "destroyed",
+    };
+    Err(VaultError::Unusable {
+        name: name(),
+        version: number,
+        state,
+    })
+}
+
+fn version_mut(node: &mut Node, number: u32) -> Result<&mut Version, VaultError> {
+    let name = node.path.to_string();
+    let versions = &mut secret_mut(node)?.versions;
+    let found = versions.iter_mut().find(|version| version.number == number);
+    found.ok_or(VaultError::NoSuchVersion {
+        name,
+        version: number,
+    })
+}

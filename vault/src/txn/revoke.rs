@@ -1,0 +1,184 @@
+//! Revocations: asked for, decided, carried out.
+
+use super::{Outcome, Txn, encoded, outcome, secret_mut};
+use crate::crypto::{self, Kind};
+use crate::error::VaultError;
+use crate::name::SecretName;
+use crate::record::{self, key};
+use crate::revocation::{Act, Reason, Revocation, Severity, Status};
+use crate::version::Mark;
+
+/// What somebody asks for.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Why.
+    pub reason: Reason,
+    /// How urgent.
+    pub severity: Severity,
+    /// More, in the requester's words.
+    pub note: Option<&'a str>,
+    /// Who asks, and when.
+    pub by: Act,
+    /// How long it can be approved and executed, in milliseconds.
+    pub life_ms: i64,
+}
+
+impl Txn<'_> {
+    /// Asks for `name` to be taken out of service; somebody else must agree.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], or a failure of the vault.
+    pub fn request_revocation(
+        &mut self,
+        name: &SecretName,
+        request: &Request<'_>,
+    ) -> Result<Revocation, VaultError> {
+        let node = self.existing(name)?;
+        super::secret_of(&node)?;
+        self.state.revocations += 1;
+        let revocation = Revocation {
+            id: self.state.revocations,
+            secret: node.id,
+            name: node.path,
+            reason: request.reason,
+            severity: request.severity,
+            note: request.note.map(Into::into),
+            status: Status::Requested,
+            requested: request.by,
+            decided: None,
+            executed: None,
+            immediate: false,
+            expires_ms: request.by.at_ms.saturating_add(request.life_ms),
+        };
+        self.save_revocation(&revocation)?;
+        Ok(revocation)
+    }
+
+    /// Agrees to a request, or refuses it.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchRevocation`], [`VaultError::WrongStatus`],
+    /// [`VaultError::SamePerson`] when the requester agrees.
+    pub fn decide_revocation(
+        &mut self,
+        id: u64,
+        approve: bool,
+        by: Act,
+    ) -> Result<Revocation, VaultError> {
+        let mut revocation = self.revocation(id)?;
+        demand(&revocation, Status::Requested, by.at_ms)?;
+        // Who asked may withdraw, but not agree.
+        if approve && revocation.requested.uid == by.uid {
+            return Err(VaultError::SamePerson(id));
+        }
+        revocation.status = match approve {
+            true => Status::Approved,
+            false => Status::Rejected,
+        };
+        revocation.decided = Some(by);
+        self.save_revocation(&revocation)?;
+        Ok(revocation)
+    }
+
+    /// Takes every version of the secret out of service, those that can only be
+    /// restored included. With `immediate`, no approval is needed.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchRevocation`], [`VaultError::WrongStatus`],
+    /// [`VaultError::NotFound`] when the secret was purged.
+    pub fn execute_revocation(
+        &mut self,
+        id: u64,
+        by: Act,
+        immediate: bool,
+    ) -> Result<(Revocation, Outcome), VaultError> {
+        let mut revocation = self.revocation(id)?;
+        match immediate {
+            true => demand(&revocation, Status::Requested, by.at_ms)?,
+            false => demand(&revocation, Status::Approved, by.at_ms)?,
+        }
+        let gone = || VaultError::NotFound(revocation.name.to_string());
+        let mut node = self.node(revocation.secret)?.ok_or_else(gone)?;
+        for version in &mut secret_mut(&mut node)?.versions {
+            if version.has_value() {
+                version.mark = Mark::Revoked;
+            }
+        }
+        self.save(&node)?;
+        revocation.status = Status::Executed;
+        revocation.executed = Some(by);
+        revocation.immediate = immediate;
+        self.save_revocation(&revocation)?;
+        Ok((revocation, outcome(&node)?))
+    }
+
+    fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
+        match self.get(&key::revocation(id))? {
+            None => Err(VaultError::NoSuchRevocation(id)),
+            Some(sealed) => self.vault.open_revocation(id, sealed),
+        }
+    }
+
+    fn save_revocation(&mut self, revocation: &Revocation) -> Result<(), VaultError> {
+        let keys = &self.vault.keys;
+        let plain = encoded(self.vault, revocation)?;
+        let context = keys.context(Kind::Revocation, revocation.id, 0);
+        let sealed = crypto::seal(keys.meta.expose(), context, &plain)?;
+        self.put(key::revocation(revocation.id), sealed);
+        Ok(())
+    }
+}
+
+fn demand(revocation: &Revocation, wanted: Status, now_ms: i64) -> Result<(), VaultError> {
+    let word = |status| match status {
+        Status::Requested => "requested",
+        Status::Approved => "approved",
+        Status::Rejected => "rejected",
+        Status::Executed => "executed",
+    };
+    let found = match revocation.is_expired(now_ms) {
+        true => "expired",
+        false if revocation.status == wanted => return Ok(()),
+        false => word(revocation.status),
+    };
+    Err(VaultError::WrongStatus {
+        id: revocation.id,
+        found,
+        wanted: word(wanted),
+    })
+}
+
+impl crate::vault::Vault {
+    /// Revocation `id`.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchRevocation`], [`VaultError::Damaged`] or a store error.
+    pub fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
+        match self.store.get(&key::revocation(id))? {
+            None => Err(VaultError::NoSuchRevocation(id)),
+            Some(sealed) => self.open_revocation(id, sealed),
+        }
+    }
+
+    /// Every revocation there was, oldest first.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`] or a store error.
+    pub fn revocations(&self) -> Result<Vec<Revocation>, VaultError> {
+        let mut sealed = Vec::new();
+        self.store
+            .scan(key::REVOCATION, key::REVOCATION, &mut |k, v| {
+                sealed.extend(key::trailing_id(k).map(|id| (id, v.to_vec())));
+                std::ops::ControlFlow::Continue(())
+            })?;
+        let open = |(id, sealed)| self.open_revocation(id, sealed);
+        sealed.into_iter().map(open).collect()
+    }
+
+    fn open_revocation(&self, id: u64, sealed: Vec<u8>) -> Result<Revocation, VaultError> {
+        let context = self.keys.context(Kind::Revocation, id, 0);
+        let plain = crypto::open(self.keys.meta.expose(), context, sealed)
+            .map_err(|_| self.damaged("a revocation does not authenticate"))?;
+        record::decode(plain.expose()).map_err(|_| self.damaged("a revocation cannot be decoded"))
+    }
+}

@@ -1,0 +1,373 @@
+//! Versions after they were made: superseded, rolled back, revoked.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{DAY, Home, NOW, current, name, put, set, try_set};
+use jarvis_vault::{
+    Act, MAX_HISTORY, Node, Put, Reason, Request, SecretType, Severity, Status, Vault, VaultError,
+    VersionState, Which,
+};
+
+fn node(vault: &Vault, path: &str) -> Arc<Node> {
+    vault.find(&name(path)).unwrap().unwrap()
+}
+
+fn states(vault: &Vault, path: &str, now_ms: i64) -> Vec<VersionState> {
+    let node = node(vault, path);
+    let versions = &node.live_secret().unwrap().versions;
+    let states = versions.iter().map(|v| v.state(now_ms, 14 * DAY));
+    states.collect()
+}
+
+fn later(days: i64) -> Put<'static> {
+    Put {
+        now_ms: NOW + days * DAY,
+        ..put()
+    }
+}
+
+#[test]
+fn versions_go_from_current_to_grace_to_retired() {
+    use VersionState::{Current, Destroyed, Grace, Retired};
+    let home = Home::with_key(1);
+    let vault = home.open();
+    for day in [0, 10, 20] {
+        try_set(&vault, "a", b"v", &later(day)).unwrap();
+    }
+    assert_eq!(states(&vault, "a", NOW + 20 * DAY), [Grace, Grace, Current]);
+    let over = NOW + 24 * DAY;
+    assert_eq!(states(&vault, "a", over - 1), [Grace, Grace, Current]);
+    assert_eq!(states(&vault, "a", over), [Retired, Grace, Current]);
+    let two = Put {
+        keep: 2,
+        ..later(21)
+    };
+    try_set(&vault, "a", b"v", &two).unwrap();
+    let expected = [Destroyed, Destroyed, Grace, Current];
+    assert_eq!(states(&vault, "a", NOW + 21 * DAY), expected);
+    let node = node(&vault, "a");
+    assert!(vault.value(&node, 1).unwrap().is_none());
+    assert!(vault.value(&node, 3).unwrap().is_some());
+}
+
+#[test]
+fn a_versions_story_is_kept() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    let told = Put {
+        why: Some("because"),
+        ..put()
+    };
+    try_set(&vault, "a", b"1", &told).unwrap();
+    set(&vault, "a", b"2");
+    let node = node(&vault, "a");
+    let [first, second] = &node.live_secret().unwrap().versions[..] else {
+        panic!("two versions");
+    };
+    assert_eq!(first.why.as_deref(), Some("because"));
+    assert_eq!(
+        (first.superseded_ms, second.superseded_ms),
+        (Some(NOW), None)
+    );
+    assert_eq!((first.by_uid, second.why.as_deref()), (7, None));
+    let secret = node.live_secret().unwrap();
+    assert_eq!(secret.find(Which::Kid(&second.kid)).unwrap().number, 2);
+    assert_eq!(secret.find(Which::Number(1)).unwrap().kid, first.kid);
+    assert!(secret.find(Which::Kid("a-2")).is_none());
+}
+
+#[test]
+fn a_rollback_is_a_new_version_with_the_old_value() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    set(&vault, "a", b"good");
+    set(&vault, "a", b"bad");
+    let back = vault.write(|t| t.rollback(&name("a"), 1, &put())).unwrap();
+    assert_eq!(back.version, 3);
+    assert_eq!(current(&vault, "a").unwrap(), b"good");
+    let missing = vault.write(|t| t.rollback(&name("a"), 9, &put()));
+    assert!(matches!(
+        missing,
+        Err(VaultError::NoSuchVersion { version: 9, .. })
+    ));
+    vault
+        .write(|t| t.prune(&name("a"), 1, |_, _| false))
+        .unwrap();
+    let gone = vault.write(|t| t.rollback(&name("a"), 2, &put()));
+    assert!(matches!(
+        gone,
+        Err(VaultError::Unusable {
+            state: "destroyed",
+            ..
+        })
+    ));
+    // What is written and rolled back to in one change.
+    vault
+        .write(|t| {
+            t.set(&name("a"), b"x", &put())?;
+            t.set(&name("a"), b"y", &put())?;
+            t.rollback(&name("a"), 4, &put())
+        })
+        .unwrap();
+    assert_eq!(current(&vault, "a").unwrap(), b"x");
+}
+
+#[test]
+fn deprecation_ends_the_grace_of_old_versions_only() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    set(&vault, "a", b"1");
+    let refused = vault.write(|t| t.deprecate(&name("a"), 1));
+    assert!(matches!(refused, Err(VaultError::Unusable { .. })));
+    set(&vault, "a", b"2");
+    let done = vault.write(|t| t.deprecate(&name("a"), 1)).unwrap();
+    assert_eq!(done.version, 1);
+    let expected = [VersionState::Deprecated, VersionState::Current];
+    assert_eq!(states(&vault, "a", NOW), expected);
+    vault.write(|t| t.rollback(&name("a"), 1, &put())).unwrap();
+}
+
+#[test]
+fn a_secrets_own_settings_come_first() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    set(&vault, "a", b"0");
+    vault
+        .write(|t| {
+            t.configure(&name("a"), |settings| {
+                settings.keep = Some(2);
+                settings.life_ms = Some(DAY);
+            })
+        })
+        .unwrap();
+    for value in [b"1", b"2", b"3"] {
+        set(&vault, "a", value);
+    }
+    let node = node(&vault, "a");
+    let secret = node.live_secret().unwrap();
+    assert_eq!(secret.versions.iter().filter(|v| v.has_value()).count(), 2);
+    assert_eq!(secret.current().unwrap().expires_ms, NOW + DAY);
+}
+
+#[test]
+fn history_is_bounded() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    vault
+        .write(|t| -> Result<_, VaultError> {
+            for _ in 0..MAX_HISTORY + 5 {
+                t.set(&name("a"), b"v", &put())?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let node = node(&vault, "a");
+    let versions = &node.live_secret().unwrap().versions;
+    assert_eq!(versions.len(), MAX_HISTORY);
+    assert_eq!(versions.last().unwrap().number as usize, MAX_HISTORY + 5);
+}
+
+fn password(vault: &Vault, path: &str) {
+    let kind = SecretType::password(20).unwrap();
+    let put = Put {
+        kind: Some(kind),
+        ..put()
+    };
+    vault
+        .write(|t| t.generate(&name(path), kind, &put))
+        .unwrap();
+}
+
+#[test]
+fn a_begun_rotation_changes_nothing_until_it_is_finished() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    password(&vault, "p");
+    let old = current(&vault, "p").unwrap();
+    let begin = || vault.write(|t| t.begin_rotation(&name("p"), &put()));
+    let (outcome, pending) = begin().unwrap();
+    assert_eq!((outcome.version, pending.number), (1, 2));
+    assert_eq!(current(&vault, "p").unwrap(), old);
+    let waiting = vault.value(&node(&vault, "p"), 2).unwrap().unwrap();
+    assert!(waiting.expose() != old);
+    assert!(matches!(begin(), Err(VaultError::RotationPending(_))));
+    let other = try_set(&vault, "p", b"x", &put());
+    assert!(matches!(other, Err(VaultError::RotationPending(_))));
+
+    let abandon = |number| vault.write(|t| t.abandon_rotation(outcome.id, number));
+    assert!(matches!(abandon(3), Err(VaultError::NoRotation(_))));
+    abandon(2).unwrap();
+    assert!(vault.value(&node(&vault, "p"), 2).unwrap().is_none());
+    assert!(matches!(abandon(2), Err(VaultError::NoRotation(_))));
+
+    let (_, pending) = begin().unwrap();
+    drop(vault);
+    let vault = home.open();
+    let value = vault.value(&node(&vault, "p"), pending.number).unwrap();
+    let done = vault
+        .write(|t| t.finish_rotation(outcome.id, pending.number, &put()))
+        .unwrap();
+    assert_eq!((done.version, &done.kid), (2, &pending.kid));
+    assert_eq!(current(&vault, "p").unwrap(), value.unwrap().expose());
+}
+
+#[test]
+fn a_purge_takes_the_waiting_value_too() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    password(&vault, "p");
+    vault
+        .write(|t| t.begin_rotation(&name("p"), &put()))
+        .unwrap();
+    let node = node(&vault, "p");
+    vault.write(|t| t.delete(&name("p"), 0, NOW)).unwrap();
+    vault.write(|t| t.purge(&name("p"))).unwrap();
+    assert!(vault.value(&node, 2).unwrap().is_none());
+}
+
+fn asked(by: u32) -> Request<'static> {
+    Request {
+        reason: Reason::SuspectedCompromise,
+        severity: Severity::High,
+        note: Some("seen in a log"),
+        by: Act {
+            uid: by,
+            at_ms: NOW,
+        },
+        life_ms: DAY,
+    }
+}
+
+fn act(uid: u32, at_ms: i64) -> Act {
+    Act { uid, at_ms }
+}
+
+#[test]
+fn two_persons_take_a_secret_out_of_service() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    set(&vault, "a", b"1");
+    set(&vault, "a", b"2");
+    let request = vault
+        .write(|t| t.request_revocation(&name("a"), &asked(1)))
+        .unwrap();
+    assert_eq!((request.id, request.status), (1, Status::Requested));
+    let decide = |uid, at| vault.write(|t| t.decide_revocation(1, true, act(uid, at)));
+    let execute = || vault.write(|t| t.execute_revocation(1, act(1, NOW), false));
+    assert!(matches!(decide(1, NOW), Err(VaultError::SamePerson(1))));
+    let early = execute();
+    assert!(matches!(
+        early,
+        Err(VaultError::WrongStatus {
+            found: "requested",
+            ..
+        })
+    ));
+    let late = decide(2, NOW + DAY);
+    assert!(matches!(
+        late,
+        Err(VaultError::WrongStatus {
+            found: "expired",
+            ..
+        })
+    ));
+    decide(2, NOW).unwrap();
+    let again = decide(3, NOW);
+    assert!(matches!(
+        again,
+        Err(VaultError::WrongStatus {
+            found: "approved",
+            ..
+        })
+    ));
+    assert!(current(&vault, "a").is_some(), "approved is not executed");
+    execute().unwrap();
+    assert!(matches!(
+        execute(),
+        Err(VaultError::WrongStatus {
+            found: "executed",
+            ..
+        })
+    ));
+    assert!(current(&vault, "a").is_none());
+    assert_eq!(states(&vault, "a", NOW), [VersionState::Revoked; 2]);
+    drop(vault);
+    let vault = home.open();
+    assert!(current(&vault, "a").is_none(), "also after a restart");
+    let all = vault.revocations().unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].decided, Some(act(2, NOW)));
+    assert_eq!(all[0].note.as_deref(), Some("seen in a log"));
+    // A new value is clean; the old ones stay out.
+    set(&vault, "a", b"3");
+    assert_eq!(current(&vault, "a").unwrap(), b"3");
+    let back = vault.write(|t| t.rollback(&name("a"), 2, &put()));
+    assert!(matches!(
+        back,
+        Err(VaultError::Unusable {
+            state: "revoked",
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_refused_request_stays_refused() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    set(&vault, "a", b"1");
+    vault
+        .write(|t| t.request_revocation(&name("a"), &asked(1)))
+        .unwrap();
+    // Who asked may think better of it.
+    vault
+        .write(|t| t.decide_revocation(1, false, act(1, NOW)))
+        .unwrap();
+    let late = vault.write(|t| t.decide_revocation(1, true, act(2, NOW)));
+    assert!(matches!(
+        late,
+        Err(VaultError::WrongStatus {
+            found: "rejected",
+            ..
+        })
+    ));
+    let none = vault.write(|t| t.decide_revocation(7, true, act(2, NOW)));
+    assert!(matches!(none, Err(VaultError::NoSuchRevocation(7))));
+    let immediate = vault.write(|t| t.execute_revocation(1, act(1, NOW), true));
+    assert!(immediate.is_err());
+    assert!(current(&vault, "a").is_some());
+}
+
+#[test]
+fn an_emergency_needs_nobody_else_and_a_deleted_secret_does_not_escape() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    set(&vault, "a", b"1");
+    let id = vault
+        .write(|t| t.request_revocation(&name("a"), &asked(1)))
+        .unwrap()
+        .id;
+    vault.write(|t| t.delete(&name("a"), 0, NOW)).unwrap();
+    let (done, outcome) = vault
+        .write(|t| t.execute_revocation(id, act(1, NOW), true))
+        .unwrap();
+    assert!(done.immediate && done.decided.is_none());
+    assert_eq!(outcome.version, 1);
+    vault.write(|t| t.restore(&name("a"), NOW - DAY)).unwrap();
+    assert!(current(&vault, "a").is_none());
+}
+
+#[test]
+fn warnings_are_given_once_a_version() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    let id = set(&vault, "a", b"1").id;
+    let warn = |number, n| vault.write(|t| t.warned(id, number, n)).unwrap().is_some();
+    assert!(warn(1, 1) && !warn(1, 1) && warn(1, 2) && !warn(1, 1));
+    assert!(!warn(9, 1));
+    set(&vault, "a", b"2");
+    assert!(!warn(1, 3) && warn(2, 1));
+}
