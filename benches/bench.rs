@@ -357,6 +357,7 @@ fn decrypt(stage: &Stage) -> Row {
         now_ms: 0,
         life_ms: 0,
         keep: 10,
+        why: None,
         pinned: &|_, _| false,
     };
     vault.write(|txn| txn.set(&name, &VALUE, &put)).unwrap();

@@ -2,6 +2,7 @@
 //! there or directly, into the audit log.
 
 use jarvis_audit::Action;
+use jarvis_vault::{Outcome, SecretName};
 use serde::{Deserialize, Serialize};
 
 /// One change of one secret. Never a value.
@@ -16,6 +17,62 @@ pub(crate) struct Change {
     /// `None` when the daemon acts by itself.
     pub(crate) actor: Option<Actor>,
     pub(crate) reason: Option<String>,
+    /// It was tried and failed; what was before stands.
+    #[serde(default)]
+    pub(crate) failed: bool,
+    /// Handles of the secret that were good are good no more.
+    #[serde(default)]
+    pub(crate) fences: bool,
+    /// The revocation it is about.
+    #[serde(default)]
+    pub(crate) revocation: Option<u64>,
+    /// The version that waits for its hook.
+    #[serde(default)]
+    pub(crate) begins: Option<u32>,
+}
+
+impl Change {
+    pub(crate) fn new(action: Kind, name: &SecretName, outcome: Outcome) -> Self {
+        Self {
+            name: Some(name.to_string()),
+            id: Some(outcome.id),
+            version: Some(outcome.version),
+            kid: Some(outcome.kid),
+            ..Self::of(action)
+        }
+    }
+
+    /// What is told by its reason alone.
+    pub(crate) fn by_itself(action: Kind, reason: String) -> Self {
+        Self {
+            reason: Some(reason),
+            ..Self::of(action)
+        }
+    }
+
+    pub(crate) fn purged(name: &str, id: u64, reason: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+            id: Some(id),
+            ..Self::by_itself(Kind::Purge, reason.to_owned())
+        }
+    }
+
+    fn of(action: Kind) -> Self {
+        Self {
+            action,
+            name: None,
+            id: None,
+            version: None,
+            kid: None,
+            actor: None,
+            reason: None,
+            failed: false,
+            fences: false,
+            revocation: None,
+            begins: None,
+        }
+    }
 }
 
 /// Who asked, and which rule allowed it.
@@ -39,6 +96,12 @@ pub(crate) enum Kind {
     Restore,
     Purge,
     Key,
+    /// Settings or states of versions.
+    Configure,
+    Revoke,
+    Approve,
+    /// A version's life ends soon, or has ended.
+    Expiry,
 }
 
 impl Kind {
@@ -51,6 +114,10 @@ impl Kind {
             Self::Restore => Action::Restore,
             Self::Purge => Action::Purge,
             Self::Key => Action::Key,
+            Self::Configure => Action::Configure,
+            Self::Revoke => Action::Revoke,
+            Self::Approve => Action::Approve,
+            Self::Expiry => Action::Expiry,
         }
     }
 }

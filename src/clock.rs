@@ -7,6 +7,9 @@ use jiff::Timestamp;
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 86_400_000;
 
+/// Milliseconds of an hour.
+pub(crate) const HOUR_MS: i64 = 3_600_000;
+
 /// Unix milliseconds.
 pub(crate) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()

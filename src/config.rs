@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 use jarvis_audit::{MAX_BULK_SECRETS, MAX_DENIALS, Threshold, Thresholds};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::HOUR_MS;
+use crate::schedule::Windows;
+
 /// Largest configuration accepted, in bytes.
 const MAX_CONFIG: u64 = 256 * 1024;
+/// Most warnings before the end of a version's life.
+const MAX_WARNINGS: usize = 8;
 /// Longest life of an audit segment: a leap year.
 const MAX_HOURS: u32 = 366 * 24;
 
@@ -252,6 +257,18 @@ impl Default for Http {
 pub struct Rotation {
     /// Days until a version should be replaced.
     pub expiry_days: u32,
+    /// Days for which a superseded version stays readable by its key id.
+    pub grace_days: u32,
+    /// Days after which a new version is generated, where a secret's type has a
+    /// generator; none: only secrets that have a schedule of their own.
+    pub schedule_days: Option<u32>,
+    /// When rotations by schedule may happen, UTC: `mon-fri 02:00-04:00; sun
+    /// 00:00-24:00`. None: always.
+    pub windows: Option<String>,
+    /// Hours before the end of a version's life at which a warning is given.
+    pub warning_hours: Vec<u32>,
+    /// Hours for which a revocation can be approved and executed.
+    pub revocation_hours: u32,
     /// Versions kept of each secret, 1 to 1000.
     pub keep_versions: usize,
     /// Days in which a deleted secret can be restored.
@@ -262,9 +279,26 @@ impl Default for Rotation {
     fn default() -> Self {
         Self {
             expiry_days: 90,
+            grace_days: 14,
+            schedule_days: None,
+            windows: None,
+            warning_hours: vec![24],
+            revocation_hours: 24,
             keep_versions: 10,
             recovery_days: 7,
         }
+    }
+}
+
+impl Rotation {
+    /// The warnings in milliseconds before the end, the earliest first; the end
+    /// itself is the last one.
+    pub(crate) fn warnings_ms(&self) -> Vec<i64> {
+        let mut warnings: Vec<_> = self.warning_hours.iter().map(|&h| i64::from(h)).collect();
+        warnings.push(0);
+        warnings.sort_unstable_by(|a, b| b.cmp(a));
+        warnings.dedup();
+        warnings.iter().map(|hours| hours * HOUR_MS).collect()
     }
 }
 
@@ -398,6 +432,29 @@ impl Config {
                 (1..=3600).contains(&suspicion.bulk_seconds),
                 "audit.suspicion.bulk_seconds",
                 "must be 1 to 3600",
+            ),
+            (
+                self.rotation.schedule_days != Some(0),
+                "rotation.schedule_days",
+                "must be at least 1",
+            ),
+            (
+                self.rotation.warning_hours.len() <= MAX_WARNINGS,
+                "rotation.warning_hours",
+                "must be at most 8 numbers",
+            ),
+            (
+                (1..=MAX_HOURS).contains(&self.rotation.revocation_hours),
+                "rotation.revocation_hours",
+                "must be 1 to 8784",
+            ),
+            (
+                self.rotation
+                    .windows
+                    .as_deref()
+                    .is_none_or(|w| Windows::parse(w).is_ok()),
+                "rotation.windows",
+                "must be windows such as \"mon-fri 02:00-04:00; sun 00:00-24:00\"",
             ),
             (
                 !remote,

@@ -1,5 +1,7 @@
 //! Carrying out control requests.
 
+use std::sync::atomic::Ordering;
+
 use jarvis_audit::{Action, Event};
 use jarvis_fs::{Answer, Caller, FsError, Origin};
 use jarvis_policy::Verb;
@@ -11,6 +13,8 @@ use crate::change::{Actor, Change, Kind};
 use crate::clock::now_ms;
 use crate::gate::{Gate, LoadError, rule_of, subject};
 use crate::request::{Malformed, Operation, Parsed, Question, parse};
+
+pub(crate) mod life;
 
 /// A refused request: for the caller as errno and as JSON.
 pub(crate) struct Failure {
@@ -31,6 +35,11 @@ struct Done<'a> {
     action: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation: Option<u64>,
+    /// The version that waits for its hook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending: Option<u32>,
 }
 
 /// Parses and carries out one write.
@@ -57,6 +66,7 @@ fn success(result: &Value, changed: Vec<u64>) -> Answer {
         body: line(&json!({"ok": true, "result": result})),
         error: None,
         changed,
+        fenced: Vec::new(),
     }
 }
 
@@ -72,6 +82,7 @@ fn repeated(gate: &Gate, origin: Origin) -> Option<Answer> {
             body,
             error: None,
             changed,
+            fenced: Vec::new(),
         }),
         Err(_) => Some(not_recorded().answer()),
     }
@@ -98,6 +109,11 @@ fn ask(gate: &Gate, caller: &Caller, question: &Question) -> Result<Value, Failu
     }
     match question {
         Question::Status => Ok(status(gate)),
+        Question::Versions(name) => life::versions(gate, caller, name),
+        Question::Diff { name, from, to } => life::diff(gate, caller, name, (*from, *to)),
+        Question::Schedule => life::schedule(gate, caller),
+        Question::Revocations => life::revocations(gate, caller),
+        Question::Revocation(id) => life::revocation(gate, caller, *id),
         Question::Reload => Ok(json!({"clients": gate.reload(Some(caller))?})),
         Question::AuditRotate => match gate.turn_audit() {
             Ok(segment) => Ok(json!({"segment": segment})),
@@ -139,6 +155,8 @@ fn done(change: &Change) -> Done<'_> {
         kid: change.kid.as_deref(),
         action: change.action,
         note: change.reason.as_deref(),
+        revocation: change.revocation,
+        pending: change.begins,
     }
 }
 
@@ -184,6 +202,7 @@ fn change(
         }
         let changed = changes.iter().filter_map(|c| c.id).collect();
         let success = answer.insert(success(&result(&changes), changed));
+        success.fenced = fenced(&changes);
         let kept = (&*success.body, &*success.changed);
         gate.journal.enter(txn, origin, kept)?;
         Ok(changes)
@@ -195,7 +214,7 @@ fn change(
 /// Commits what `change` did with a note of it, then records it. Without the
 /// record the caller gets an error although the change is made: the note
 /// brings the record later, and nothing is released before.
-fn commit(
+pub(crate) fn commit(
     gate: &Gate,
     change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
 ) -> Result<(), Failure> {
@@ -211,12 +230,29 @@ fn commit(
             Ok((txn.seq(), changes))
         })
         .map_err(|error| Failure::vault(gate, &error))?;
+    // Before anybody is told that it is done.
+    if changes.iter().any(|change| change.fences) {
+        gate.fences.fetch_add(1, Ordering::AcqRel);
+    }
     gate.journal.committed();
+    for change in &changes {
+        match (change.begins, change.id) {
+            (Some(_), Some(id)) => gate.scheduler.begun(id),
+            _ if matches!(change.action, Kind::Configure) => gate.scheduler.look(),
+            _ => {}
+        }
+    }
     for change in &changes {
         count(gate, change.action);
     }
     gate.record_changes(seq, &changes)
         .map_err(|_| not_recorded())
+}
+
+/// Secrets whose open handles must not be read any more.
+fn fenced(changes: &[Change]) -> Vec<u64> {
+    let fenced = changes.iter().filter(|change| change.fences);
+    fenced.filter_map(|change| change.id).collect()
 }
 
 fn not_recorded() -> Failure {
@@ -242,12 +278,31 @@ fn count(gate: &Gate, action: Kind) {
     match action {
         Kind::Create => gate.metrics.created.inc(),
         Kind::Rotate => gate.metrics.rotated.inc(),
-        Kind::Update | Kind::Delete | Kind::Restore | Kind::Purge | Kind::Key => {}
+        Kind::Update
+        | Kind::Delete
+        | Kind::Restore
+        | Kind::Purge
+        | Kind::Key
+        | Kind::Configure
+        | Kind::Revoke
+        | Kind::Approve
+        | Kind::Expiry => {}
     }
 }
 
 fn authorise(gate: &Gate, caller: &Caller, operation: &Operation) -> Result<Actor, Failure> {
     let (verb, name) = operation.needs();
+    let told = match operation {
+        Operation::Life(life) => life
+            .revocation()
+            .map(|id| life::revocation_subject(gate, caller, life, id))
+            .transpose()?,
+        _ => None,
+    };
+    let (verb, name) = match &told {
+        Some((verb, name)) => (*verb, Some(name)),
+        None => (verb, name),
+    };
     let policy = gate.policy();
     let subject = subject(caller);
     let Some(name) = name else {
@@ -309,16 +364,7 @@ fn apply(
 ) -> Result<Vec<Change>, VaultError> {
     let now_ms = now_ms();
     let pinned = |ino, version| gate.handles.pins(ino, version);
-    let put = Put {
-        kind: None,
-        if_kid: IfKid::Any,
-        cached: None,
-        by_uid,
-        now_ms,
-        life_ms: gate.settings.life_ms,
-        keep: gate.settings.keep,
-        pinned: &pinned,
-    };
+    let put = gate.put(by_uid, &pinned);
     let change = match operation {
         Operation::Set {
             name,
@@ -349,10 +395,8 @@ fn apply(
             let outcome = txn.generate(name, *kind, &put)?;
             Change::new(written(&outcome, Kind::Rotate), name, outcome)
         }
-        Operation::Rotate(name) => {
-            let outcome = txn.rotate(name, &put)?;
-            Change::new(Kind::Rotate, name, outcome)
-        }
+        Operation::Rotate(name) => rotate(txn, name, &put)?,
+        Operation::Life(life) => return life::apply(gate, txn, life, &put),
         Operation::Delete(name) => {
             let outcome = txn.delete(name, by_uid, now_ms)?;
             Change::new(Kind::Delete, name, outcome)
@@ -364,21 +408,43 @@ fn apply(
         }
         Operation::Purge(name) => {
             let ids = txn.purge(name)?;
-            let purged = ids
-                .into_iter()
-                .map(|id| Change::purged(name.as_str(), id, "request"));
-            return Ok(purged.collect());
+            let purged = ids.into_iter();
+            return Ok(purged
+                .map(|id| Change::purged(name.as_str(), id, "request"))
+                .collect());
         }
         Operation::KeyAdd(credential) => {
             let slot = txn.add_slot(credential)?;
-            Change::key(format!("slot {slot} added"))
+            Change::by_itself(Kind::Key, format!("slot {slot} added"))
         }
         Operation::KeyRemove(slot) => {
             txn.remove_slot(*slot)?;
-            Change::key(format!("slot {slot} removed"))
+            Change::by_itself(Kind::Key, format!("slot {slot} removed"))
         }
     };
     Ok(vec![change])
+}
+
+/// A new value now, or one that waits for its hook.
+pub(crate) fn rotate(
+    txn: &mut Txn<'_>,
+    name: &SecretName,
+    put: &Put<'_>,
+) -> Result<Change, VaultError> {
+    if !txn.has_hook(name)? {
+        let outcome = txn.rotate(name, put)?;
+        return Ok(Change {
+            reason: put.why.map(str::to_owned),
+            ..Change::new(Kind::Rotate, name, outcome)
+        });
+    }
+    let (outcome, pending) = txn.begin_rotation(name, put)?;
+    let change = Change::new(Kind::Configure, name, outcome);
+    Ok(Change {
+        reason: Some(format!("rotation to version {} begun", pending.number)),
+        begins: Some(pending.number),
+        ..change
+    })
 }
 
 fn written(outcome: &Outcome, otherwise: Kind) -> Kind {
@@ -386,44 +452,6 @@ fn written(outcome: &Outcome, otherwise: Kind) -> Kind {
         Kind::Create
     } else {
         otherwise
-    }
-}
-
-impl Change {
-    fn new(action: Kind, name: &SecretName, outcome: Outcome) -> Self {
-        Self {
-            action,
-            name: Some(name.to_string()),
-            id: Some(outcome.id),
-            version: Some(outcome.version),
-            kid: Some(outcome.kid),
-            actor: None,
-            reason: None,
-        }
-    }
-
-    fn key(what: String) -> Self {
-        Self {
-            action: Kind::Key,
-            name: None,
-            id: None,
-            version: None,
-            kid: None,
-            actor: None,
-            reason: Some(what),
-        }
-    }
-
-    fn purged(name: &str, id: u64, reason: &str) -> Self {
-        Self {
-            action: Kind::Purge,
-            name: Some(name.to_owned()),
-            id: Some(id),
-            version: None,
-            kid: None,
-            actor: None,
-            reason: Some(reason.to_owned()),
-        }
     }
 }
 
@@ -467,7 +495,16 @@ impl Failure {
             | VaultError::Length(_)
             | VaultError::KeyFileLength { .. }
             | VaultError::PassphraseLength { .. } => (FsError::Invalid, "invalid"),
-            VaultError::NotFound(_) | VaultError::NoSuchSlot(_) => (FsError::NotFound, "not_found"),
+            VaultError::NotFound(_)
+            | VaultError::NoSuchSlot(_)
+            | VaultError::NoSuchVersion { .. }
+            | VaultError::NoSuchRevocation(_) => (FsError::NotFound, "not_found"),
+            VaultError::TooManyConsumers(_) => (FsError::NotSupported, "too_many_consumers"),
+            VaultError::Unusable { .. } => (FsError::NotSupported, "unusable"),
+            VaultError::RotationPending(_) => (FsError::Busy, "rotation_pending"),
+            VaultError::NoRotation(_) => (FsError::Conflict, "no_rotation"),
+            VaultError::WrongStatus { .. } => (FsError::Conflict, "wrong_status"),
+            VaultError::SamePerson(_) => (FsError::Denied, "same_person"),
             VaultError::LastSlot(_) => (FsError::NotSupported, "last_slot"),
             VaultError::NoFreeSlot => (FsError::NotSupported, "no_free_slot"),
             VaultError::IsDirectory(_) => (FsError::IsDirectory, "is_directory"),
@@ -502,6 +539,7 @@ impl Failure {
             body: line(&json!({"ok": false, "error": error})),
             error: Some(self.error),
             changed: Vec::new(),
+            fenced: Vec::new(),
         }
     }
 }

@@ -12,20 +12,23 @@ use jarvis_audit::{
 };
 use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
-use jarvis_vault::{Node, Secret, SecretBytes, Vault, VaultError, Version};
+use jarvis_vault::{
+    IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
+};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 
 use crate::accounts::SystemAccounts;
 use crate::change::Change;
-use crate::clock::{DAY_MS, now_ms};
+use crate::clock::{DAY_MS, HOUR_MS, now_ms};
 use crate::config::{Config, ReadDurability, read_bounded};
 use crate::control;
 use crate::denials::Denials;
 use crate::errands::Errands;
 use crate::journal::Journal;
 use crate::metrics::{Gauges, Metrics};
+use crate::scheduler::Bell;
 use crate::suspicion::Suspicions;
 use crate::wire::Facts;
 
@@ -57,6 +60,9 @@ pub struct Gate {
     /// earlier ones, so they must be written in their order.
     pub(crate) changing: Mutex<()>,
     retiring: AtomicBool,
+    /// Grows with every revocation.
+    pub(crate) fences: AtomicU64,
+    pub(crate) scheduler: Bell,
     denials: Denials,
     pub(crate) suspicions: Suspicions,
     /// The last record that this process found, or wrote as it began.
@@ -88,6 +94,15 @@ impl Policies {
 /// What of the configuration matters after the start.
 pub(crate) struct Settings {
     pub(crate) life_ms: i64,
+    pub(crate) grace_ms: i64,
+    /// Interval of rotations by schedule, of those that have none of their own.
+    pub(crate) rotate_every_ms: Option<i64>,
+    /// When they may happen.
+    pub(crate) windows: Option<String>,
+    /// Warnings that a version's life ends, in milliseconds before, the first first.
+    pub(crate) warnings_ms: Vec<i64>,
+    /// How long a revocation can be approved and executed.
+    pub(crate) revocation_ms: i64,
     pub(crate) keep: usize,
     pub(crate) recovery_ms: i64,
     pub(crate) durability: Durability,
@@ -100,6 +115,11 @@ impl Settings {
     pub(crate) fn from(config: &Config) -> Self {
         Self {
             life_ms: i64::from(config.rotation.expiry_days) * DAY_MS,
+            grace_ms: i64::from(config.rotation.grace_days) * DAY_MS,
+            rotate_every_ms: config.rotation.schedule_days.map(|d| i64::from(d) * DAY_MS),
+            windows: config.rotation.windows.clone(),
+            warnings_ms: config.rotation.warnings_ms(),
+            revocation_ms: i64::from(config.rotation.revocation_hours) * HOUR_MS,
             keep: config.rotation.keep_versions,
             recovery_ms: i64::from(config.rotation.recovery_days) * DAY_MS,
             durability: match config.audit.durability {
@@ -236,6 +256,8 @@ impl Gate {
             owed: AtomicBool::new(true),
             changing: Mutex::new(()),
             retiring: AtomicBool::new(false),
+            fences: AtomicU64::new(0),
+            scheduler: Bell::default(),
             denials: Denials::default(),
         }
     }
@@ -401,6 +423,10 @@ impl Gate {
                 client: actor.map(|a| a.client.as_str()).filter(|c| !c.is_empty()),
                 rule: actor.map(|a| a.rule.as_str()),
                 reason: change.reason.as_deref(),
+                result: match change.failed {
+                    true => Outcome::Failed,
+                    false => Outcome::Ok,
+                },
                 recovered: late,
                 ..Event::new(
                     change.action.action(),
@@ -461,6 +487,21 @@ impl Gate {
         Ok(())
     }
 
+    /// What the configuration says of a new version by `by_uid`.
+    pub(crate) fn put<'a>(&self, by_uid: u32, pinned: &'a dyn Fn(u64, u32) -> bool) -> Put<'a> {
+        Put {
+            kind: None,
+            if_kid: IfKid::Any,
+            cached: None,
+            by_uid,
+            now_ms: now_ms(),
+            life_ms: self.settings.life_ms,
+            keep: self.settings.keep,
+            why: None,
+            pinned,
+        }
+    }
+
     /// A failure below: for the log in full, for the caller as EIO.
     pub(crate) fn trouble(&self, error: &VaultError) -> FsError {
         self.metrics.vault_errors.inc();
@@ -488,6 +529,11 @@ impl Gate {
 
     /// Records a refusal; that it is one does not depend on the record.
     pub(crate) fn deny(&self, event: Event<'_>) {
+        self.refuse(FsError::Denied, event);
+    }
+
+    /// The same, where the caller is told `why`.
+    pub(crate) fn refuse(&self, why: FsError, event: Event<'_>) {
         self.metrics.decided(false);
         if let Some(uid) = event.uid {
             let admission = self.denials.admit(uid, Instant::now());
@@ -501,7 +547,7 @@ impl Gate {
         let event = Event {
             action: Action::Deny,
             result: Outcome::Denied,
-            errno: Some(FsError::Denied.code()),
+            errno: Some(why.code()),
             ..event
         };
         // A refusal stands also when it cannot be recorded; `append` logs that.
@@ -544,17 +590,24 @@ impl Gate {
         Err(FsError::Denied)
     }
 
-    /// Decrypts the current version and lets `release` decide over it; a version
-    /// pruned in between is looked up again.
-    pub(crate) fn with_current<T>(
+    /// What `version` of `secret` is good for now.
+    pub(crate) fn state_of(&self, secret: &Secret, version: &Version) -> VersionState {
+        let grace = secret.settings.grace_ms.unwrap_or(self.settings.grace_ms);
+        version.state(now_ms(), grace)
+    }
+
+    /// Decrypts a version (the current one unless a number is `wanted`) and lets
+    /// `release` decide over it; a version pruned in between is looked up again.
+    pub(crate) fn with_version<T>(
         &self,
         ino: u64,
+        wanted: Option<u32>,
         release: impl FnOnce(&Node, &Version, SecretBytes) -> Result<T, FsError>,
     ) -> Result<T, FsError> {
         for _ in 0..3 {
             let node = self.node(ino)?;
-            let current = node.live_secret().and_then(Secret::current);
-            let current = current.ok_or(FsError::NotFound)?;
+            let secret = node.live_secret().ok_or(FsError::NotFound)?;
+            let current = self.servable(secret, wanted)?;
             match self.vault.value(&node, current.number) {
                 Ok(Some(value)) => {
                     self.metrics.decryptions.inc();
@@ -565,6 +618,28 @@ impl Gate {
             }
         }
         Err(FsError::Io)
+    }
+
+    /// The version that an open gets now.
+    fn servable<'s>(
+        &self,
+        secret: &'s Secret,
+        wanted: Option<u32>,
+    ) -> Result<&'s Version, FsError> {
+        let version = match wanted {
+            Some(number) => secret.version(number),
+            None => secret.newest(),
+        };
+        let version = version.ok_or(FsError::NotFound)?;
+        let over = version.expires_ms <= now_ms() && secret.settings.refuse_expired;
+        match self.state_of(secret, version) {
+            VersionState::Revoked => Err(FsError::Revoked),
+            VersionState::Current | VersionState::Grace if over => Err(FsError::Expired),
+            VersionState::Current | VersionState::Grace => Ok(version),
+            VersionState::Retired | VersionState::Deprecated | VersionState::Destroyed => {
+                Err(FsError::NotFound)
+            }
+        }
     }
 
     pub(crate) fn record_read(

@@ -20,6 +20,8 @@ mod journal;
 mod metrics;
 mod request;
 mod runner;
+mod schedule;
+mod scheduler;
 mod supervisor;
 mod suspicion;
 mod tree;

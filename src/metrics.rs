@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub(crate) created: IntCounter,
     /// Versions made by the daemon's generators.
     pub(crate) rotated: IntCounter,
+    /// Rotations that failed, by whatever they were begun.
+    pub(crate) rotation_failures: IntCounter,
     /// Policy decisions by result (`allowed`, `denied`).
     pub(crate) decisions: IntCounterVec,
     /// Failures of the vault.
@@ -88,6 +90,11 @@ impl Metrics {
             )?,
             created: counter(r, "secrets_created_total", "Secrets created.")?,
             rotated: counter(r, "secrets_rotated_total", "Versions made by generators.")?,
+            rotation_failures: counter(
+                r,
+                "rotation_failures_total",
+                "Rotations that left the old version current.",
+            )?,
             decisions: counters(r, "policy_decisions_total", "Policy decisions.", "result")?,
             vault_errors: counter(r, "vault_errors_total", "Failures of the vault.")?,
             crypto_errors: counter(

@@ -10,6 +10,10 @@ use jarvis_vault::{Credential, MAX_VALUE, SecretBytes, SecretName, SecretType};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+pub(crate) mod life;
+
+pub(crate) use life::{Configure, Life, MAX_CONSUMERS};
+
 /// Most requests in a batch.
 const MAX_BATCH: usize = 1024;
 /// Length of a generated password when none is given.
@@ -32,6 +36,7 @@ pub(crate) enum Operation {
     Delete(SecretName),
     Restore(SecretName),
     Purge(SecretName),
+    Life(Life),
     KeyAdd(Credential),
     KeyRemove(u8),
 }
@@ -46,6 +51,7 @@ impl Operation {
             | Self::Restore(name)
             | Self::Purge(name) => (Verb::Write, Some(name)),
             Self::Rotate(name) => (Verb::Rotate, Some(name)),
+            Self::Life(life) => life.needs(),
             Self::KeyAdd(_) | Self::KeyRemove(_) => (Verb::Key, None),
         }
     }
@@ -60,6 +66,20 @@ pub(crate) enum Question {
     Checkpoint,
     /// End the audit log's segment.
     AuditRotate,
+    /// The versions of a secret and its settings.
+    Versions(SecretName),
+    /// How two versions differ, without showing them.
+    Diff {
+        name: SecretName,
+        from: u32,
+        to: u32,
+    },
+    /// What is to be rotated when.
+    Schedule,
+    /// Every revocation there was.
+    Revocations,
+    /// One of them.
+    Revocation(u64),
     /// What the policy in force says of somebody.
     Explain {
         name: SecretName,
@@ -74,7 +94,13 @@ impl Question {
     /// The verb the caller needs; none for what every manager may ask.
     pub(crate) fn needs(&self) -> Option<Verb> {
         match self {
-            Self::Status => None,
+            // These are decided by secret.
+            Self::Status
+            | Self::Versions(_)
+            | Self::Diff { .. }
+            | Self::Schedule
+            | Self::Revocations
+            | Self::Revocation(_) => None,
             Self::Reload | Self::Explain { .. } => Some(Verb::Policy),
             Self::KeyList => Some(Verb::Key),
             Self::Checkpoint | Self::AuditRotate => Some(Verb::Audit),
@@ -172,6 +198,9 @@ enum Kind {
 }
 
 fn object(text: &str) -> Checked<Parsed> {
+    if let Some(parsed) = life::parse(text) {
+        return parsed;
+    }
     let wire: Wire = serde_json::from_str(text).map_err(|e| json_error(&e))?;
     wire.check()
 }

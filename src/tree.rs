@@ -1,14 +1,16 @@
 //! The gate as the file system's tree.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
-    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Kept, Limit, Listed, Opened, Origin,
-    Request, SharedRead, Tree, Unidentified, Xattr,
+    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Inode, KEY_IDS_NAME, Kept, Limit,
+    Listed, Opened, Origin, Request, SharedRead, Tree, Unidentified, Xattr,
 };
 use jarvis_policy::Verb;
-use jarvis_vault::{Body, Node};
+use jarvis_vault::{Body, Mark, Node, Secret, Version, VersionState, Which};
 use zeroize::Zeroizing;
 
 use crate::clock::{now_ms, rfc3339, system_time};
@@ -16,35 +18,93 @@ use crate::control;
 use crate::gate::{Gate, Snapshot, subject};
 
 fn entry_of(node: &Node) -> Result<Entry, FsError> {
-    let (kind, modified_ms) = match &node.body {
-        Body::Directory { .. } => (EntryKind::Directory, node.created_ms),
-        // Also a deleted one: an open handle may still be asked about.
+    match &node.body {
+        Body::Directory { .. } => directory(Inode::Plain(node.id), node.created_ms),
+        // Also a deleted or revoked one: an open handle may still be asked about.
         Body::Secret(secret) => {
-            let current = secret.current().ok_or(FsError::NotFound)?;
-            let size = u64::from(current.len);
-            (EntryKind::Secret { size }, current.created_ms)
+            let newest = secret.newest().ok_or(FsError::NotFound)?;
+            file(Inode::Plain(node.id), newest)
         }
-    };
+    }
+}
+
+fn directory(inode: Inode, created_ms: i64) -> Result<Entry, FsError> {
     Ok(Entry {
-        ino: node.id,
-        kind,
-        modified: system_time(modified_ms),
+        ino: inode.number().ok_or(FsError::NotFound)?,
+        kind: EntryKind::Directory,
+        modified: system_time(created_ms),
     })
+}
+
+fn file(inode: Inode, version: &Version) -> Result<Entry, FsError> {
+    let size = u64::from(version.len);
+    Ok(Entry {
+        ino: inode.number().ok_or(FsError::NotFound)?,
+        kind: EntryKind::Secret { size },
+        modified: system_time(version.created_ms),
+    })
+}
+
+/// Whether a version has a file below `.kid`.
+fn has_file(gate: &Gate, secret: &Secret, version: &Version) -> bool {
+    let state = gate.state_of(secret, version);
+    matches!(state, VersionState::Current | VersionState::Grace)
+}
+
+/// The file below `.kid` of one version.
+fn version_file(gate: &Gate, node: &Node, which: Which<'_>) -> Result<Entry, FsError> {
+    let secret = node.live_secret().ok_or(FsError::NotFound)?;
+    let version = secret.find(which).filter(|v| has_file(gate, secret, v));
+    let version = version.ok_or(FsError::NotFound)?;
+    let inode = Inode::Version {
+        id: node.id,
+        number: version.number,
+    };
+    file(inode, version)
 }
 
 impl Tree for Gate {
     type Snapshot = Snapshot;
 
     fn lookup(&self, parent: u64, name: &str) -> Result<Entry, FsError> {
-        match self.vault.lookup(parent, name) {
-            Ok(Some(node)) => entry_of(&node),
+        let find = |parent| match self.vault.lookup(parent, name) {
+            Ok(Some(node)) => Ok(node),
             Ok(None) => Err(FsError::NotFound),
             Err(error) => Err(self.trouble(&error)),
+        };
+        let mirror = |node: Arc<Node>| directory(Inode::Mirror(node.id), node.created_ms);
+        match Inode::of(parent) {
+            Inode::Plain(jarvis_vault::ROOT) if name == KEY_IDS_NAME => {
+                directory(Inode::KeyIds, self.started_ms)
+            }
+            Inode::Plain(parent) => entry_of(&*find(parent)?),
+            Inode::KeyIds => mirror(find(jarvis_vault::ROOT)?),
+            Inode::Mirror(of) => {
+                let node = self.node(of)?;
+                match node.body {
+                    Body::Directory { .. } => mirror(find(of)?),
+                    Body::Secret(_) => version_file(self, &node, Which::Kid(name)),
+                }
+            }
+            Inode::Version { .. } => Err(FsError::NotDirectory),
         }
     }
 
     fn entry(&self, ino: u64) -> Result<Entry, FsError> {
-        entry_of(&*self.node(ino)?)
+        match Inode::of(ino) {
+            Inode::Plain(id) => entry_of(&*self.node(id)?),
+            Inode::KeyIds => directory(Inode::KeyIds, self.started_ms),
+            Inode::Mirror(of) => directory(Inode::Mirror(of), self.node(of)?.created_ms),
+            Inode::Version { id, number } => {
+                let node = self.node(id)?;
+                let Body::Secret(secret) = &node.body else {
+                    return Err(FsError::NotFound);
+                };
+                // Also one whose grace is over: it may be open.
+                let version = secret.version(number).ok_or(FsError::NotFound)?;
+                file(Inode::Version { id, number }, version)
+            }
+        }
     }
 
     fn brief(&self, tid: u32) -> Option<Brief> {
@@ -52,7 +112,7 @@ impl Tree for Gate {
     }
 
     fn may_read(&self, caller: &Caller, ino: u64) -> bool {
-        self.allows(caller, Verb::Read, ino)
+        self.allows(caller, Verb::Read, Inode::of(ino).id())
     }
 
     fn may_control(&self, caller: &Caller) -> bool {
@@ -66,6 +126,13 @@ impl Tree for Gate {
         after: u64,
         visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
     ) -> Result<(), FsError> {
+        let inode = Inode::of(dir);
+        if let Inode::Mirror(id) = inode
+            && let node = self.node(id)?
+            && let Body::Secret(_) = node.body
+        {
+            return self.list_versions(caller, &node, after, visit);
+        }
         let policy = self.policy_for(caller);
         let subject = subject(caller);
         let visible = |node: &Node| {
@@ -78,14 +145,20 @@ impl Tree for Gate {
                     Body::Secret(_) => policy.decide(&subject, verb, &node.path).allowed(),
                 })
         };
-        let listing = self.vault.children(dir, after, |node| {
-            if !visible(node) {
+        let mirrored = !matches!(inode, Inode::Plain(_));
+        let after = Inode::of(after).id();
+        let listing = self.vault.children(inode.id(), after, |node| {
+            let shown = match mirrored {
+                true => Inode::Mirror(node.id),
+                false => Inode::Plain(node.id),
+            };
+            let Some(ino) = shown.number().filter(|_| visible(node)) else {
                 return ControlFlow::Continue(());
-            }
+            };
             visit(Listed {
-                ino: node.id,
+                ino,
                 name: node.segment(),
-                directory: matches!(node.body, Body::Directory { .. }),
+                directory: mirrored || matches!(node.body, Body::Directory { .. }),
             })
         });
         listing.map_err(|error| self.trouble(&error))
@@ -95,21 +168,47 @@ impl Tree for Gate {
         let timer = self.metrics.open_seconds.start_timer();
         self.check_serving();
         self.settle()?;
-        let node = self.node(request.ino)?;
+        let inode = Inode::of(request.ino);
+        let node = self.node(inode.id())?;
         node.live_secret().ok_or(FsError::NotFound)?;
         let policy = self.policy_for(caller);
         let decision = self.authorise_read(&policy, caller, &node)?;
-        let opened = self.with_current(request.ino, |node, version, value| {
+        let wanted = match inode {
+            Inode::Version { number, .. } => Some(number),
+            Inode::Plain(_) | Inode::KeyIds | Inode::Mirror(_) => None,
+        };
+        let opened = self.with_version(node.id, wanted, |node, version, value| {
             self.record_read(caller, &decision, (node, version), request.resent)?;
             Ok(Opened {
+                id: node.id,
                 version: version.number,
                 snapshot: Snapshot(value),
-                cached: node.live_secret().is_some_and(|secret| secret.cached),
+                cached: wanted.is_none() && node.live_secret().is_some_and(|secret| secret.cached),
             })
-        })?;
+        });
+        if let Err(why @ (FsError::Revoked | FsError::Expired)) = opened {
+            self.refuse_version(caller, &node, why);
+        }
+        let opened = opened?;
         self.metrics.retrieved.inc();
         timer.observe_duration();
         Ok(opened)
+    }
+
+    fn fences(&self) -> u64 {
+        self.fences.load(Ordering::Acquire)
+    }
+
+    fn check(&self, id: u64, version: u32) -> Result<(), FsError> {
+        let node = self.node(id)?;
+        let Body::Secret(secret) = &node.body else {
+            return Err(FsError::Io);
+        };
+        match secret.version(version).map(|version| version.mark) {
+            Some(Mark::Revoked) => Err(FsError::Revoked),
+            // Of the others those stay that a handle pins.
+            Some(Mark::None | Mark::Deprecated | Mark::Destroyed) | None => Ok(()),
+        }
     }
 
     fn reload(&self, ino: u64, version: u32) -> Result<Snapshot, FsError> {
@@ -189,16 +288,24 @@ impl Tree for Gate {
     }
 
     fn xattr(&self, caller: &Caller, ino: u64, attribute: Xattr) -> Result<String, FsError> {
-        let node = self.node(ino)?;
+        let inode = Inode::of(ino);
+        if matches!(inode, Inode::KeyIds | Inode::Mirror(_)) {
+            return Err(FsError::NoAttribute);
+        }
+        let node = self.node(inode.id())?;
         if matches!(node.body, Body::Directory { .. }) {
             return Err(FsError::NoAttribute);
         }
-        let current = node.live_secret().and_then(|s| s.current());
-        let current = current.ok_or(FsError::NotFound)?;
+        let secret = node.live_secret().ok_or(FsError::NotFound)?;
+        let version = match inode {
+            Inode::Version { number, .. } => secret.version(number),
+            _ => secret.newest(),
+        };
+        let current = version.ok_or(FsError::NotFound)?;
         if !self.may_list_xattrs(caller, ino) {
             self.deny(Event {
                 name: Some(&node.path),
-                id: Some(ino),
+                id: Some(node.id),
                 reason: Some(Verb::List.as_str()),
                 ..self.event(Action::Deny, Some(caller))
             });
@@ -209,21 +316,25 @@ impl Tree for Gate {
             Xattr::Version => current.number.to_string(),
             Xattr::CreatedAt => rfc3339(current.created_ms),
             Xattr::ExpiresAt => rfc3339(current.expires_ms),
-            Xattr::State if current.expires_ms <= now_ms() => "expired".into(),
-            Xattr::State => "current".into(),
+            Xattr::State => match self.state_of(secret, current) {
+                VersionState::Current if current.expires_ms <= now_ms() => "expired".into(),
+                state => state.to_string(),
+            },
         })
     }
 
     fn may_list_xattrs(&self, caller: &Caller, ino: u64) -> bool {
-        self.allows(caller, Verb::Read, ino) || self.allows(caller, Verb::List, ino)
+        let id = Inode::of(ino).id();
+        self.allows(caller, Verb::Read, id) || self.allows(caller, Verb::List, id)
     }
 
     fn unidentified(&self, claim: Claim, ino: u64, why: Unidentified) {
-        let node = self.node(ino).ok();
+        let id = Inode::of(ino).id();
+        let node = self.node(id).ok();
         let reason = why.to_string();
         self.deny(Event {
             name: node.as_ref().map(|n| &*n.path),
-            id: Some(ino),
+            id: Some(id),
             reason: Some(&reason),
             ..self.claimed(Action::Deny, claim)
         });
@@ -258,5 +369,54 @@ impl Tree for Gate {
 
     fn secrets(&self) -> u64 {
         self.vault.counts().secrets
+    }
+}
+
+impl Gate {
+    /// The versions of `node` that can be read by their key ids.
+    fn list_versions(
+        &self,
+        caller: &Caller,
+        node: &Node,
+        after: u64,
+        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+    ) -> Result<(), FsError> {
+        if !self.allows(caller, Verb::Read, node.id) {
+            return Ok(());
+        }
+        let secret = node.live_secret().ok_or(FsError::NotFound)?;
+        for version in secret.versions.iter().filter(|v| has_file(self, secret, v)) {
+            let inode = Inode::Version {
+                id: node.id,
+                number: version.number,
+            };
+            // Versions count upwards, and so do their inodes.
+            let Some(ino) = inode.number().filter(|&ino| ino > after) else {
+                continue;
+            };
+            let listed = Listed {
+                ino,
+                name: &version.kid,
+                directory: false,
+            };
+            if visit(listed).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that a secret or version is out of service.
+    fn refuse_version(&self, caller: &Caller, node: &Node, why: FsError) {
+        let reason = why.to_string();
+        self.refuse(
+            why,
+            Event {
+                name: Some(&node.path),
+                id: Some(node.id),
+                reason: Some(&reason),
+                ..self.event(Action::Deny, Some(caller))
+            },
+        );
     }
 }

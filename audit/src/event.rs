@@ -36,6 +36,10 @@ pub enum Action {
     Deny,
     /// The policy was loaded or refused.
     Policy,
+    /// Settings of a secret, or the state of a version, changed.
+    Configure,
+    /// A version's life ends soon, or has ended.
+    Expiry,
     /// A key slot changed.
     Key,
     /// A bound was hit.

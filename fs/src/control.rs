@@ -156,6 +156,9 @@ fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch
             Some(_) => job.origin.start,
         };
         job.handle.put(answer.body, at);
+        for &ino in &answer.fenced {
+            pages.drop_pages_now(ino);
+        }
         for ino in answer.changed {
             pages.drop_pages(ino);
         }

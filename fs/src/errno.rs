@@ -56,6 +56,12 @@ pub enum FsError {
     /// The file descriptor is not one of ours.
     #[error("bad file descriptor")]
     BadHandle,
+    /// The secret, or the version of it, was taken out of service.
+    #[error("the key has been revoked")]
+    Revoked,
+    /// The secret's life is over and its settings refuse it then.
+    #[error("the key has expired")]
+    Expired,
     /// Real trouble: vault, audit log or machine.
     #[error("input/output error")]
     Io,
@@ -87,6 +93,8 @@ impl FsError {
             Self::NoAttribute => Errno::ENODATA,
             Self::Range => Errno::ERANGE,
             Self::BadHandle => Errno::EBADF,
+            Self::Revoked => Errno::from_i32(libc::EKEYREVOKED),
+            Self::Expired => Errno::from_i32(libc::EKEYEXPIRED),
             Self::Io => Errno::EIO,
         }
     }

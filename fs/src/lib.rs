@@ -26,7 +26,7 @@ pub use handles::{HandleTable, Limits, WORDS};
 pub use mount::{Device, MountError, Server, answers, clear_stale, connection, end, resend};
 pub use serve::{FileSystem, MAX_REQUEST};
 pub use tree::{
-    Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Listed, Opened, Origin, Request,
-    SharedRead, Tree, XATTRS, Xattr,
+    Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Inode, KEY_IDS_NAME, Limit, Listed, Opened,
+    Origin, Request, SharedRead, Tree, XATTRS, Xattr,
 };
 pub use watch::{WATCH_WORDS, Watch};

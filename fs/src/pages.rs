@@ -6,7 +6,8 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
 
@@ -14,9 +15,15 @@ use fuser::{INodeNo, Notifier};
 /// invalidates its pages too.
 const QUEUE: usize = 1024;
 
+/// How long a revocation waits for its pages to be dropped.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// An inode whose pages are to be dropped, and who waits for it.
+type Errand = (Notifier, u64, Option<Sender<()>>);
+
 /// Asks the kernel to forget pages.
 pub(crate) struct PageCache {
-    queue: SyncSender<(Notifier, u64)>,
+    queue: SyncSender<Errand>,
     notifier: OnceLock<Notifier>,
 }
 
@@ -43,14 +50,29 @@ impl PageCache {
     /// Drops what the kernel keeps of `ino`, soon.
     pub(crate) fn drop_pages(&self, ino: u64) {
         if let Some(notifier) = self.notifier.get() {
-            self.queue.try_send((notifier.clone(), ino)).ok();
+            self.queue.try_send((notifier.clone(), ino, None)).ok();
+        }
+    }
+
+    /// Drops what the kernel keeps of `ino` before it returns, if that does not
+    /// take for ever.
+    pub(crate) fn drop_pages_now(&self, ino: u64) {
+        if let Some(notifier) = self.notifier.get() {
+            let (done, wait) = channel();
+            if self.queue.send((notifier.clone(), ino, Some(done))).is_ok() {
+                wait.recv_timeout(PATIENCE).ok();
+            }
         }
     }
 }
 
-fn run(inodes: &Receiver<(Notifier, u64)>) {
-    for (notifier, ino) in inodes {
+fn run(inodes: &Receiver<Errand>) {
+    for (notifier, ino, waiting) in inodes {
         // The inode may be gone, and with it its pages; len 0 is all of it.
         notifier.inval_inode(INodeNo(ino), 0, 0).ok();
+        if let Some(done) = waiting {
+            // It may have lost its patience.
+            done.send(()).ok();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use fuser::{
@@ -22,7 +22,8 @@ use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
 use crate::pages::PageCache;
 use crate::tree::{
-    CONTROL, CONTROL_NAME, Entry, EntryKind, Limit, Origin, ROOT, Request, SharedRead, Tree, XATTRS,
+    CONTROL, CONTROL_NAME, Entry, EntryKind, Inode, Limit, Origin, ROOT, Request, SharedRead, Tree,
+    XATTRS,
 };
 use crate::watch::Watch;
 
@@ -67,6 +68,8 @@ pub(crate) enum Open<S> {
 pub(crate) struct SecretHandle<S> {
     pub(crate) file: OpenFile,
     snapshot: Option<S>,
+    /// [`Tree::fences`] when it was last found readable.
+    fences: AtomicU64,
     /// Other readers' uids and whether they may read.
     shared: RwLock<HashMap<u32, Result<(), FsError>>>,
 }
@@ -205,7 +208,8 @@ impl<T: Tree> FileSystem<T> {
             return None;
         }
         let file = self.handles.get(unique & !RESENT)?;
-        (file.ino == ino && file.uid == claim.uid).then(|| open_flags(&file))
+        let same = file.ino == Inode::of(ino).id() && file.uid == claim.uid;
+        same.then(|| open_flags(&file))
     }
 
     /// What is refused whoever asks.
@@ -224,9 +228,11 @@ impl<T: Tree> FileSystem<T> {
         handle: u64,
         request: Request,
     ) -> Result<FopenFlags, FsError> {
+        // Before the decision: what is revoked after it fences this handle, too.
+        let fences = self.tree.fences();
         let opened = self.tree.open(caller, request)?;
         let file = OpenFile {
-            ino: request.ino,
+            ino: opened.id,
             version: opened.version,
             uid: caller.uid,
             control: false,
@@ -236,6 +242,7 @@ impl<T: Tree> FileSystem<T> {
         let open = SecretHandle {
             file,
             snapshot: self.keep(opened.snapshot),
+            fences: AtomicU64::new(fences),
             shared: RwLock::default(),
         };
         self.open
@@ -284,6 +291,8 @@ impl<T: Tree> FileSystem<T> {
             false => Open::Secret(SecretHandle {
                 file,
                 snapshot: None,
+                // Nobody has looked in this process.
+                fences: AtomicU64::new(u64::MAX),
                 shared: RwLock::default(),
             }),
         });
@@ -299,7 +308,10 @@ impl<T: Tree> FileSystem<T> {
         reply: ReplyData,
     ) {
         let send = |bytes: &[u8], reply: ReplyData| reply.data(slice(bytes, range));
-        if let Err(error) = self.check_reader(open, reader) {
+        let checked = self
+            .check_fences(open)
+            .and_then(|()| self.check_reader(open, reader));
+        if let Err(error) = checked {
             return reply.error(error.errno());
         }
         match &open.snapshot {
@@ -309,6 +321,17 @@ impl<T: Tree> FileSystem<T> {
                 Err(error) => reply.error(error.errno()),
             },
         }
+    }
+
+    /// A handle outlives neither its version's revocation nor its secret's.
+    fn check_fences(&self, open: &SecretHandle<T::Snapshot>) -> Result<(), FsError> {
+        let fences = self.tree.fences();
+        if open.fences.load(Ordering::Relaxed) == fences {
+            return Ok(());
+        }
+        self.tree.check(open.file.ino, open.file.version)?;
+        open.fences.store(fences, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A handle may be passed on; who reads with it is recorded once.

@@ -47,6 +47,10 @@ impl Failure {
         )
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn report(&self) -> ExitCode {
         // Nobody is left to tell when this fails too.
         writeln!(io::stderr(), "jarvisctl: {}", self.message).ok();
@@ -58,7 +62,7 @@ impl Failure {
 pub(super) fn code_of(error: &io::Error) -> Code {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
-        Some(Errno::ACCESS | Errno::PERM) => Code::Denied,
+        Some(Errno::ACCESS | Errno::PERM | Errno::KEYREVOKED | Errno::KEYEXPIRED) => Code::Denied,
         Some(Errno::NOENT) => Code::NotFound,
         Some(Errno::NOTCONN | Errno::CONNABORTED) => Code::Unreachable,
         Some(Errno::INVAL | Errno::MSGSIZE | Errno::NAMETOOLONG) => Code::Usage,

@@ -148,6 +148,13 @@ durability = "write"
 
 [rotation]
 # expiry_days = 90
+# grace_days = 14
+# Rotate by schedule whatever has a generator; without it, only what has a
+# schedule of its own (jarvisctl configure).
+# schedule_days = 90
+# windows = "mon-fri 02:00-04:00; sun 00:00-24:00"
+# warning_hours = [24]
+# revocation_hours = 24
 # keep_versions = 10
 # recovery_days = 7
 

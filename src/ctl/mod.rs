@@ -8,9 +8,11 @@ mod health;
 mod home;
 mod init;
 mod keys;
+mod life;
 mod output;
 mod policy;
 mod query;
+mod revoke;
 mod secrets;
 mod suspicious;
 
@@ -58,8 +60,26 @@ enum Command {
     Restore(secrets::Named),
     /// Destroy a deleted secret for good
     Purge(secrets::Named),
-    /// Have the daemon generate a secret's next value
-    Rotate(secrets::Named),
+    /// Have the daemon generate the next value of a secret, or of many
+    Rotate(life::Rotate),
+    /// List the versions of a secret: who made them, when, why, their states
+    Versions(life::Versions),
+    /// Compare two versions without showing them
+    Diff(life::Diff),
+    /// Make the value of an older version current again
+    Rollback(life::Rollback),
+    /// End the grace of a superseded version
+    Deprecate(life::Deprecate),
+    /// Destroy the values of old versions
+    Prune(life::Prune),
+    /// Show or change a secret's own settings
+    Configure(life::Configure),
+    /// Declare who depends on a secret
+    #[command(subcommand)]
+    Consumer(life::Consumer),
+    /// Take secrets out of service
+    #[command(subcommand)]
+    Revoke(revoke::Revoke),
     /// Create a secret with a generated value
     Generate(secrets::Generate),
     /// Check, explain and reload the policy
@@ -109,7 +129,15 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Delete(named) => named.run(mount, &out, "delete"),
         Command::Restore(named) => named.run(mount, &out, "restore"),
         Command::Purge(named) => named.run(mount, &out, "purge"),
-        Command::Rotate(named) => named.run(mount, &out, "rotate"),
+        Command::Rotate(rotate) => rotate.run(mount, &out),
+        Command::Versions(versions) => versions.run(mount, &out),
+        Command::Diff(diff) => diff.run(mount, &out),
+        Command::Rollback(rollback) => rollback.run(mount, &out),
+        Command::Deprecate(deprecate) => deprecate.run(mount, &out),
+        Command::Prune(prune) => prune.run(mount, &out),
+        Command::Configure(configure) => configure.run(mount, &out),
+        Command::Consumer(consumer) => consumer.run(mount, &out),
+        Command::Revoke(revoke) => revoke.run(mount, &out),
         Command::Generate(generate) => generate.run(mount, &out),
         Command::Policy(policy) => policy.run(mount, &out),
         Command::Key(key) => key.run(mount, &out),

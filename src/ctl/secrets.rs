@@ -186,7 +186,7 @@ impl Generate {
 }
 
 /// What a change came to, in a sentence or as JSON.
-fn done(out: &Output, result: &Value) -> Result<(), Failure> {
+pub(super) fn done(out: &Output, result: &Value) -> Result<(), Failure> {
     let text = |key: &str| result.get(key).and_then(Value::as_str).unwrap_or_default();
     out.show(result, || match result.get("version") {
         Some(version) => format!(

@@ -28,6 +28,7 @@ use crate::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
 use crate::http::{self, Readiness};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::scheduler;
 use crate::suspicion;
 use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short, take_stdin};
 
@@ -306,6 +307,7 @@ impl Worker {
             http::start(&self.readiness, listener).map_err(text)?;
         }
         keep_house(&gate)?;
+        scheduler::start(&gate)?;
         look_after_log(&gate, &self.link, &self.noted)?;
         keep_segments(&gate, &self.link, &self.noted)?;
         suspicion::recall(&gate, estate.audit).map_err(text)?;

@@ -24,6 +24,7 @@ mod files;
 mod harness;
 mod http;
 mod identity;
+mod life;
 mod lifecycle;
 mod limits;
 mod programs;

@@ -176,6 +176,9 @@ pub enum VaultError {
     /// A new value waits for its hook.
     #[error("a rotation of `{0}` is under way; wait for its end")]
     RotationPending(String),
+    /// A secret has as many consumers as can be declared.
+    #[error("at most {0} consumers can be declared of one secret")]
+    TooManyConsumers(usize),
     /// No new value waits.
     #[error("no rotation of `{0}` is under way")]
     NoRotation(String),

@@ -22,6 +22,15 @@ impl SecretType {
         }
     }
 
+    /// Whether the daemon can make a new value.
+    #[must_use]
+    pub fn has_generator(self) -> bool {
+        match self {
+            Self::Opaque => false,
+            Self::Password { .. } => true,
+        }
+    }
+
     /// A fresh value, or `None` when the type has no generator.
     pub(crate) fn generate(self) -> Option<SecretBytes> {
         match self {

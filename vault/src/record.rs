@@ -93,7 +93,7 @@ pub enum Body {
         live: u64,
     },
     /// A secret.
-    Secret(Secret),
+    Secret(Box<Secret>),
 }
 
 /// A directory or a secret.

@@ -318,7 +318,7 @@ impl<'v> Txn<'v> {
             parent,
             path: name.as_str().into(),
             created_ms: put.now_ms,
-            body: Body::Secret(Secret {
+            body: Body::Secret(Box::new(Secret {
                 kind: put.kind.unwrap_or(SecretType::Opaque),
                 data_key: crypto::seal(keys.wrap.expose(), context, data_key.as_slice())?,
                 versions: Vec::new(),
@@ -326,7 +326,7 @@ impl<'v> Txn<'v> {
                 settings: Settings::default(),
                 deleted: None,
                 cached: false,
-            }),
+            })),
         };
         self.link(&node);
         self.count(parent, true)?;

@@ -45,6 +45,23 @@ impl Txn<'_> {
         self.set(name, value.expose(), put)
     }
 
+    /// Whether a hook must bring a new value of `name` to where it is checked.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], or a failure of the vault.
+    pub fn has_hook(&self, name: &SecretName) -> Result<bool, VaultError> {
+        let node = self.existing(name)?;
+        Ok(secret_of(&node)?.settings.hook.is_some())
+    }
+
+    /// The name of secret `id`.
+    ///
+    /// # Errors
+    /// A failure of the vault.
+    pub fn name_of(&self, id: NodeId) -> Result<Option<String>, VaultError> {
+        Ok(self.node(id)?.map(|node| node.path.into()))
+    }
+
     /// Ends the grace of a superseded version.
     ///
     /// # Errors

@@ -1,0 +1,155 @@
+//! Commands that take secrets out of service.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::client::request;
+use super::exit::Failure;
+use super::life::{Level, cell, table, text};
+use super::output::Output;
+
+#[derive(Subcommand)]
+pub(super) enum Revoke {
+    /// Ask for a secret to be taken out of service; somebody else must approve
+    Request(Request),
+    /// Agree to a request of somebody else
+    Approve {
+        /// Number of the revocation
+        id: u64,
+    },
+    /// Refuse a request, or withdraw your own
+    Reject {
+        /// Number of the revocation
+        id: u64,
+    },
+    /// Take the secret of an approved request out of service
+    Execute {
+        /// Number of the revocation
+        id: u64,
+        /// Generate a clean value at once
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// List revocations, those of the past included
+    List,
+    /// Show one revocation
+    Show {
+        /// Number of the revocation
+        id: u64,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Request {
+    /// Name of the secret
+    name: String,
+    /// Why
+    #[arg(long)]
+    reason: Reason,
+    /// How urgent
+    #[arg(long, default_value = "high")]
+    severity: Level,
+    /// More about it
+    #[arg(long)]
+    note: Option<String>,
+    /// Do it now, without a second person
+    #[arg(long)]
+    immediate: bool,
+    /// Generate a clean value at once
+    #[arg(long, requires = "immediate")]
+    rotate: bool,
+}
+
+/// Why a secret is taken out of service.
+#[derive(Clone, Copy, ValueEnum)]
+enum Reason {
+    SecurityIncident,
+    UnauthorisedAccess,
+    EmployeeTermination,
+    PolicyViolation,
+    SuspectedCompromise,
+    SystemBreach,
+    ManualRequest,
+}
+
+impl Reason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::SecurityIncident => "security_incident",
+            Self::UnauthorisedAccess => "unauthorised_access",
+            Self::EmployeeTermination => "employee_termination",
+            Self::PolicyViolation => "policy_violation",
+            Self::SuspectedCompromise => "suspected_compromise",
+            Self::SystemBreach => "system_breach",
+            Self::ManualRequest => "manual_request",
+        }
+    }
+}
+
+impl Revoke {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        let message = match self {
+            Self::Request(asked) => json!({
+                "op": "revoke", "name": asked.name, "reason": asked.reason.as_str(),
+                "severity": asked.severity.as_str(), "note": asked.note,
+                "immediate": asked.immediate, "rotate": asked.rotate,
+            }),
+            Self::Approve { id } => json!({"op": "revoke_approve", "id": id}),
+            Self::Reject { id } => json!({"op": "revoke_reject", "id": id}),
+            Self::Execute { id, rotate } => {
+                json!({"op": "revoke_execute", "id": id, "rotate": rotate})
+            }
+            Self::List => return list(mount, out),
+            Self::Show { id } => return show(mount, *id, out),
+        };
+        let result = request(mount, &message)?;
+        out.show(&result, || {
+            format!("{}: {}", text(&result, "name"), text(&result, "note"))
+        })
+    }
+}
+
+fn list(mount: &Path, out: &Output) -> Result<(), Failure> {
+    let all = request(mount, &json!({"op": "revocations"}))?;
+    let rows = all.as_array().cloned().unwrap_or_default();
+    let columns = [
+        "id",
+        "name",
+        "status",
+        "reason",
+        "severity",
+        "immediate",
+        "note",
+    ];
+    out.show(&all, || table(&rows, &columns))
+}
+
+fn show(mount: &Path, id: u64, out: &Output) -> Result<(), Failure> {
+    let one = request(mount, &json!({"op": "revocation", "id": id}))?;
+    out.show(&one, || {
+        let act = |key: &str| match one.get(key).filter(|act| !act.is_null()) {
+            Some(act) => format!(
+                "{key}: by uid {} at {}\n",
+                cell(act, "uid"),
+                text(act, "at")
+            ),
+            None => String::new(),
+        };
+        let facts = [
+            "id",
+            "name",
+            "status",
+            "reason",
+            "severity",
+            "note",
+            "immediate",
+        ];
+        let facts = facts
+            .iter()
+            .map(|key| format!("{key}: {}\n", cell(&one, key)));
+        let acts = ["requested", "decided", "executed"].map(act);
+        facts.chain(acts).collect::<String>()
+    })
+}

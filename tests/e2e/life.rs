@@ -1,0 +1,438 @@
+//! Versions, settings and revocations, through the mount and the CLI.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::harness::*;
+
+const REVOKED: i32 = 128;
+const EXPIRED: i32 = 127;
+
+/// Alice asks, carol (by her group) agrees.
+const PERSONS: &str = r#"
+clients:
+  admin:
+    match: {uid: 0}
+    allow: ["*"]
+    verbs: ["*"]
+  jarvis-alice:
+    allow: ["app/**"]
+    verbs: [read, list, rotate, revoke, approve]
+  jarvis-bob:
+    allow: ["app/**"]
+    verbs: [read, approve]
+"#;
+
+fn versions(home: &Home, name: &str) -> Vec<Value> {
+    home.ok(&["versions", name], b"")["versions"]
+        .as_array()
+        .unwrap()
+        .clone()
+}
+
+fn kids(home: &Home, name: &str) -> Vec<String> {
+    let versions = versions(home, name);
+    let kids = versions
+        .iter()
+        .map(|v| v["kid"].as_str().unwrap().to_owned());
+    kids.collect()
+}
+
+fn states(home: &Home, name: &str) -> Vec<String> {
+    let versions = versions(home, name);
+    let states = versions
+        .iter()
+        .map(|v| v["state"].as_str().unwrap().to_owned());
+    states.collect()
+}
+
+fn by_kid(home: &Home, name: &str, kid: &str) -> PathBuf {
+    home.mount().join(".kid").join(name).join(kid)
+}
+
+#[test]
+fn versions_in_grace_are_read_by_their_key_ids() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    for value in [b"one", b"two"] {
+        daemon.set("app/db", value);
+    }
+    let kids = kids(&home, "app/db");
+    assert_eq!(states(&home, "app/db"), ["grace", "current"]);
+    let old = by_kid(&home, "app/db", &kids[0]);
+    assert_eq!(alice().read(&old), Ok(b"one".to_vec()));
+    assert_eq!(
+        alice().read(&by_kid(&home, "app/db", &kids[1])),
+        Ok(b"two".to_vec())
+    );
+    assert_eq!(bob().read(&old), Err(EACCES));
+    assert_eq!(alice().read(&by_kid(&home, "app/db", "db-0")), Err(ENOENT));
+    let read = &home.records_with(&[("action", json!("read")), ("version", json!(1))])[0];
+    assert_eq!(
+        (&read["name"], &read["kid"]),
+        (&json!("app/db"), &json!(kids[0]))
+    );
+
+    let list = |user: &User, path: &str| {
+        let path = home.mount().join(path);
+        user.act(|| {
+            let names = fs::read_dir(&path).unwrap();
+            let mut names: Vec<_> = names.map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        })
+    };
+    assert!(
+        !list(&alice(), "").iter().any(|name| name == ".kid"),
+        "it is not listed"
+    );
+    assert_eq!(list(&alice(), ".kid"), ["app"]);
+    assert_eq!(list(&alice(), ".kid/app"), ["db"]);
+    assert_eq!(list(&alice(), ".kid/app/db"), [&*kids[0], &*kids[1]]);
+    assert!(list(&bob(), ".kid").is_empty() && list(&bob(), ".kid/app/db").is_empty());
+    let metadata = alice().act(|| fs::metadata(&old).unwrap());
+    assert_eq!(metadata.len(), 3);
+    assert!(alice().act(|| File::create(&old)).is_err());
+
+    // An open handle keeps it when the grace is over.
+    let mut held = alice().act(|| File::open(&old).unwrap());
+    home.ok(&["deprecate", "app/db", "1"], b"");
+    assert_eq!(states(&home, "app/db"), ["deprecated", "current"]);
+    assert_eq!(alice().read(&old), Err(ENOENT));
+    assert_eq!(list(&alice(), ".kid/app/db"), [&*kids[1]]);
+    let mut value = Vec::new();
+    held.read_to_end(&mut value).unwrap();
+    assert_eq!(value, b"one");
+    daemon.stop();
+    home.verify();
+}
+
+#[test]
+fn grace_can_be_none_for_a_secret() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"one");
+    home.ok(
+        &[
+            "configure",
+            "app/db",
+            "--grace-days",
+            "0",
+            "--keep-versions",
+            "2",
+        ],
+        b"",
+    );
+    daemon.set("app/db", b"two");
+    assert_eq!(states(&home, "app/db"), ["retired", "current"]);
+    let old = by_kid(&home, "app/db", &kids(&home, "app/db")[0]);
+    assert_eq!(alice().read(&old), Err(ENOENT));
+    daemon.set("app/db", b"three");
+    assert_eq!(states(&home, "app/db"), ["destroyed", "retired", "current"]);
+    let settings = home.ok(&["configure", "app/db"], b"");
+    assert_eq!(
+        (&settings["grace_days"], &settings["keep_versions"]),
+        (&json!(0), &json!(2))
+    );
+    home.ok(&["configure", "app/db", "--grace-days", "default"], b"");
+    assert_eq!(states(&home, "app/db"), ["destroyed", "grace", "current"]);
+    let bad = home.ctl(&["configure", "app/db", "--windows", "never"], b"");
+    assert_eq!(bad.status.code(), Some(2), "{bad:?}");
+    assert!(text(&bad.stderr).contains("is no window"), "{bad:?}");
+}
+
+#[test]
+fn a_rollback_brings_an_old_value_back_as_a_new_version() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"good");
+    daemon.set("app/db", b"bad");
+    home.ok(&["rollback", "app/db", "1", "--reason", "bad was bad"], b"");
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"good".to_vec()));
+    let all = versions(&home, "app/db");
+    assert_eq!(all[2]["reason"], "rollback to version 1: bad was bad");
+    assert_eq!(
+        (&all[2]["by_uid"], &all[2]["state"]),
+        (&json!(0), &json!("current"))
+    );
+    let missing = home.ctl(&["rollback", "app/db", "9"], b"");
+    assert_eq!(missing.status.code(), Some(4), "{missing:?}");
+    home.ok(&["prune", "app/db", "--keep", "1"], b"");
+    assert_eq!(
+        states(&home, "app/db"),
+        ["destroyed", "destroyed", "current"]
+    );
+    let gone = home.ctl(&["rollback", "app/db", "1"], b"");
+    assert!(
+        text(&gone.stderr).contains("version 1 of `app/db` is destroyed"),
+        "{gone:?}"
+    );
+}
+
+#[test]
+fn versions_are_compared_without_being_shown() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    daemon.set("app/j", br#"{"a":1,"b":"hunter2","c":[1]}"#);
+    daemon.set("app/j", br#"{"b":"hunter3","c":[1],"d":true}"#);
+    daemon.set("app/j", br#"{"b":"hunter3","c":[1],"d":true}"#);
+    let diff = |from: &str, to: &str| home.ok(&["diff", "app/j", from, to], b"");
+    let found = diff("1", "2");
+    assert_eq!(found["equal"], false);
+    let keys = json!({"added": ["d"], "removed": ["a"], "changed": ["b"]});
+    assert_eq!(found["json_keys"], keys);
+    assert_eq!(found["length_class"][0], "up to 32 bytes");
+    assert_eq!(diff("2", "3")["equal"], true);
+    assert!(!found.to_string().contains("hunter"));
+    daemon.set("other", b"x");
+    let denied = home.ctl_as(&alice(), &["diff", "other", "1", "1"], b"");
+    assert_eq!(denied.status.code(), Some(3), "{denied:?}");
+    let missing = home.ctl(&["diff", "app/j", "1", "7"], b"");
+    assert_eq!(missing.status.code(), Some(4));
+}
+
+#[test]
+fn two_persons_take_a_secret_out_of_service() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    daemon.set("app/db", b"one");
+    daemon.set("app/db", b"two");
+    let db = daemon.file("app/db");
+    let old = by_kid(&home, "app/db", &kids(&home, "app/db")[0]);
+    let ask = |user: &User, arguments: &[&str]| {
+        let output = home.ctl_as(user, &[&["revoke"], arguments].concat(), b"");
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let request = [
+        "request",
+        "app/db",
+        "--reason",
+        "system-breach",
+        "--note",
+        "host 7",
+    ];
+    assert_eq!(ask(&bob(), &request).0, 3, "he has not the verb");
+    assert_eq!(ask(&alice(), &request).0, 0);
+    let held = alice().act(|| File::open(&db).unwrap());
+    let (code, why) = ask(&alice(), &["approve", "1"]);
+    assert_eq!(code, 3, "{why}");
+    assert!(why.contains("same user"), "{why}");
+    assert_eq!(ask(&alice(), &["execute", "1"]).0, 1, "nobody has approved");
+    assert_eq!(ask(&bob(), &["approve", "1"]).0, 0);
+    assert_eq!(ask(&bob(), &["approve", "1"]).0, 1, "again");
+    assert_eq!(alice().read(&db), Ok(b"two".to_vec()), "not yet");
+    assert_eq!(ask(&bob(), &["execute", "1"]).0, 3);
+    assert_eq!(ask(&alice(), &["execute", "1"]).0, 0);
+
+    let mut byte = [0];
+    let fenced = alice().act(|| held.read_at(&mut byte, 0).unwrap_err());
+    assert_eq!(fenced.raw_os_error(), Some(REVOKED));
+    assert_eq!(alice().read(&db), Err(REVOKED));
+    assert_eq!(alice().read(&old), Err(ENOENT));
+    assert_eq!(states(&home, "app/db"), ["revoked", "revoked"]);
+    // It stays so: for the next worker and the next daemon, with held handles.
+    kill_process(daemon.workers().0, Signal::KILL).unwrap();
+    assert_eq!(alice().read(&db), Err(REVOKED));
+    let fenced = alice().act(|| held.read_at(&mut byte, 0).unwrap_err());
+    assert_eq!(fenced.raw_os_error(), Some(REVOKED));
+    drop(held);
+    daemon.stop();
+    let daemon = home.start();
+    assert_eq!(alice().read(&db), Err(REVOKED));
+    let shown = home.ok(&["revoke", "show", "1"], b"");
+    assert_eq!(
+        (&shown["status"], &shown["note"]),
+        (&json!("executed"), &json!("host 7"))
+    );
+    assert_eq!(shown["decided"]["uid"], json!(bob().uid));
+    assert_eq!(shown["executed"]["uid"], json!(alice().uid));
+    daemon.set("app/db", b"clean");
+    assert_eq!(alice().read(&db), Ok(b"clean".to_vec()));
+    let denied = home.records_with(&[("action", json!("deny")), ("errno", json!(REVOKED))]);
+    assert!(denied.len() >= 3, "{denied:?}");
+    let told: Vec<_> = home
+        .records_with(&[("action", json!("revoke"))])
+        .iter()
+        .map(|r| r["reason"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "revocation 1 requested: system_breach, high",
+            "revocation 1 executed: system_breach, high"
+        ]
+    );
+    daemon.stop();
+    home.verify();
+}
+
+#[test]
+fn an_emergency_needs_no_second_person_and_can_bring_a_clean_value() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    home.ok(&["generate", "app/p"], b"");
+    let p = daemon.file("app/p");
+    let old = alice().read(&p).unwrap();
+    let held = alice().act(|| File::open(&p).unwrap());
+    let arguments = [
+        "revoke",
+        "request",
+        "app/p",
+        "--reason",
+        "security-incident",
+        "--severity",
+        "critical",
+        "--immediate",
+        "--rotate",
+    ];
+    let done = home.ctl_as(&alice(), &arguments, b"");
+    assert!(done.status.success(), "{done:?}");
+    let mut byte = [0];
+    let fenced = alice().act(|| held.read_at(&mut byte, 0).unwrap_err());
+    assert_eq!(fenced.raw_os_error(), Some(REVOKED));
+    let new = alice().read(&p).unwrap();
+    assert!(new != old && new.len() == old.len());
+    let shown = home.ok(&["revoke", "show", "1"], b"");
+    assert_eq!(
+        (&shown["immediate"], &shown["severity"]),
+        (&json!(true), &json!("critical"))
+    );
+    assert_eq!(shown["decided"], Value::Null);
+    assert_eq!(versions(&home, "app/p")[1]["reason"], "after revocation 1");
+    // Without the verb, no emergency.
+    let denied = home.ctl_as(&bob(), &arguments, b"");
+    assert_eq!(denied.status.code(), Some(3));
+    assert_eq!(
+        home.ok(&["revoke", "list"], b"").as_array().unwrap().len(),
+        1
+    );
+}
+
+#[test]
+fn a_mapped_secret_is_fenced_too() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    home.ok(&["set", "app/m", "--allow-cached-reads"], b"mapped");
+    let held = alice().act(|| File::open(daemon.file("app/m")).unwrap());
+    let mut byte = [0];
+    alice().act(|| held.read_at(&mut byte, 0).unwrap());
+    let arguments = [
+        "revoke",
+        "request",
+        "app/m",
+        "--reason",
+        "manual-request",
+        "--immediate",
+    ];
+    home.ok(&arguments, b"");
+    let fenced = alice().act(|| held.read_at(&mut byte, 0));
+    assert_eq!(fenced.map_err(|e| errno(&e)), Err(REVOKED));
+}
+
+#[test]
+fn rejected_requests_stay_rejected_and_lists_show_what_one_may_see() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    daemon.set("app/db", b"one");
+    daemon.set("other", b"x");
+    let request = |name: &str| {
+        home.ok(
+            &["revoke", "request", name, "--reason", "manual-request"],
+            b"",
+        )
+    };
+    assert_eq!(request("app/db")["revocation"], 1);
+    assert_eq!(request("other")["revocation"], 2);
+    let run = |user: &User, arguments: &[&str]| {
+        home.ctl_as(user, &[&["revoke"], arguments].concat(), b"")
+            .status
+            .code()
+    };
+    assert_eq!(run(&bob(), &["reject", "2"]), Some(3), "none of his");
+    assert_eq!(run(&bob(), &["show", "2"]), Some(3));
+    assert_eq!(run(&bob(), &["reject", "1"]), Some(0));
+    assert_eq!(run(&bob(), &["approve", "1"]), Some(1));
+    assert_eq!(run(&alice(), &["execute", "1"]), Some(1));
+    assert_eq!(run(&root(), &["show", "7"]), Some(4));
+    let seen = home.ctl_as(&bob(), &["revoke", "list", "--json"], b"");
+    let seen: Value = serde_json::from_slice(&seen.stdout).unwrap();
+    assert_eq!(seen.as_array().unwrap().len(), 1);
+    assert_eq!(seen[0]["status"], "rejected");
+    assert!(alice().read(&daemon.file("app/db")).is_ok());
+}
+
+/// Of two approvals at the same time one is made.
+#[test]
+fn racing_approvals_are_one() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    daemon.set("app/db", b"one");
+    home.ok(
+        &["revoke", "request", "app/db", "--reason", "manual-request"],
+        b"",
+    );
+    let approve = |user: User| {
+        let home = &home;
+        move || {
+            home.ctl_as(&user, &["revoke", "approve", "1"], b"")
+                .status
+                .success()
+        }
+    };
+    let (a, b) = std::thread::scope(|scope| {
+        let (a, b) = (scope.spawn(approve(alice())), scope.spawn(approve(bob())));
+        (a.join().unwrap(), b.join().unwrap())
+    });
+    assert!(a != b, "one of them");
+    assert_eq!(home.records_with(&[("action", json!("approve"))]).len(), 1);
+}
+
+#[test]
+fn an_expired_secret_is_refused_where_it_is_set_so() {
+    let home = Home::new().init(POLICY);
+    home.configure("# expiry_days = 90", "expiry_days = 0");
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let db = daemon.file("app/db");
+    assert!(alice().read(&db).is_ok(), "served by default");
+    home.ok(&["configure", "app/db", "--refuse-expired", "true"], b"");
+    assert_eq!(alice().read(&db), Err(EXPIRED));
+    daemon.eventually("an expiry record", || {
+        !home.records_with(&[("action", json!("expiry"))]).is_empty()
+    });
+    home.ok(&["configure", "app/db", "--refuse-expired", "false"], b"");
+    assert!(alice().read(&db).is_ok());
+}
+
+#[test]
+fn consumers_are_declared_and_forgotten() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let add = [
+        "consumer",
+        "add",
+        "app/db",
+        "web",
+        "--criticality",
+        "high",
+        "--owner",
+        "ops",
+    ];
+    home.ok(&add, b"");
+    home.ok(&["consumer", "add", "app/db", "cron"], b"");
+    let known = || home.ok(&["versions", "app/db"], b"")["consumers"].clone();
+    assert_eq!(
+        known()[0],
+        json!({"name": "web", "criticality": "high", "owner": "ops", "restart": null})
+    );
+    home.ok(&["consumer", "remove", "app/db", "web"], b"");
+    assert_eq!(known().as_array().unwrap().len(), 1);
+    let gone = home.ctl(&["consumer", "remove", "app/db", "web"], b"");
+    assert_eq!(gone.status.code(), Some(4), "{gone:?}");
+}
