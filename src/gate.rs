@@ -15,13 +15,13 @@ use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{
     IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 
 use crate::accounts::SystemAccounts;
 use crate::change::Change;
-use crate::clock::{DAY_MS, HOUR_MS, now_ms};
+use crate::clock::{DAY_MS, HOUR_MS, now, now_ms};
 use crate::config::{Config, ReadDurability, read_bounded};
 use crate::control;
 use crate::denials::Denials;
@@ -351,7 +351,7 @@ impl Gate {
     pub(crate) fn prune_audit(&self) -> Result<usize, PruneError> {
         match self.settings.retention {
             None => Ok(0),
-            Some(retention) => self.audit.prune(Timestamp::now() - retention),
+            Some(retention) => self.audit.prune(now() - retention),
         }
     }
 

@@ -28,6 +28,8 @@ mod tree;
 mod wire;
 mod worker;
 
+#[doc(hidden)]
+pub use clock::follow_clock;
 pub use daemon::abort_on_panic;
 #[doc(hidden)]
 pub use worker::sandbox;

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use jarvis_audit::{
     Action, Detector, Durability, Event, Finding, Findings, Sighting, Thresholds, recent_records,
 };
-use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::clock::now;
 use crate::gate::Gate;
 
 /// How much of the log's end is recalled, in bytes: some 130,000 reads.
@@ -98,7 +98,7 @@ impl Suspicions {
 impl Gate {
     /// Looks at what a record that was just written adds up to.
     pub(crate) fn consider(&self, event: &Event<'_>) {
-        let Some(seen) = Sighting::of(event, Timestamp::now()) else {
+        let Some(seen) = Sighting::of(event, now()) else {
             return;
         };
         for finding in self.suspicions.observe(seen).iter().flatten() {
@@ -172,7 +172,7 @@ mod tests {
             id: Some(id),
             ..Event::new(Action::Read, Outcome::Ok, 0)
         };
-        Sighting::of(&event, Timestamp::UNIX_EPOCH).unwrap()
+        Sighting::of(&event, jiff::Timestamp::UNIX_EPOCH).unwrap()
     }
 
     fn found(findings: Findings) -> Vec<u32> {

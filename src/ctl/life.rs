@@ -61,7 +61,7 @@ pub(super) struct Prune {
 }
 
 #[derive(Args)]
-#[group(id = "what", required = true, multiple = false)]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
 pub(super) struct Rotate {
     /// Name of the secret
     #[arg(group = "what")]

@@ -209,6 +209,26 @@ impl Home {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
+    /// The daemon with a clock that [`Home::set_clock`] sets.
+    pub fn clocked(&self) -> Command {
+        let target = Path::new(env!("CARGO_BIN_EXE_jarvis-secretsd"))
+            .parent()
+            .unwrap();
+        let program = self.path("bin/jarvis-secretsd");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        let built = target.join("examples/jarvis-secretsd-clock");
+        fs::copy(built, &program).expect("not built; run: cargo build --examples");
+        self.set_clock(Duration::ZERO);
+        let mut command = Command::new(program);
+        command.arg("--config").arg(self.path("etc/config.toml"));
+        command
+    }
+
+    /// Puts the daemon's clock ahead.
+    pub fn set_clock(&self, ahead: Duration) {
+        fs::write(self.path("bin/clock"), ahead.as_millis().to_string()).unwrap();
+    }
+
     pub fn daemon(&self) -> Command {
         let mut command = secretsd();
         command.arg("--config").arg(self.path("etc/config.toml"));

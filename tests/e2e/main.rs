@@ -16,6 +16,7 @@
 mod acceptance;
 mod audit;
 mod cli;
+mod clock;
 mod container;
 mod control;
 mod crash;
