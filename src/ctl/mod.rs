@@ -2,6 +2,7 @@
 
 mod audit;
 mod client;
+mod consumers;
 mod doctor;
 mod exit;
 mod health;
@@ -77,6 +78,12 @@ enum Command {
     /// Declare who depends on a secret
     #[command(subcommand)]
     Consumer(life::Consumer),
+    /// Before a rotation: who is affected, how much, and when it disturbs least
+    Impact(consumers::Impact),
+    /// After a rotation: who has the new version, and who was last seen with an old one
+    Adoption(consumers::Adoption),
+    /// Which consumers read which secrets
+    Graph(consumers::Graph),
     /// Take secrets out of service
     #[command(subcommand)]
     Revoke(revoke::Revoke),
@@ -137,6 +144,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Prune(prune) => prune.run(mount, &out),
         Command::Configure(configure) => configure.run(mount, &out),
         Command::Consumer(consumer) => consumer.run(mount, &out),
+        Command::Impact(impact) => impact.run(mount, &out),
+        Command::Adoption(adoption) => adoption.run(mount, &out),
+        Command::Graph(graph) => graph.run(mount, &out),
         Command::Revoke(revoke) => revoke.run(mount, &out),
         Command::Generate(generate) => generate.run(mount, &out),
         Command::Policy(policy) => policy.run(mount, &out),
