@@ -38,7 +38,7 @@ pub use store::{Batch, Store, StoreError, Visit};
 pub use txn::{IfKid, Outcome, Put, Request, Txn, Which};
 pub use vault::{Counts, Journalled, Pending, ROOT, Vault};
 pub use version::{
-    Consumer, Criticality, MAX_HISTORY, Mark, Pending as PendingVersion, Settings, Version,
+    Consumer, Criticality, MAX_DESTROYED, Mark, Pending as PendingVersion, Settings, Version,
     VersionState,
 };
 

@@ -11,7 +11,7 @@ use crate::secret::SecretBytes;
 use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::Batch;
 use crate::vault::{ROOT, Vault, journal_context, open_data_key, open_node, outbox_position};
-use crate::version::{MAX_HISTORY, Mark, Settings, Version};
+use crate::version::{MAX_DESTROYED, Mark, Settings, Version};
 use crate::{MAX_VALUE, kid};
 
 mod life;
@@ -682,7 +682,8 @@ fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bool) -> Vec<
             version.mark = Mark::Destroyed;
         }
     }
-    let mut forgotten = secret.versions.len().saturating_sub(MAX_HISTORY);
+    let destroyed = secret.versions.iter().filter(|v| !v.has_value()).count();
+    let mut forgotten = destroyed.saturating_sub(MAX_DESTROYED);
     secret.versions.retain(|version| {
         let forget = forgotten > 0 && !version.has_value();
         forgotten -= usize::from(forget);

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Most versions remembered of a secret, those included whose values are gone.
-pub const MAX_HISTORY: usize = 1000;
+/// Versions remembered whose values are gone; the audit log has them all.
+pub const MAX_DESTROYED: usize = 50;
 
 /// What was done about a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use common::{DAY, Home, NOW, current, name, put, set, try_set};
 use jarvis_vault::{
-    Act, MAX_HISTORY, Node, Put, Reason, Request, SecretType, Severity, Status, Vault, VaultError,
-    VersionState, Which,
+    Act, MAX_DESTROYED, Node, Put, Reason, Request, SecretType, Severity, Status, Vault,
+    VaultError, VersionState, Which,
 };
 
 fn node(vault: &Vault, path: &str) -> Arc<Node> {
@@ -158,7 +158,7 @@ fn history_is_bounded() {
     let vault = home.open();
     vault
         .write(|t| -> Result<_, VaultError> {
-            for _ in 0..MAX_HISTORY + 5 {
+            for _ in 0..MAX_DESTROYED + 15 {
                 t.set(&name("a"), b"v", &put())?;
             }
             Ok(())
@@ -166,8 +166,9 @@ fn history_is_bounded() {
         .unwrap();
     let node = node(&vault, "a");
     let versions = &node.live_secret().unwrap().versions;
-    assert_eq!(versions.len(), MAX_HISTORY);
-    assert_eq!(versions.last().unwrap().number as usize, MAX_HISTORY + 5);
+    assert_eq!(versions.len(), MAX_DESTROYED + 10);
+    assert_eq!(versions[0].number, 6);
+    assert_eq!(versions.last().unwrap().number as usize, MAX_DESTROYED + 15);
 }
 
 fn password(vault: &Vault, path: &str) {
