@@ -81,6 +81,10 @@ pub(crate) struct Actor {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) pid: u32,
+    #[serde(default)]
+    pub(crate) unit: Option<Box<str>>,
+    #[serde(default)]
+    pub(crate) container: Option<Box<str>>,
     pub(crate) client: String,
     pub(crate) rule: String,
 }

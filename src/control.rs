@@ -350,6 +350,11 @@ impl Actor {
             uid: caller.uid,
             gid: caller.gid,
             pid: caller.pid,
+            unit: caller.place.as_ref().and_then(|place| place.unit.clone()),
+            container: caller
+                .place
+                .as_ref()
+                .and_then(|place| place.container.clone()),
             client: client.to_owned(),
             rule: rule.to_owned(),
         }

@@ -10,7 +10,7 @@ use jarvis_audit::{
     Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
     Thresholds, TurnError,
 };
-use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Watch};
+use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Places, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{
     IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
@@ -41,6 +41,7 @@ pub struct Gate {
     policies: RwLock<Policies>,
     /// The kernel tells a thread's ids without `/proc`.
     brief: AtomicBool,
+    pub(crate) places: Places,
     policy_source: PolicySource,
     audit: Log,
     notary: Notary,
@@ -239,6 +240,7 @@ impl Gate {
             vault: parts.vault,
             policies: RwLock::new(Policies::default().followed_by(parts.policy)),
             brief: AtomicBool::new(true),
+            places: Places::default(),
             policy_source: parts.policy_source,
             recall_until: parts.audit.checkpoint().seq,
             audit: parts.audit,
@@ -288,6 +290,7 @@ impl Gate {
                 process: thread.process,
                 real: (thread.uids.real, thread.gids.real),
                 fs: (thread.uids.fs, thread.gids.fs),
+                cgroup: thread.cgroup,
             }),
             // `/proc` will tell whether it vanished or the kernel is too old.
             Err(Errno::SRCH) => None,
@@ -356,8 +359,11 @@ impl Gate {
     }
 
     /// A record's common part.
-    pub(crate) fn event<'a>(&self, action: Action, caller: Option<&Caller>) -> Event<'a> {
+    pub(crate) fn event<'a>(&self, action: Action, caller: Option<&'a Caller>) -> Event<'a> {
+        let place = caller.and_then(|c| c.place.as_deref());
         Event {
+            unit: place.and_then(|place| place.unit.as_deref()),
+            container: place.and_then(|place| place.container.as_deref()),
             uid: caller.map(|c| c.uid),
             gid: caller.map(|c| c.gid),
             pid: caller.map(|c| c.pid),
@@ -420,6 +426,8 @@ impl Gate {
                 uid: actor.map(|a| a.uid),
                 gid: actor.map(|a| a.gid),
                 pid: actor.map(|a| a.pid),
+                unit: actor.and_then(|a| a.unit.as_deref()),
+                container: actor.and_then(|a| a.container.as_deref()),
                 client: actor.map(|a| a.client.as_str()).filter(|c| !c.is_empty()),
                 rule: actor.map(|a| a.rule.as_str()),
                 reason: change.reason.as_deref(),

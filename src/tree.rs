@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
     Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Inode, KEY_IDS_NAME, Kept, Limit,
-    Listed, Opened, Origin, Request, SharedRead, Tree, Unidentified, Xattr,
+    Listed, Opened, Origin, Place, Request, SharedRead, Tree, Unidentified, Xattr,
 };
 use jarvis_policy::Verb;
 use jarvis_vault::{Body, Mark, Node, Secret, Version, VersionState, Which};
@@ -109,6 +109,10 @@ impl Tree for Gate {
 
     fn brief(&self, tid: u32) -> Option<Brief> {
         self.brief_thread(tid)
+    }
+
+    fn place(&self, caller: &Caller) -> Option<Arc<Place>> {
+        self.places.of(caller.pid, caller.cgroup)
     }
 
     fn may_read(&self, caller: &Caller, ino: u64) -> bool {

@@ -203,6 +203,12 @@ fn the_unit_keeps_the_mount_over_whatever_happens() {
     assert_eq!(machine.sh(&format!("cat {MOUNT}/app/db")), "the secret");
     machine.sh("systemctl start reader");
     machine.eventually("the reader reads", || machine.reader().1 > 5);
+    let query = "/opt/jarvis/jarvisctl audit query --dir /etc/jarvis --unit reader.service";
+    assert!(
+        machine
+            .sh(&format!("{query} --action read"))
+            .contains("reader.service")
+    );
 
     machine.undisturbed("restart", || {
         let _ = machine.sh(&format!("systemctl restart {UNIT}"));

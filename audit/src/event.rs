@@ -121,6 +121,12 @@ pub struct Event<'a> {
     /// Caller's process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Caller's systemd unit, as its cgroup tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'a str>,
+    /// Id or name of the caller's container, as its cgroup tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<&'a str>,
     /// Client of the policy that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<&'a str>,
@@ -167,6 +173,8 @@ impl Event<'_> {
             uid: None,
             gid: None,
             pid: None,
+            unit: None,
+            container: None,
             client: None,
             rule: None,
             errno: None,

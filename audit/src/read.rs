@@ -135,6 +135,12 @@ pub struct Record {
     /// Caller's process id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Caller's systemd unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// Caller's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// Client of the policy that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,

@@ -9,7 +9,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::Arc;
+
+use crate::cgroup::{Place, in_container};
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
@@ -39,6 +41,10 @@ pub struct Caller {
     /// Whether it runs in a container or another user or pid namespace; only
     /// determined where id 0 is involved, whose meaning depends on it.
     pub containerized: bool,
+    /// Number of its cgroup, where the kernel told it.
+    pub cgroup: Option<u64>,
+    /// Where it runs, for records; only asked for where there will be one.
+    pub place: Option<Arc<Place>>,
 }
 
 /// Why a caller has no identity; always a denial.
@@ -67,6 +73,8 @@ pub struct Brief {
     pub real: (u32, u32),
     /// File-system uid and gid.
     pub fs: (u32, u32),
+    /// Number of its cgroup in the unified hierarchy.
+    pub cgroup: Option<u64>,
 }
 
 /// Which of a thread's ids the header of a request carries.
@@ -123,6 +131,8 @@ impl Claim {
             groups: None,
             pid: brief.process,
             containerized: false,
+            cgroup: brief.cgroup,
+            place: None,
         })
     }
 
@@ -142,6 +152,8 @@ impl Claim {
             containerized: status.nested || (root_involved && in_container(self.tid)),
             groups: Some(status.groups),
             pid: status.tgid,
+            cgroup: None,
+            place: None,
         })
     }
 }
@@ -216,70 +228,6 @@ impl Status {
 fn four<E>(numbers: &mut impl Iterator<Item = Result<u32, E>>) -> Option<[u32; 4]> {
     let mut next = || numbers.next()?.ok();
     Some([next()?, next()?, next()?, next()?])
-}
-
-/// Whether a process that claims id 0 is in a container: a user namespace with
-/// another mapping of ids, or a cgroup that a container engine made. Anything
-/// unreadable counts as a container, for which id 0 means nothing. A namespace
-/// that maps every id to itself can only be made by root.
-fn in_container(tid: u32) -> bool {
-    /// Where the daemon itself lives, which does not change while it runs.
-    static OURS: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
-        Some((
-            about("self", "uid_map").ok()?,
-            about("self", "cgroup").ok()?,
-        ))
-    });
-    let Some((mapping, cgroup)) = &*OURS else {
-        return true;
-    };
-    let tid = tid.to_string();
-    let same_mapping = about(&tid, "uid_map").is_ok_and(|theirs| &theirs == mapping);
-    !same_mapping || about(&tid, "cgroup").map_or(true, |theirs| in_engines_cgroup(&theirs, cgroup))
-}
-
-/// A file of `/proc/PID` that everybody may read.
-fn about(pid: &str, file: &str) -> io::Result<String> {
-    let mut text = String::new();
-    let file = File::open(format!("/proc/{pid}/{file}"))?;
-    file.take(MAX_STATUS).read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// Names that Docker, Podman, containerd, Kubernetes, LXC and nspawn give the
-/// cgroups of their containers. A forged name costs its owner rights, so
-/// matching anywhere in the path is safe.
-const ENGINES: [&str; 10] = [
-    "/docker",
-    "docker-",
-    "/libpod",
-    "libpod-",
-    "cri-",
-    "/crio",
-    "kubepods",
-    "/lxc",
-    "/machine",
-    "/buildkit",
-];
-
-/// Whether `theirs` (the text of `/proc/PID/cgroup`) names an engine below what
-/// is `ours`: where the daemon itself runs in a container, its neighbours in it
-/// are at home.
-fn in_engines_cgroup(theirs: &str, ours: &str) -> bool {
-    theirs.lines().any(|line| {
-        // `hierarchy:controllers:path` (cgroups(7)); the path may hold colons.
-        let Some((second_colon, _)) = line.match_indices(':').nth(1) else {
-            return true;
-        };
-        let (hierarchy, path) = line.split_at(second_colon + 1);
-        let own = ours.lines().find_map(|line| line.strip_prefix(hierarchy));
-        let own = own.filter(|own| *own != "/").unwrap_or_default();
-        let beneath = path
-            .strip_prefix(own)
-            .filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let path = beneath.unwrap_or(path);
-        ENGINES.iter().any(|engine| path.contains(engine))
-    })
 }
 
 /// Whether `/proc` can tell who is calling: it must belong to our pid namespace
@@ -388,6 +336,7 @@ mod tests {
             process: 7,
             real: (1000, 100),
             fs: (1001, 101),
+            cgroup: Some(9),
         };
         let tid = std::process::id();
         let identify = |uid, gid, ids| Claim { uid, gid, tid }.identify(ids, |_| Some(brief));
@@ -416,33 +365,6 @@ mod tests {
         assert_eq!(identify(claim(0, 0)), Err(Unidentified::Foreign));
         assert_eq!(identify(claim(u32::MAX, 1)), Err(Unidentified::Unmapped));
         assert_eq!(identify(claim(0, u32::MAX)), Err(Unidentified::Vanished));
-    }
-
-    #[test]
-    fn engines_are_seen_in_cgroups() {
-        let host = "2:cpu:/\n0::/system.slice/jarvis.service\n";
-        for theirs in [
-            "2:cpu:/docker/0123\n0::/\n",
-            "0::/system.slice/docker-0123.scope\n",
-            "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-0123.scope\n",
-            "0::/machine.slice/libpod-0123.scope\n",
-            "no cgroup line",
-        ] {
-            assert!(in_engines_cgroup(theirs, host), "{theirs}");
-        }
-        for theirs in ["2:cpu:/\n0::/user.slice/user-0.slice\n", host, "0::/\n"] {
-            assert!(!in_engines_cgroup(theirs, host), "{theirs}");
-        }
-    }
-
-    #[test]
-    fn a_daemon_in_a_container_knows_its_neighbours() {
-        let ours = "2:cpu:/docker/0123\n0::/docker/0123\n";
-        assert!(!in_engines_cgroup(ours, ours));
-        assert!(!in_engines_cgroup("2:cpu:/docker/0123/app\n", ours));
-        assert!(in_engines_cgroup("2:cpu:/docker/0123/docker/4567\n", ours));
-        assert!(in_engines_cgroup("2:cpu:/docker/4567\n", ours));
-        assert!(in_engines_cgroup("2:cpu:/docker/01234\n", ours));
     }
 
     #[test]

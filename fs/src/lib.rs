@@ -10,6 +10,7 @@
 mod adapter;
 mod attr;
 mod caller;
+mod cgroup;
 mod control;
 mod errno;
 mod handles;
@@ -20,6 +21,7 @@ mod tree;
 mod watch;
 
 pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
+pub use cgroup::{Place, Places};
 pub use control::Kept;
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};

@@ -160,10 +160,12 @@ impl<T: Tree> FileSystem<T> {
             CONTROL => claim.identify(Ids::FileSystem, |_| None),
             _ => self.identify(claim, Ids::FileSystem),
         };
-        identity.map_err(|why| {
+        let mut caller = identity.map_err(|why| {
             self.tree.unidentified(claim, ino, why);
             FsError::Denied
-        })
+        })?;
+        caller.place = self.tree.place(&caller);
+        Ok(caller)
     }
 
     pub(crate) fn open_file(

@@ -1,11 +1,13 @@
 //! What the file system asks of the rest of the daemon.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
 use crate::caller::{Brief, Caller, Claim, Unidentified};
+use crate::cgroup::Place;
 use crate::control::Kept;
 use crate::errno::FsError;
 
@@ -240,6 +242,10 @@ pub trait Tree: Send + Sync + 'static {
     /// Thread `tid`, when its ids without its groups are enough to decide by;
     /// `None` has `/proc/TID/status` read. Asked while the thread waits.
     fn brief(&self, tid: u32) -> Option<Brief>;
+
+    /// Where `caller` runs, for its record; `None` where that can't be told,
+    /// which decides nothing. Asked while it waits.
+    fn place(&self, caller: &Caller) -> Option<Arc<Place>>;
 
     /// Whether `caller` may read `ino` (a secret).
     fn may_read(&self, caller: &Caller, ino: u64) -> bool;

@@ -166,13 +166,22 @@ impl Tail {
     }
 }
 
+/// The container, shortened as engines do, else the unit.
+fn place(record: &Record) -> String {
+    match (&record.container, &record.unit) {
+        (Some(container), _) => container.chars().take(12).collect(),
+        (None, Some(unit)) => unit.clone(),
+        (None, None) => String::new(),
+    }
+}
+
 pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
     let number = |n: Option<u32>| n.map(|n| n.to_string()).unwrap_or_default();
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header([
-        "seq", "time", "action", "result", "name", "version", "uid", "pid", "client", "rule",
-        "reason",
+        "seq", "time", "action", "result", "name", "version", "uid", "pid", "where", "client",
+        "rule", "reason",
     ]);
     for r in records {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
@@ -185,6 +194,7 @@ pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String
             number(r.version),
             number(r.uid),
             number(r.pid),
+            place(r),
             text(&r.client),
             text(&r.rule),
             text(&r.reason),

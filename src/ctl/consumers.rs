@@ -67,6 +67,8 @@ struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Reader {
     uid: u32,
+    unit: Option<String>,
+    container: Option<String>,
 }
 
 /// What a reader did with one secret.
@@ -122,8 +124,13 @@ impl Reads {
         if let Some(count) = self.by_hour.get_mut(usize::from(hour)) {
             *count += 1;
         }
+        let reader = Reader {
+            uid,
+            unit: record.unit.clone(),
+            container: record.container.clone(),
+        };
         let readers = self.by_name.entry(name.clone()).or_default();
-        let seen = readers.entry(Reader { uid }).or_insert_with(|| Use {
+        let seen = readers.entry(reader).or_insert_with(|| Use {
             reads: 0,
             first: record.time.clone(),
             last: String::new(),
@@ -155,7 +162,7 @@ fn row(reader: &Reader, used: &Use) -> Value {
     row
 }
 
-const READER: [&str; 1] = ["uid"];
+const READER: [&str; 3] = ["uid", "unit", "container"];
 
 fn columns(rest: &[&'static str]) -> Vec<&'static str> {
     READER.iter().chain(rest).copied().collect()
@@ -288,7 +295,14 @@ impl Graph {
 
 impl Reader {
     fn label(&self) -> String {
-        format!("uid {}", self.uid)
+        match (&self.container, &self.unit) {
+            (Some(container), _) => {
+                let short: String = container.chars().take(12).collect();
+                format!("uid {} in container {short}", self.uid)
+            }
+            (None, Some(unit)) => format!("uid {} in {unit}", self.uid),
+            (None, None) => format!("uid {}", self.uid),
+        }
     }
 }
 

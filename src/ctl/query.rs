@@ -71,6 +71,10 @@ enum By {
     Action,
     /// How it ended
     Result,
+    /// Systemd unit
+    Unit,
+    /// Container
+    Container,
 }
 
 /// Records that are wanted: all conditions hold.
@@ -85,6 +89,12 @@ struct Filter {
     /// User id or name
     #[arg(long, value_name = "USER")]
     actor: Option<String>,
+    /// Systemd unit, such as nginx.service
+    #[arg(long)]
+    unit: Option<String>,
+    /// Container: its name, or the beginning of its id
+    #[arg(long)]
+    container: Option<String>,
     /// ok, denied or failed
     #[arg(long)]
     result: Option<String>,
@@ -139,6 +149,8 @@ struct Wanted {
     name: Option<Pattern>,
     action: Option<Action>,
     uid: Option<u32>,
+    unit: Option<String>,
+    container: Option<String>,
     result: Option<Outcome>,
     failed: bool,
     span: Span,
@@ -186,6 +198,8 @@ impl Filter {
                 .map(|t| word("the action", t))
                 .transpose()?,
             uid: text(&self.actor).map(actor).transpose()?,
+            unit: self.unit.clone(),
+            container: self.container.clone(),
             result: text(&self.result)
                 .map(|t| word("the result", t))
                 .transpose()?,
@@ -205,6 +219,11 @@ impl Wanted {
         self.name.as_ref().is_none_or(name)
             && self.action.is_none_or(|action| record.action == action)
             && self.uid.is_none_or(|uid| record.uid == Some(uid))
+            && (self.unit.is_none() || self.unit == record.unit)
+            && self.container.as_deref().is_none_or(|container| {
+                let theirs = record.container.as_deref();
+                theirs.is_some_and(|theirs| theirs.starts_with(container))
+            })
             && self.result.is_none_or(|result| record.result == result)
             && !(self.failed && record.result == Outcome::Ok)
             && self.span.has(record)
@@ -250,8 +269,23 @@ fn csv<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<Vec<u8>, Fai
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer
         .write_record([
-            "seq", "time", "action", "result", "name", "version", "kid", "uid", "gid", "pid",
-            "client", "rule", "errno", "reason", "count",
+            "seq",
+            "time",
+            "action",
+            "result",
+            "name",
+            "version",
+            "kid",
+            "uid",
+            "gid",
+            "pid",
+            "unit",
+            "container",
+            "client",
+            "rule",
+            "errno",
+            "reason",
+            "count",
         ])
         .map_err(Failure::other)?;
     for r in records {
@@ -269,6 +303,8 @@ fn csv<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<Vec<u8>, Fai
                 number(r.uid.map(u64::from)),
                 number(r.gid.map(u64::from)),
                 number(r.pid.map(u64::from)),
+                text(&r.unit),
+                text(&r.container),
                 text(&r.client),
                 text(&r.rule),
                 r.errno.map(|n| n.to_string()).unwrap_or_default(),
@@ -303,6 +339,8 @@ impl Summary {
                 By::Actor => record.uid.map(|uid| uid.to_string()),
                 By::Action => Some(record.action.to_string()),
                 By::Result => Some(record.result.to_string()),
+                By::Unit => record.unit,
+                By::Container => record.container,
             };
             let events = match record.action {
                 // Those that it counts have records of their own.

@@ -22,6 +22,8 @@ pub struct Thread {
     pub uids: Ids,
     /// Group ids.
     pub gids: Ids,
+    /// Number of its cgroup in the unified hierarchy.
+    pub cgroup: Option<u64>,
 }
 
 /// `struct pidfd_info` as of Linux 6.13 (`PIDFD_INFO_SIZE_VER0`, 64 bytes).
@@ -47,6 +49,8 @@ struct PidfdInfo {
 const PIDFD_GET_INFO: Opcode = opcode::read_write::<PidfdInfo>(0xFF, 11);
 /// `PIDFD_INFO_PID | PIDFD_INFO_CREDS`
 const PID_AND_CREDENTIALS: u64 = 0b11;
+/// `PIDFD_INFO_CGROUPID`
+const CGROUP: u64 = 0b100;
 /// `PIDFD_THREAD` (Linux 6.9): the thread itself, not its process.
 const THREAD: PidfdFlags = PidfdFlags::from_bits_retain(0o200);
 
@@ -59,7 +63,7 @@ pub fn thread(tid: u32) -> io::Result<Thread> {
     let tid = i32::try_from(tid).ok().and_then(Pid::from_raw);
     let pidfd = pidfd_open(tid.ok_or(io::Errno::SRCH)?, THREAD)?;
     let mut info = PidfdInfo {
-        mask: PID_AND_CREDENTIALS,
+        mask: PID_AND_CREDENTIALS | CGROUP,
         ..PidfdInfo::default()
     };
     // SAFETY: the kernel writes at most the structure's size, which is part of
@@ -79,6 +83,7 @@ pub fn thread(tid: u32) -> io::Result<Thread> {
             real: info.rgid,
             fs: info.fsgid,
         },
+        cgroup: (info.mask & CGROUP != 0).then_some(info.cgroup),
     })
 }
 

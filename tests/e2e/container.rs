@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use serde_json::json;
+
 use crate::harness::*;
 
 pub const IMAGE: &str = "jarvis-e2e:busybox";
@@ -66,6 +68,33 @@ fn a_container_reads_what_its_user_may() {
 
     let allowed = cat_in_container(&home, &user(&alice), "app/db");
     assert_eq!(text(&allowed.stdout), "for the container", "{allowed:?}");
+    let read = &home.records_with(&[("action", json!("read"))])[0];
+    let id = read["container"].as_str().unwrap();
+    assert!(
+        id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()),
+        "{read}"
+    );
+    let etc = home.etc();
+    let query = |container: &str| {
+        let arguments = [
+            "audit",
+            "query",
+            "--container",
+            container,
+            "--action",
+            "read",
+        ];
+        home.ok(
+            &[&arguments[..], &["--dir", etc.to_str().unwrap()]].concat(),
+            b"",
+        )
+    };
+    assert_eq!(query(&id[..12]).as_array().unwrap().len(), 1);
+    assert!(query("nobody").as_array().unwrap().is_empty());
+    alice.read(&daemon.file("app/db")).unwrap();
+    let on_the_host = &home.records_with(&[("action", json!("read"))])[1];
+    assert_eq!(on_the_host["container"], json!(null), "{on_the_host}");
+
     let refused = cat_in_container(&home, &user(&bob), "app/db");
     assert!(
         text(&refused.stderr).contains("Permission denied"),

@@ -1,0 +1,321 @@
+//! What a process's cgroup tells: its systemd unit and its container.
+//!
+//! The names in it were given by whoever made the cgroup, which within a
+//! delegated subtree is the user: they are recorded, and where they cost rights
+//! they are believed, but they never give any.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::RwLock;
+
+/// Largest `/proc/PID/cgroup` looked at: a dozen hierarchies of 4095 bytes.
+const MAX_CGROUP: u64 = 64 * 1024;
+/// Longest name recorded, in bytes.
+const MAX_NAME: usize = 256;
+/// Cgroups remembered; they are forgotten together.
+const REMEMBERED: usize = 4096;
+/// Hexadecimal digits of a container's id.
+const ID_DIGITS: usize = 64;
+
+/// Where a process runs, as far as its cgroup tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its systemd unit; of a user's own units, `user@UID.service/UNIT`.
+    pub unit: Option<Box<str>>,
+    /// The id or name of its container.
+    pub container: Option<Box<str>>,
+}
+
+/// Places by cgroup, where one number tells a process's cgroup.
+#[derive(Default)]
+pub struct Places(RwLock<HashMap<u64, Arc<Place>>>);
+
+impl Places {
+    /// Where process `pid` runs, whose cgroup has number `cgroup` in the unified
+    /// hierarchy if the kernel tells; `None` when that can't be read. The number
+    /// tells everything only where there is no other hierarchy.
+    #[must_use]
+    pub fn of(&self, pid: u32, cgroup: Option<u64>) -> Option<Arc<Place>> {
+        let number = cgroup.filter(|_| *UNIFIED);
+        if let Some(place) = number.and_then(|number| self.0.read().get(&number).cloned()) {
+            return Some(place);
+        }
+        let place = Arc::new(Place::parse(&about(&pid.to_string(), "cgroup").ok()?));
+        if let Some(number) = number {
+            let mut places = self.0.write();
+            if places.len() >= REMEMBERED {
+                places.clear();
+            }
+            places.insert(number, place.clone());
+        }
+        Some(place)
+    }
+}
+
+/// Whether there is the unified hierarchy alone (cgroups(7)).
+static UNIFIED: LazyLock<bool> = LazyLock::new(|| {
+    about("self", "cgroup").is_ok_and(|text| text.lines().all(|line| line.starts_with("0::")))
+});
+
+impl Place {
+    /// Reads the text of `/proc/PID/cgroup`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut place = Self::default();
+        for (controllers, path) in text.lines().filter_map(split) {
+            let systemd = controllers.is_empty() || controllers == "name=systemd";
+            if systemd && place.unit.is_none() {
+                place.unit = unit_of(path);
+            }
+            if place.container.is_none() {
+                place.container = container_of(path);
+            }
+        }
+        place
+    }
+}
+
+/// `hierarchy:controllers:path` (cgroups(7)); the path may hold colons.
+fn split(line: &str) -> Option<(&str, &str)> {
+    let (_, rest) = line.split_once(':')?;
+    rest.split_once(':')
+}
+
+/// The unit as sd_pid_get_unit(3) finds it: the first part of the path, slices
+/// apart, that has a unit's name; below a user's manager, its unit too.
+fn unit_of(path: &str) -> Option<Box<str>> {
+    let mut parts = path
+        .split('/')
+        .map(unescaped)
+        .filter(|part| !part.is_empty() && !part.ends_with(".slice"));
+    let unit = parts.next().filter(|part| is_unit(part))?;
+    let manager = unit.starts_with("user@") && unit.ends_with(".service");
+    match parts.next().filter(|part| manager && is_unit(part)) {
+        Some(own) => name(&format!("{unit}/{own}")),
+        None => name(unit),
+    }
+}
+
+/// A leading underscore keeps a unit's name from looking like the kernel's own.
+fn unescaped(part: &str) -> &str {
+    part.strip_prefix('_').unwrap_or(part)
+}
+
+fn is_unit(part: &str) -> bool {
+    const TYPES: [&str; 8] = [
+        ".service", ".scope", ".socket", ".mount", ".swap", ".timer", ".path", ".target",
+    ];
+    TYPES
+        .iter()
+        .any(|suffix| part.len() > suffix.len() && part.ends_with(suffix))
+}
+
+/// What can be recorded: not too long, nothing that moves a terminal's cursor.
+fn name(text: &str) -> Option<Box<str>> {
+    let fit = !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control);
+    fit.then(|| text.into())
+}
+
+/// The innermost container: the id that Docker, Podman, containerd and
+/// Kubernetes put into their cgroups' names, or the name that LXC and machined do.
+fn container_of(path: &str) -> Option<Box<str>> {
+    let mut found = None;
+    let mut before = "";
+    for part in path.split('/') {
+        let named = part
+            .strip_prefix("lxc.payload.")
+            .or_else(|| part.strip_prefix("machine-")?.strip_suffix(".scope"))
+            .or_else(|| (before == "lxc").then_some(part));
+        found = id_in(part).or(named).map(str::to_owned).or(found);
+        before = part;
+    }
+    name(&found?)
+}
+
+/// Exactly [`ID_DIGITS`] hexadecimal digits in a row.
+fn id_in(part: &str) -> Option<&str> {
+    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    part.split(|c: char| !u8::try_from(c).is_ok_and(lower))
+        .find(|run| run.len() == ID_DIGITS)
+}
+
+/// Whether a process that claims id 0 is in a container: a user namespace with
+/// another mapping of ids, or a cgroup that a container engine made. Anything
+/// unreadable counts as a container, for which id 0 means nothing. A namespace
+/// that maps every id to itself can only be made by root.
+pub(crate) fn in_container(tid: u32) -> bool {
+    /// Where the daemon itself lives, which does not change while it runs.
+    static OURS: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
+        Some((
+            about("self", "uid_map").ok()?,
+            about("self", "cgroup").ok()?,
+        ))
+    });
+    let Some((mapping, cgroup)) = &*OURS else {
+        return true;
+    };
+    let tid = tid.to_string();
+    let same_mapping = about(&tid, "uid_map").is_ok_and(|theirs| &theirs == mapping);
+    !same_mapping || about(&tid, "cgroup").map_or(true, |theirs| in_engines_cgroup(&theirs, cgroup))
+}
+
+/// A file of `/proc/PID` that everybody may read.
+fn about(pid: &str, file: &str) -> io::Result<String> {
+    let mut text = String::new();
+    let file = File::open(format!("/proc/{pid}/{file}"))?;
+    file.take(MAX_CGROUP).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Names that Docker, Podman, containerd, Kubernetes, LXC and nspawn give the
+/// cgroups of their containers. A forged name costs its owner rights, so
+/// matching anywhere in the path is safe.
+const ENGINES: [&str; 10] = [
+    "/docker",
+    "docker-",
+    "/libpod",
+    "libpod-",
+    "cri-",
+    "/crio",
+    "kubepods",
+    "/lxc",
+    "/machine",
+    "/buildkit",
+];
+
+/// Whether `theirs` (the text of `/proc/PID/cgroup`) names an engine below what
+/// is `ours`: where the daemon itself runs in a container, its neighbours in it
+/// are at home.
+fn in_engines_cgroup(theirs: &str, ours: &str) -> bool {
+    theirs.lines().any(|line| {
+        let Some((_, path)) = split(line) else {
+            return true;
+        };
+        let hierarchy = line.strip_suffix(path).unwrap_or_default();
+        let own = ours.lines().find_map(|line| line.strip_prefix(hierarchy));
+        let own = own.filter(|own| *own != "/").unwrap_or_default();
+        let beneath = path
+            .strip_prefix(own)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let path = beneath.unwrap_or(path);
+        ENGINES.iter().any(|engine| path.contains(engine))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn place(text: &str) -> (Option<String>, Option<String>) {
+        let place = Place::parse(text);
+        (place.unit.map(Into::into), place.container.map(Into::into))
+    }
+
+    #[test]
+    fn units_are_found_as_systemd_does() {
+        for (text, unit) in [
+            ("0::/system.slice/nginx.service\n", Some("nginx.service")),
+            (
+                "1:name=systemd:/system.slice/cron.service\n0::/\n",
+                Some("cron.service"),
+            ),
+            ("0::/init.scope\n", Some("init.scope")),
+            (
+                "0::/user.slice/user-1000.slice/session-3.scope\n",
+                Some("session-3.scope"),
+            ),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service\n",
+                Some("user@1000.service/foo.service"),
+            ),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/init.scope\n",
+                Some("user@1000.service/init.scope"),
+            ),
+            ("0::/system.slice/a.service/payload\n", Some("a.service")),
+            ("0::/system.slice/_cpu.service\n", Some("cpu.service")),
+            ("0::/\n", None),
+            ("0::/system.slice\n", None),
+            ("0::/made/by/hand\n", None),
+            ("0::/.service\n", None),
+            ("4:cpu:/system.slice/nginx.service\n", None),
+            ("rubbish", None),
+        ] {
+            assert_eq!(place(text).0.as_deref(), unit, "{text}");
+        }
+    }
+
+    #[test]
+    fn containers_are_found_by_their_engines_names() {
+        for text in [
+            format!("2:cpu:/docker/{ID}\n0::/\n"),
+            format!("0::/system.slice/docker-{ID}.scope\n"),
+            format!("0::/machine.slice/libpod-{ID}.scope/container\n"),
+            format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n"),
+            format!("0::/docker/{}/docker/{ID}\n", "1".repeat(64)),
+        ] {
+            assert_eq!(place(&text).1.as_deref(), Some(ID), "{text}");
+        }
+        for (text, name) in [
+            ("0::/lxc.payload.web/system.slice/x.service\n", Some("web")),
+            ("4:cpu:/lxc/web\n", Some("web")),
+            ("0::/machine.slice/machine-web.scope/payload\n", Some("web")),
+            ("0::/system.slice/nginx.service\n", None),
+            (&format!("0::/{}\n", &ID[1..]), None),
+            (&format!("0::/{ID}0\n"), None),
+        ] {
+            assert_eq!(place(text).1.as_deref(), name, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_not_recorded() {
+        let long = format!("0::/{}.service\n", "x".repeat(MAX_NAME));
+        assert_eq!(place(&long), (None, None));
+        assert_eq!(place("0::/a\u{1b}[2J.service\n"), (None, None));
+        assert_eq!(place("0::/a:b.service\n").0.as_deref(), Some("a:b.service"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_short_names_or_none(text in "\\PC{0,80}[:/\n.a-f0-9]{0,300}") {
+            let place = Place::parse(&text);
+            for name in [place.unit, place.container].into_iter().flatten() {
+                prop_assert!(!name.is_empty() && name.len() <= MAX_NAME);
+            }
+        }
+    }
+
+    #[test]
+    fn engines_are_seen_in_cgroups() {
+        let host = "2:cpu:/\n0::/system.slice/jarvis.service\n";
+        for theirs in [
+            "2:cpu:/docker/0123\n0::/\n",
+            "0::/system.slice/docker-0123.scope\n",
+            "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-0123.scope\n",
+            "0::/machine.slice/libpod-0123.scope\n",
+            "no cgroup line",
+        ] {
+            assert!(in_engines_cgroup(theirs, host), "{theirs}");
+        }
+        for theirs in ["2:cpu:/\n0::/user.slice/user-0.slice\n", host, "0::/\n"] {
+            assert!(!in_engines_cgroup(theirs, host), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_in_a_container_knows_its_neighbours() {
+        let ours = "2:cpu:/docker/0123\n0::/docker/0123\n";
+        assert!(!in_engines_cgroup(ours, ours));
+        assert!(!in_engines_cgroup("2:cpu:/docker/0123/app\n", ours));
+        assert!(in_engines_cgroup("2:cpu:/docker/0123/docker/4567\n", ours));
+        assert!(in_engines_cgroup("2:cpu:/docker/4567\n", ours));
+        assert!(in_engines_cgroup("2:cpu:/docker/01234\n", ours));
+    }
+}
