@@ -10,7 +10,7 @@ use jarvis_audit::{
     Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
     Thresholds, TurnError,
 };
-use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Places, Watch};
+use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Marks, Places, Watch};
 use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
 use jarvis_vault::{
     IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
@@ -290,7 +290,10 @@ impl Gate {
                 process: thread.process,
                 real: (thread.uids.real, thread.gids.real),
                 fs: (thread.uids.fs, thread.gids.fs),
-                cgroup: thread.cgroup,
+                marks: Marks {
+                    cgroup: thread.cgroup,
+                    thread: thread.number,
+                },
             }),
             // `/proc` will tell whether it vanished or the kernel is too old.
             Err(Errno::SRCH) => None,

@@ -112,7 +112,7 @@ impl Tree for Gate {
     }
 
     fn place(&self, caller: &Caller) -> Option<Arc<Place>> {
-        self.places.of(caller.pid, caller.cgroup)
+        self.places.of(caller.pid, caller.marks)
     }
 
     fn may_read(&self, caller: &Caller, ino: u64) -> bool {

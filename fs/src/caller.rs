@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cgroup::{Place, in_container};
+use crate::cgroup::{Marks, Place, in_container};
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
@@ -41,8 +41,8 @@ pub struct Caller {
     /// Whether it runs in a container or another user or pid namespace; only
     /// determined where id 0 is involved, whose meaning depends on it.
     pub containerized: bool,
-    /// Number of its cgroup, where the kernel told it.
-    pub cgroup: Option<u64>,
+    /// What its place is remembered by, where the kernel told it.
+    pub marks: Option<Marks>,
     /// Where it runs, for records; only asked for where there will be one.
     pub place: Option<Arc<Place>>,
 }
@@ -73,8 +73,8 @@ pub struct Brief {
     pub real: (u32, u32),
     /// File-system uid and gid.
     pub fs: (u32, u32),
-    /// Number of its cgroup in the unified hierarchy.
-    pub cgroup: Option<u64>,
+    /// What its place is remembered by.
+    pub marks: Marks,
 }
 
 /// Which of a thread's ids the header of a request carries.
@@ -131,7 +131,7 @@ impl Claim {
             groups: None,
             pid: brief.process,
             containerized: false,
-            cgroup: brief.cgroup,
+            marks: Some(brief.marks),
             place: None,
         })
     }
@@ -152,7 +152,7 @@ impl Claim {
             containerized: status.nested || (root_involved && in_container(self.tid)),
             groups: Some(status.groups),
             pid: status.tgid,
-            cgroup: None,
+            marks: None,
             place: None,
         })
     }
@@ -336,7 +336,10 @@ mod tests {
             process: 7,
             real: (1000, 100),
             fs: (1001, 101),
-            cgroup: Some(9),
+            marks: Marks {
+                cgroup: None,
+                thread: 9,
+            },
         };
         let tid = std::process::id();
         let identify = |uid, gid, ids| Claim { uid, gid, tid }.identify(ids, |_| Some(brief));

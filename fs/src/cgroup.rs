@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 const MAX_CGROUP: u64 = 64 * 1024;
 /// Longest name recorded, in bytes.
 const MAX_NAME: usize = 256;
-/// Cgroups remembered; they are forgotten together.
+/// Places remembered; they are forgotten together.
 const REMEMBERED: usize = 4096;
 /// Hexadecimal digits of a container's id.
 const ID_DIGITS: usize = 64;
@@ -29,17 +29,30 @@ pub struct Place {
     pub container: Option<Box<str>>,
 }
 
-/// Places by cgroup, where one number tells a process's cgroup.
+/// Numbers the kernel tells with a thread's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Of its cgroup in the unified hierarchy.
+    pub cgroup: Option<u64>,
+    /// Its own, which no other thread has until the machine is started anew.
+    pub thread: u64,
+}
+
+/// Places that were asked for before.
 #[derive(Default)]
 pub struct Places(RwLock<HashMap<u64, Arc<Place>>>);
 
 impl Places {
-    /// Where process `pid` runs, whose cgroup has number `cgroup` in the unified
-    /// hierarchy if the kernel tells; `None` when that can't be read. The number
-    /// tells everything only where there is no other hierarchy.
+    /// Where process `pid` runs; `None` when that can't be read. It is remembered
+    /// by the number of its cgroup, which tells everything where there is no other
+    /// hierarchy; else by that of the thread, which may be moved later: then its
+    /// records go on naming where it was.
     #[must_use]
-    pub fn of(&self, pid: u32, cgroup: Option<u64>) -> Option<Arc<Place>> {
-        let number = cgroup.filter(|_| *UNIFIED);
+    pub fn of(&self, pid: u32, marks: Option<Marks>) -> Option<Arc<Place>> {
+        let number = marks.and_then(|marks| match *UNIFIED {
+            true => marks.cgroup,
+            false => Some(marks.thread),
+        });
         if let Some(place) = number.and_then(|number| self.0.read().get(&number).cloned()) {
             return Some(place);
         }

@@ -21,7 +21,7 @@ mod tree;
 mod watch;
 
 pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
-pub use cgroup::{Place, Places};
+pub use cgroup::{Marks, Place, Places};
 pub use control::Kept;
 pub use errno::FsError;
 pub use handles::{HandleTable, Limits, WORDS};

@@ -24,6 +24,9 @@ pub struct Thread {
     pub gids: Ids,
     /// Number of its cgroup in the unified hierarchy.
     pub cgroup: Option<u64>,
+    /// A number that no other thread has until the machine is started anew: the
+    /// inode of its pidfd.
+    pub number: u64,
 }
 
 /// `struct pidfd_info` as of Linux 6.13 (`PIDFD_INFO_SIZE_VER0`, 64 bytes).
@@ -84,6 +87,7 @@ pub fn thread(tid: u32) -> io::Result<Thread> {
             fs: info.fsgid,
         },
         cgroup: (info.mask & CGROUP != 0).then_some(info.cgroup),
+        number: rustix::fs::fstat(&pidfd)?.st_ino,
     })
 }
 
@@ -102,6 +106,9 @@ mod tests {
         .unwrap();
         assert_eq!(thread.process, std::process::id());
         assert_ne!(tid, thread.process);
+        let own = super::thread(thread.process).unwrap();
+        assert_ne!(own.number, thread.number);
+        assert_eq!(own.number, super::thread(thread.process).unwrap().number);
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         for (key, ids) in [("Uid:", thread.uids), ("Gid:", thread.gids)] {
             let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
