@@ -42,6 +42,15 @@ impl Change {
         }
     }
 
+    /// The public part of a key pair, changed along with it.
+    pub(crate) fn along(name: &SecretName, outcome: Outcome) -> Self {
+        let action = match outcome.created {
+            true => Kind::Create,
+            false => Kind::Rotate,
+        };
+        Self::new(action, name, outcome)
+    }
+
     /// What is told by its reason alone.
     pub(crate) fn by_itself(action: Kind, reason: String) -> Self {
         Self {

@@ -195,7 +195,10 @@ fn change(
     commit(gate, |txn| {
         let mut changes = Vec::new();
         for (operation, actor) in &authorised {
-            for mut change in apply(gate, txn, operation, caller.uid)? {
+            let made = apply(gate, txn, operation, caller.uid)?;
+            let also = txn.also().into_iter();
+            let also = also.map(|(name, outcome)| Change::along(&name, outcome));
+            for mut change in made.into_iter().chain(also) {
                 change.actor = Some(actor.clone());
                 changes.push(change);
             }
@@ -384,7 +387,7 @@ fn apply(
                 Some(kid) => IfKid::Current(kid),
             };
             let put = Put {
-                kind: *kind,
+                kind: kind.as_ref(),
                 cached: *cached,
                 if_kid,
                 ..put
@@ -393,11 +396,7 @@ fn apply(
             Change::new(written(&outcome, Kind::Update), name, outcome)
         }
         Operation::Generate { name, kind } => {
-            let put = Put {
-                kind: Some(*kind),
-                ..put
-            };
-            let outcome = txn.generate(name, *kind, &put)?;
+            let outcome = txn.generate(name, kind, &put)?;
             Change::new(written(&outcome, Kind::Rotate), name, outcome)
         }
         Operation::Rotate(name) => rotate(txn, name, &put)?,
@@ -497,7 +496,8 @@ impl Failure {
                 (FsError::NameTooLong, "name_too_long")
             }
             VaultError::Name(_)
-            | VaultError::Length(_)
+            | VaultError::Option { .. }
+            | VaultError::Value(_)
             | VaultError::KeyFileLength { .. }
             | VaultError::PassphraseLength { .. } => (FsError::Invalid, "invalid"),
             VaultError::NotFound(_)

@@ -6,8 +6,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jarvis_policy::Verb;
-use jarvis_vault::{Credential, MAX_VALUE, SecretBytes, SecretName, SecretType};
+use jarvis_vault::{Credential, MAX_VALUE, SecretBytes, SecretName, SecretType, Spec, TYPES};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 pub(crate) mod life;
@@ -16,8 +17,6 @@ pub(crate) use life::{Configure, Life, MAX_CONSUMERS};
 
 /// Most requests in a batch.
 const MAX_BATCH: usize = 1024;
-/// Length of a generated password when none is given.
-const DEFAULT_LENGTH: usize = 32;
 
 /// A change an admin asks for.
 pub(crate) enum Operation {
@@ -158,8 +157,9 @@ struct Wire {
     value: Option<Zeroizing<String>>,
     value_b64: Option<Zeroizing<String>>,
     #[serde(rename = "type")]
-    kind: Option<Kind>,
+    kind: Option<String>,
     length: Option<usize>,
+    options: Option<Map<String, Value>>,
     if_kid: Option<String>,
     allow_cached_reads: Option<bool>,
     passphrase: Option<Zeroizing<String>>,
@@ -188,13 +188,6 @@ enum Op {
     Reload,
     Status,
     Explain,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Opaque,
-    Password,
 }
 
 fn object(text: &str) -> Checked<Parsed> {
@@ -276,10 +269,7 @@ impl Wire {
             Op::AuditRotate => return Ok(Parsed::Ask(Question::AuditRotate)),
             Op::Explain => return self.explain().map(Parsed::Ask),
             Op::Set => Operation::Set {
-                kind: self
-                    .kind
-                    .map(|kind| kind.checked(self.length))
-                    .transpose()?,
+                kind: self.kind()?,
                 value: self.value()?,
                 name: self.name()?,
                 if_kid: self.if_kid,
@@ -287,7 +277,10 @@ impl Wire {
             },
             Op::Generate => Operation::Generate {
                 name: self.name()?,
-                kind: self.kind.unwrap_or(Kind::Password).checked(self.length)?,
+                kind: match self.kind()? {
+                    Some(kind) => kind,
+                    None => secret_type("password", self.length, None)?,
+                },
             },
             Op::Rotate => Operation::Rotate(self.name()?),
             Op::Delete => Operation::Delete(self.name()?),
@@ -324,6 +317,7 @@ impl Wire {
             ),
             ("type", self.kind.is_some(), typed),
             ("length", self.length.is_some(), typed),
+            ("options", self.options.is_some(), typed),
             ("name", self.name.is_some(), named),
             ("passphrase", self.passphrase.is_some(), op == Op::KeyAdd),
             ("key_b64", self.key_b64.is_some(), op == Op::KeyAdd),
@@ -336,6 +330,14 @@ impl Wire {
         match given.iter().find(|(_, given, takes)| *given && !takes) {
             Some((field, _, _)) => invalid(format!("this `op` takes no field `{field}`")),
             None => Ok(()),
+        }
+    }
+
+    fn kind(&self) -> Checked<Option<SecretType>> {
+        match (&self.kind, &self.options) {
+            (Some(kind), options) => secret_type(kind, self.length, options.clone()).map(Some),
+            (None, Some(_)) => invalid("`options` are those of a `type`"),
+            (None, None) => Ok(None),
         }
     }
 
@@ -378,15 +380,34 @@ impl Wire {
     }
 }
 
-impl Kind {
-    fn checked(self, length: Option<usize>) -> Checked<SecretType> {
-        match (self, length) {
-            (Self::Opaque, None) => Ok(SecretType::Opaque),
-            (Self::Opaque, Some(_)) => invalid("type `opaque` takes no `length`"),
-            (Self::Password, length) => SecretType::password(length.unwrap_or(DEFAULT_LENGTH))
-                .or_else(|error| invalid(error.to_string())),
-        }
+/// A type by its word, with options; `length` is one that several types have.
+fn secret_type(
+    kind: &str,
+    length: Option<usize>,
+    options: Option<Map<String, Value>>,
+) -> Checked<SecretType> {
+    let mut spec = options.unwrap_or_default();
+    if let Some(length) = length {
+        spec.insert("length".into(), length.into());
     }
+    if spec.insert("type".into(), kind.into()).is_some() {
+        return invalid("`type` is no option");
+    }
+    let spec: Spec = serde_json::from_value(Value::Object(spec)).or_else(|error| {
+        let what = match error.to_string() {
+            text if text.starts_with("unknown variant") && !known(kind) => {
+                return invalid("an unknown `type`; see: jarvisctl types");
+            }
+            text => field_error(&text),
+        };
+        invalid(format!("type `{kind}`: {what} among its options"))
+    })?;
+    spec.check()
+        .or_else(|error| invalid(format!("type `{kind}`: {error}")))
+}
+
+fn known(kind: &str) -> bool {
+    TYPES.iter().any(|(word, ..)| *word == kind)
 }
 
 fn required<T>(field: &str, value: Option<T>) -> Checked<T> {
@@ -474,14 +495,9 @@ fn short_generate(name: &str, options: &[&str]) -> Checked<Operation> {
         },
         _ => return invalid("use: generate NAME [TYPE [LENGTH]]"),
     };
-    let kind = match kind {
-        "password" => Kind::Password,
-        "opaque" => Kind::Opaque,
-        _ => return invalid("TYPE is one of: password, opaque"),
-    };
     Ok(Operation::Generate {
         name: checked_name(name)?,
-        kind: kind.checked(length)?,
+        kind: secret_type(kind, length, None)?,
     })
 }
 

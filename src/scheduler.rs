@@ -229,7 +229,9 @@ impl Scheduler {
                 ..gate.put(rustix::process::geteuid().as_raw(), &pinned)
             };
             let change = control::rotate(txn, &name, &put)?;
-            Ok::<_, VaultError>(vec![change])
+            let also = txn.also().into_iter();
+            let also = also.map(|(name, outcome)| Change::along(&name, outcome));
+            Ok::<_, VaultError>(std::iter::once(change).chain(also).collect())
         });
         rotated.map_err(|failure| failure.message)
     }

@@ -89,6 +89,8 @@ enum Command {
     Revoke(revoke::Revoke),
     /// Create a secret with a generated value
     Generate(secrets::Generate),
+    /// List the types of secrets and their options
+    Types,
     /// Check, explain and reload the policy
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -149,6 +151,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Graph(graph) => graph.run(mount, &out),
         Command::Revoke(revoke) => revoke.run(mount, &out),
         Command::Generate(generate) => generate.run(mount, &out),
+        Command::Types => secrets::types(&out),
         Command::Policy(policy) => policy.run(mount, &out),
         Command::Key(key) => key.run(mount, &out),
         Command::Audit(audit) => audit.run(mount, &out),

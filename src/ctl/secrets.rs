@@ -6,38 +6,21 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
 use jarvis_fs::{CONTROL_NAME, XATTRS};
 use jarvis_policy::Pattern;
-use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName};
+use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName, TYPES};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
-
-/// Type of a secret.
-#[derive(Clone, Copy, ValueEnum)]
-enum Kind {
-    /// Bytes from outside; no generator
-    Opaque,
-    /// Letters and digits
-    Password,
-}
-
-impl Kind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Opaque => "opaque",
-            Self::Password => "password",
-        }
-    }
-}
+use crate::config::read_bounded;
 
 #[derive(Args)]
 pub(super) struct Set {
@@ -48,7 +31,9 @@ pub(super) struct Set {
     from_file: Option<PathBuf>,
     /// Type of the secret (default: as it is; opaque when new)
     #[arg(long = "type")]
-    kind: Option<Kind>,
+    kind: Option<String>,
+    #[command(flatten)]
+    options: Options,
     /// Only if the current version has this key id ("none": only if there is no such secret)
     #[arg(long, value_name = "KID")]
     if_kid: Option<String>,
@@ -76,12 +61,97 @@ pub(super) struct Named {
 pub(super) struct Generate {
     /// Name of the secret
     name: String,
-    /// What to generate
+    /// What to generate: a type that `jarvisctl types` lists
     #[arg(long = "type", default_value = "password")]
-    kind: Kind,
+    kind: String,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Options of types; `jarvisctl types` tells which type takes which.
+#[derive(Args)]
+struct Options {
     /// Characters
     #[arg(long)]
     length: Option<usize>,
+    /// The characters that may come
+    #[arg(long)]
+    alphabet: Option<String>,
+    /// Classes of characters of which each must come: lower,upper,digit,symbol
+    #[arg(long, value_delimiter = ',')]
+    classes: Option<Vec<String>>,
+    /// Without characters that one is taken for another
+    #[arg(long)]
+    no_ambiguous: bool,
+    /// In front of an API key
+    #[arg(long)]
+    prefix: Option<String>,
+    /// Random bytes
+    #[arg(long)]
+    bytes: Option<usize>,
+    /// How they are written: base64, hex, raw
+    #[arg(long)]
+    encoding: Option<String>,
+    /// HS256, HS384 or HS512
+    #[arg(long)]
+    algorithm: Option<String>,
+    /// File with a JSON object in which {"$generate": {"type": ...}} stands for a
+    /// generated text
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+}
+
+/// Largest template file read, in bytes.
+const MAX_TEMPLATE: u64 = 64 * 1024;
+
+impl Options {
+    /// Those that were given, as a request has them.
+    fn given(&self) -> Result<Map<String, Value>, Failure> {
+        let template = match &self.template {
+            None => None,
+            Some(path) => {
+                let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
+                let text = read_bounded(file, MAX_TEMPLATE);
+                let text = text.map_err(|e| Failure::io("read", path, &e))?;
+                let parsed = serde_json::from_str::<Value>(&text);
+                Some(parsed.map_err(|error| {
+                    let message = format!("{} is no JSON: {error}", path.display());
+                    Failure::new(Code::Usage, message)
+                })?)
+            }
+        };
+        let all = [
+            ("length", self.length.map(Value::from)),
+            ("alphabet", self.alphabet.as_deref().map(Value::from)),
+            ("classes", self.classes.as_ref().map(|c| json!(c))),
+            ("no_ambiguous", self.no_ambiguous.then_some(json!(true))),
+            ("prefix", self.prefix.as_deref().map(Value::from)),
+            ("bytes", self.bytes.map(Value::from)),
+            ("encoding", self.encoding.as_deref().map(Value::from)),
+            ("algorithm", self.algorithm.as_deref().map(Value::from)),
+            ("template", template),
+        ];
+        let given = all
+            .into_iter()
+            .filter_map(|(k, v)| Some((k.to_owned(), v?)));
+        Ok(given.collect())
+    }
+}
+
+/// The types of secrets and their options.
+pub(super) fn types(out: &Output) -> Result<(), Failure> {
+    let json = TYPES.iter().map(
+        |(word, options, what)| json!({"type": word, "options": options, "description": what}),
+    );
+    out.show(&json.collect(), || {
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        table.set_header(["type", "value", "options"]);
+        for (word, options, what) in TYPES {
+            table.add_row([word, what, options]);
+        }
+        table.trim_fmt()
+    })
 }
 
 #[derive(Args)]
@@ -103,7 +173,11 @@ impl Set {
         let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
         let mut message = json!({"op": "set", "name": self.name, "value_b64": *encoded});
         if let Some(object) = message.as_object_mut() {
-            object.extend(self.kind.map(|kind| ("type".into(), json!(kind.as_str()))));
+            object.extend(self.kind.as_ref().map(|kind| ("type".into(), json!(kind))));
+            let options = self.options.given()?;
+            if !options.is_empty() {
+                object.insert("options".into(), json!(options));
+            }
             object.extend(
                 self.if_kid
                     .as_ref()
@@ -176,11 +250,10 @@ impl Named {
 
 impl Generate {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let kind = self.kind.as_str();
-        let mut message = json!({"op": "generate", "name": self.name, "type": kind});
-        if let Some(object) = message.as_object_mut() {
-            object.extend(self.length.map(|length| ("length".into(), json!(length))));
-        }
+        let message = json!({
+            "op": "generate", "name": self.name, "type": self.kind,
+            "options": self.options.given()?,
+        });
         done(out, &request(mount, &message)?)
     }
 }

@@ -198,9 +198,17 @@ pub enum VaultError {
     /// Two persons are needed.
     #[error("revocation {0} was requested by the same user; another one must decide")]
     SamePerson(u64),
-    /// A generator's length outside its range.
-    #[error("length {0} is outside of 8 to 4096")]
-    Length(usize),
+    /// An option of a type that cannot be.
+    #[error("`{option}` {rule}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What it must be.
+        rule: String,
+    },
+    /// A value is not what its type says.
+    #[error("the value must be {0}")]
+    Value(&'static str),
     /// All key slots are taken.
     #[error("all key slots are taken; remove one first")]
     NoFreeSlot,

@@ -3,36 +3,14 @@
 //! Serialised with postcard (<https://postcard.jamesmunns.com/wire-format>)
 //! behind one byte that counts the record's own format.
 
-use std::fmt;
-
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::kind::SecretType;
 use crate::version::{Mark, Pending, Settings, Version};
 
 /// Inode number and record id: unique for the life of a vault, never reused.
 pub type NodeId = u64;
-
-/// What a secret is, and so whether the daemon can make a new value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SecretType {
-    /// Bytes from outside; no generator.
-    Opaque,
-    /// Letters and digits.
-    Password {
-        /// Characters.
-        length: u16,
-    },
-}
-
-impl fmt::Display for SecretType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Opaque => "opaque",
-            Self::Password { .. } => "password",
-        })
-    }
-}
 
 /// Mark of a soft delete.
 #[derive(Clone, Copy, Serialize, Deserialize)]

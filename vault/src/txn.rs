@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use crate::crypto::{self, Kind};
 use crate::error::VaultError;
+use crate::kind::SecretType;
 use crate::name::SecretName;
-use crate::record::{self, Body, Deleted, Node, NodeId, Secret, SecretType, State, key};
+use crate::record::{self, Body, Deleted, Node, NodeId, Secret, State, key};
 use crate::secret::SecretBytes;
 use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::Batch;
@@ -34,7 +35,7 @@ pub enum IfKid<'a> {
 /// A new version of a secret.
 pub struct Put<'a> {
     /// The type; `None` keeps it (opaque for a new secret).
-    pub kind: Option<SecretType>,
+    pub kind: Option<&'a SecretType>,
     /// What must be current.
     pub if_kid: IfKid<'a>,
     /// Whether cached reads are allowed; `None` keeps it (no for a new secret).
@@ -73,6 +74,7 @@ pub struct Txn<'v> {
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     nodes: Vec<NodeId>,
     notes: u16,
+    also: Vec<(SecretName, Outcome)>,
 }
 
 pub(crate) struct Changed {
@@ -89,6 +91,7 @@ impl<'v> Txn<'v> {
             writes: BTreeMap::new(),
             nodes: Vec::new(),
             notes: 0,
+            also: Vec::new(),
         }
     }
 
@@ -174,10 +177,8 @@ impl<'v> Txn<'v> {
     /// generator, or what [`Txn::set`] returns.
     pub fn rotate(&mut self, name: &SecretName, put: &Put<'_>) -> Result<Outcome, VaultError> {
         let node = self.existing(name)?;
-        let kind = put.kind.unwrap_or(secret_of(&node)?.kind);
-        let value = kind
-            .generate()
-            .ok_or_else(|| VaultError::NoGenerator(name.to_string()))?;
+        let kind = put.kind.unwrap_or(&secret_of(&node)?.kind);
+        let value = generated(name, kind)?;
         self.set(name, value.expose(), put)
     }
 
@@ -188,13 +189,48 @@ impl<'v> Txn<'v> {
     pub fn generate(
         &mut self,
         name: &SecretName,
-        kind: SecretType,
+        kind: &SecretType,
         put: &Put<'_>,
     ) -> Result<Outcome, VaultError> {
-        let value: SecretBytes = kind
-            .generate()
-            .ok_or_else(|| VaultError::NoGenerator(name.to_string()))?;
-        self.set(name, value.expose(), put)
+        let put = Put {
+            kind: Some(kind),
+            ..*put
+        };
+        let value = generated(name, kind)?;
+        self.set(name, value.expose(), &put)
+    }
+
+    /// Secrets that were changed along with those that were asked for: public
+    /// parts of key pairs. Told once.
+    pub fn also(&mut self) -> Vec<(SecretName, Outcome)> {
+        std::mem::take(&mut self.also)
+    }
+
+    /// Stores the public part of `value`, the new value of `name`, if it has one.
+    fn publish(
+        &mut self,
+        name: &SecretName,
+        kind: &SecretType,
+        value: &[u8],
+        put: &Put<'_>,
+    ) -> Result<(), VaultError> {
+        let Some(public) = kind.public_part(value)? else {
+            return Ok(());
+        };
+        let name = SecretName::parse(&format!("{name}.pub"))?;
+        if let Some(node) = self.find(&name)?
+            && secret_of(&node)?.kind != SecretType::PublicKey
+        {
+            return Err(VaultError::Occupied(name.to_string()));
+        }
+        let put = Put {
+            kind: Some(&SecretType::PublicKey),
+            if_kid: IfKid::Any,
+            ..*put
+        };
+        let outcome = self.set(&name, public.expose(), &put)?;
+        self.also.push((name, outcome));
+        Ok(())
     }
 
     /// Takes `name` out of the tree; it can be restored under its id.
@@ -319,7 +355,7 @@ impl<'v> Txn<'v> {
             path: name.as_str().into(),
             created_ms: put.now_ms,
             body: Body::Secret(Box::new(Secret {
-                kind: put.kind.unwrap_or(SecretType::Opaque),
+                kind: put.kind.cloned().unwrap_or(SecretType::Opaque),
                 data_key: crypto::seal(keys.wrap.expose(), context, data_key.as_slice())?,
                 versions: Vec::new(),
                 pending: None,
@@ -384,7 +420,10 @@ impl<'v> Txn<'v> {
         if secret.pending.is_some() {
             return Err(VaultError::RotationPending(path.into()));
         }
-        secret.kind = put.kind.unwrap_or(secret.kind);
+        if let Some(kind) = put.kind {
+            secret.kind = kind.clone();
+        }
+        let kind = secret.kind.clone();
         secret.cached = put.cached.unwrap_or(secret.cached);
         let next = Next::of(secret, &segment, put.now_ms);
         let sealed = self.seal_value(id, secret, next.number, value)?;
@@ -392,6 +431,7 @@ impl<'v> Txn<'v> {
         let version = next.version(value.len(), self.state.seq, put);
         self.push_version(&mut node, version, put)?;
         let outcome = outcome(&node)?;
+        self.publish(&SecretName::parse(&path)?, &kind, value, put)?;
         Ok(Outcome { created, ..outcome })
     }
 
@@ -690,6 +730,11 @@ fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bool) -> Vec<
         !forget
     });
     pruned
+}
+
+fn generated(name: &SecretName, kind: &SecretType) -> Result<SecretBytes, VaultError> {
+    kind.generate()?
+        .ok_or_else(|| VaultError::NoGenerator(name.to_string()))
 }
 
 fn outcome(node: &Node) -> Result<Outcome, VaultError> {

@@ -173,12 +173,8 @@ fn history_is_bounded() {
 
 fn password(vault: &Vault, path: &str) {
     let kind = SecretType::password(20).unwrap();
-    let put = Put {
-        kind: Some(kind),
-        ..put()
-    };
     vault
-        .write(|t| t.generate(&name(path), kind, &put))
+        .write(|t| t.generate(&name(path), &kind, &put()))
         .unwrap();
 }
 
@@ -371,4 +367,41 @@ fn warnings_are_given_once_a_version() {
     assert!(!warn(9, 1));
     set(&vault, "a", b"2");
     assert!(!warn(1, 3) && warn(2, 1));
+}
+
+#[test]
+fn a_key_pairs_public_part_is_a_secret_of_its_own() {
+    let home = Home::with_key(1);
+    let vault = home.open();
+    let make = || vault.write(|t| t.generate(&name("d/k"), &SecretType::Ed25519, &put()));
+    make().unwrap();
+    let public = || current(&vault, "d/k.pub").unwrap();
+    let first = public();
+    assert!(first.starts_with(b"-----BEGIN PUBLIC KEY-----"));
+    let seq = vault.counts().seq;
+    let also = vault.write(|t| -> Result<_, VaultError> {
+        t.rotate(&name("d/k"), &put())?;
+        Ok(t.also())
+    });
+    let also = also.unwrap();
+    assert_eq!((also[0].0.as_str(), also[0].1.version), ("d/k.pub", 2));
+    assert_eq!(vault.counts().seq, seq + 1, "one commit");
+    assert!(public() != first);
+    // A begun rotation publishes when it is finished.
+    let (_, pending) = vault
+        .write(|t| t.begin_rotation(&name("d/k"), &put()))
+        .unwrap();
+    let before = public();
+    let id = node(&vault, "d/k").id;
+    vault
+        .write(|t| t.finish_rotation(id, pending.number, &put()))
+        .unwrap();
+    assert!(public() != before);
+    // What is no key is refused, and so is a name that is taken.
+    let wrong = try_set(&vault, "d/k", b"hunter2", &put());
+    assert!(matches!(wrong, Err(VaultError::Value(_))));
+    set(&vault, "x.pub", b"mine");
+    let taken = vault.write(|t| t.generate(&name("x"), &SecretType::Ed25519, &put()));
+    assert!(matches!(taken, Err(VaultError::Occupied(_))));
+    assert_eq!(current(&vault, "x.pub").unwrap(), b"mine");
 }

@@ -126,12 +126,8 @@ fn rotation_needs_a_generator() {
     let refused = vault.write(|t| t.rotate(&name("a"), &put()));
     assert!(matches!(refused, Err(VaultError::NoGenerator(_))));
     let kind = SecretType::password(40).unwrap();
-    let typed = Put {
-        kind: Some(kind),
-        ..put()
-    };
     vault
-        .write(|t| t.generate(&name("p"), kind, &typed))
+        .write(|t| t.generate(&name("p"), &kind, &put()))
         .unwrap();
     let before = current(&vault, "p").unwrap();
     vault.write(|t| t.rotate(&name("p"), &put())).unwrap();

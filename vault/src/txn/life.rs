@@ -161,10 +161,7 @@ impl Txn<'_> {
         if secret.pending.is_some() {
             return Err(VaultError::RotationPending(name.to_string()));
         }
-        let value = secret
-            .kind
-            .generate()
-            .ok_or_else(|| VaultError::NoGenerator(name.to_string()))?;
+        let value = super::generated(name, &secret.kind)?;
         let next = Next::of(secret, node.segment(), put.now_ms);
         let sealed = self.seal_value(node.id, secret, next.number, value.expose())?;
         self.put(key::value(node.id, next.number), sealed);
@@ -207,6 +204,9 @@ impl Txn<'_> {
             warned: 0,
         };
         self.push_version(&mut node, version, put)?;
+        let kind = secret_of(&node)?.kind.clone();
+        let value = self.stored(&node, number)?;
+        self.publish(&SecretName::parse(&node.path)?, &kind, value.expose(), put)?;
         outcome(&node)
     }
 
