@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey, verify_batch};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -305,17 +305,54 @@ impl EpochKey {
 }
 
 /// The public half of an epoch key.
-pub(crate) struct EpochPublic(VerifyingKey);
+#[derive(Clone, Copy)]
+pub(crate) struct EpochPublic {
+    key: VerifyingKey,
+    weak: bool,
+}
 
 impl EpochPublic {
     pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Option<Self> {
-        VerifyingKey::from_bytes(bytes).ok().map(Self)
+        let key = VerifyingKey::from_bytes(bytes).ok()?;
+        let weak = key.is_weak();
+        Some(Self { key, weak })
+    }
+
+    /// Whether anybody can sign for this key: it is of small order.
+    pub(crate) fn is_weak(&self) -> bool {
+        self.weak
     }
 
     pub(crate) fn signed(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let signature = Signature::from_bytes(signature);
-        self.0.verify_strict(message, &signature).is_ok()
+        self.key.verify_strict(message, &signature).is_ok()
     }
+}
+
+/// Whether each of `keys`, none of them weak, made the signature in its place over
+/// the message in its place: one equation for all of them.
+///
+/// It does not always say what [`EpochPublic::signed`] says of each. The equation
+/// `sum z_i (R_i + h_i A_i - s_i B) = 0`, where `z_i` are 128 bits from a hash over
+/// all signatures, keys and messages, holds
+///
+/// * but for a chance of 2^-128 only if each signature is right up to a point of
+///   small order (an eighth of such, or more, pass). To make one for a key that is
+///   not weak, the key's secret half is needed: `h_i` is over `R_i`, so nobody can add
+///   such a point to a signature that exists.
+/// * also where an `R_i` is itself of small order, or not encoded in the one right
+///   way. Both are made with the secret half alone, and give it away.
+///
+/// So it accepts no message that the key's holder did not sign. It may refuse good
+/// signatures of a key with a part of small order: ask for each one by itself then.
+pub(crate) fn all_signed(
+    keys: &[EpochPublic],
+    messages: &[&[u8]],
+    signatures: &[[u8; 64]],
+) -> bool {
+    let keys: Vec<_> = keys.iter().map(|key| key.key).collect();
+    let signatures: Vec<_> = signatures.iter().map(Signature::from_bytes).collect();
+    verify_batch(messages, &signatures, &keys).is_ok()
 }
 
 fn random_key() -> Result<SigningKey, KeyError> {

@@ -35,4 +35,6 @@ pub use suspicion::{
     Thresholds,
 };
 pub use tail::{OpenError, Tail};
-pub use verify::{End, Failure, FailureKind, Report, verify, verify_against};
+pub use verify::{
+    End, Failure, FailureKind, Options, Progress, Report, verify, verify_against, verify_with,
+};

@@ -33,7 +33,10 @@ pub(crate) fn digest(payload: &[u8]) -> Link {
         .into()
 }
 
-fn message(link: &Link) -> [u8; SIGNATURE.len() + 32] {
+/// What a record's signature is over.
+pub(crate) type Message = [u8; SIGNATURE.len() + 32];
+
+pub(crate) fn message(link: &Link) -> Message {
     let mut out = [0; SIGNATURE.len() + 32];
     for (to, from) in out.iter_mut().zip(SIGNATURE.iter().chain(link)) {
         *to = *from;
@@ -59,7 +62,7 @@ pub(crate) fn sign(line: &mut Vec<u8>, link: &Link, key: &EpochKey) {
 /// A line taken apart; nothing is verified yet.
 pub(crate) struct Signed {
     pub(crate) payload: Vec<u8>,
-    signature: [u8; 64],
+    pub(crate) signature: [u8; 64],
 }
 
 impl Signed {

@@ -1,20 +1,32 @@
 //! Checking a log from the identity's public key alone.
+//!
+//! What makes the time is signatures, and they can be checked in any order once it
+//! is known whose they should be: flow.rs has them checked on all cores, while one
+//! thread follows the chain from record to record.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Outcome};
 use crate::keys::{EpochClaim, EpochPublic, PublicIdentity, SegmentClaim};
-use crate::line::{self, Link, MAX_LINE, Signed};
-use crate::read::{Line, Lines, Open, Previous, Record, Start, parse, segments};
+use crate::line::{self, Link};
+use crate::read::{Line, Lines, Open, Previous, Record, Start, segments};
 
 mod borders;
+mod claims;
 mod failure;
+mod flow;
+mod meter;
 
 use borders::Borders;
+use claims::Claim;
+use flow::{Limits, Parsed};
+use meter::Meter;
 
 pub use failure::{Failure, FailureKind};
+pub use meter::Progress;
 
 /// How a verified log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +76,26 @@ pub struct Report {
     pub anchored: bool,
 }
 
+/// How to verify.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// The log must have what this says.
+    pub against: Option<&'a Checkpoint>,
+    /// Check each signature by itself instead of many in one equation. That takes
+    /// longer and refuses also signatures of unusual form, which only the holder
+    /// of an epoch's key could have made.
+    pub strict: bool,
+    /// Called at most ten times a second, and at a good end.
+    pub progress: Option<&'a mut dyn FnMut(Progress)>,
+}
+
 /// Checks every record of the log in `dir`: form, sequence, chain, host,
 /// certificates and signatures.
 ///
 /// # Errors
 /// [`Failure`] for the first bad record.
 pub fn verify(dir: &Path, identity: &PublicIdentity) -> Result<Report, Failure> {
-    run(dir, Verifier::new(identity))
+    verify_with(dir, identity, Options::default())
 }
 
 /// The same, and that the log has what `checkpoint` says.
@@ -82,61 +107,77 @@ pub fn verify_against(
     identity: &PublicIdentity,
     checkpoint: &Checkpoint,
 ) -> Result<Report, Failure> {
-    let mut verifier = Verifier::new(identity);
-    verifier.against = Some(checkpoint);
-    run(dir, verifier)
+    let options = Options {
+        against: Some(checkpoint),
+        ..Options::default()
+    };
+    verify_with(dir, identity, options)
 }
 
-fn run(dir: &Path, mut verifier: Verifier<'_>) -> Result<Report, Failure> {
-    let unreadable = |seq, kind| Failure {
+/// The same, as `options` say.
+///
+/// # Errors
+/// As [`verify_against`].
+pub fn verify_with(
+    dir: &Path,
+    identity: &PublicIdentity,
+    options: Options<'_>,
+) -> Result<Report, Failure> {
+    let mut ignored = |_| {};
+    let mut meter = Meter::new(dir, options.progress.unwrap_or(&mut ignored));
+    let mut verifier = Verifier::new(identity);
+    verifier.against = options.against;
+    let lines = Lines::open(dir).map_err(|error| nowhere(1, unreadable(&error)))?;
+    let limits = Limits {
+        strict: options.strict,
+        ..Limits::default()
+    };
+    flow::run(lines, &mut verifier, limits, &mut |done| meter.show(done))?;
+    let report = finish(dir, verifier)?;
+    meter.finish();
+    Ok(report)
+}
+
+fn unreadable(error: &io::Error) -> FailureKind {
+    FailureKind::Unreadable(error.to_string())
+}
+
+/// A failure that is not a line's.
+fn nowhere(seq: u64, kind: FailureKind) -> Failure {
+    Failure {
         seq,
         segment: 1,
         line: 1,
         offset: 0,
         kind,
-    };
-    let lines =
-        Lines::open(dir).map_err(|e| unreadable(1, FailureKind::Unreadable(e.to_string())))?;
-    for line in lines {
-        let line =
-            line.map_err(|e| unreadable(verifier.seq + 1, FailureKind::Unreadable(e.to_string())))?;
-        verifier.check(&line).map_err(|kind| Failure {
-            seq: verifier.seq + 1,
-            segment: line.segment,
-            line: line.number,
-            offset: line.offset,
-            kind,
-        })?;
     }
+}
+
+/// What can only be said after the last line.
+fn finish(dir: &Path, verifier: Verifier<'_>) -> Result<Report, Failure> {
     check_segments(dir, &verifier)?;
     if let Some(segment) = verifier.borders.unexplained() {
+        let seq = verifier.report.first_seq.saturating_sub(1);
         return Err(Failure {
-            seq: verifier.report.first_seq.saturating_sub(1),
             segment,
-            line: 1,
-            offset: 0,
-            kind: FailureKind::MissingSegment,
+            ..nowhere(seq, FailureKind::MissingSegment)
         });
     }
     if verifier.against.is_some() && !verifier.report.anchored {
-        return Err(unreadable(verifier.seq + 1, FailureKind::CutOff));
+        return Err(nowhere(verifier.next_seq(), FailureKind::CutOff));
     }
     verifier
         .finish()
-        .ok_or_else(|| unreadable(1, FailureKind::Empty))
+        .ok_or_else(|| nowhere(1, FailureKind::Empty))
 }
 
 /// Reading ends at the first gap between segments; none may follow it.
 fn check_segments(dir: &Path, verifier: &Verifier<'_>) -> Result<(), Failure> {
     let failure = |segment, kind| Failure {
-        seq: verifier.seq + 1,
         segment,
-        line: 1,
-        offset: 0,
-        kind,
+        ..nowhere(verifier.next_seq(), kind)
     };
-    let numbers =
-        segments(dir).map_err(|error| failure(1, FailureKind::Unreadable(error.to_string())))?;
+    let numbers = segments(dir).map_err(|error| failure(1, unreadable(&error)))?;
     let first = numbers.first().copied().unwrap_or(1);
     match (first..).zip(numbers).find(|(want, found)| want != found) {
         Some((missing, _)) => Err(failure(missing, FailureKind::MissingSegment)),
@@ -188,39 +229,57 @@ impl<'i> Verifier<'i> {
         }
     }
 
-    fn check(&mut self, line: &Line) -> Result<(), FailureKind> {
-        if !line.complete {
-            let long = line.bytes.len() >= MAX_LINE;
-            return Err(match long {
-                true => FailureKind::TooLong,
-                false => FailureKind::Torn,
-            });
-        }
-        let signed = Signed::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
-        let record = parse(&signed).map_err(|_| FailureKind::NotARecord)?;
+    /// Checks the next line, all but its signature: that goes to `claims`. What
+    /// is found after that only counts if the signature is good.
+    fn check(&mut self, parsed: &Parsed, claims: &mut Vec<Claim>) -> Result<(), FailureKind> {
+        let line = &parsed.line;
+        let content = parsed.content.as_ref().map_err(Clone::clone)?;
+        let record = &content.record;
         if self.last.is_none() && line.segment > 1 {
-            self.begin_late(line.segment, &record)?;
+            self.begin_late(line.segment, record)?;
         }
-        self.check_place(&record)?;
-        self.borders.check(line, &record)?;
-        let started = self.check_key(line, &record)?;
-        let key = started.as_ref().or(self.key.as_ref());
-        if record.epoch != self.epoch + u64::from(started.is_some()) {
+        self.check_place(record)?;
+        self.borders.check(line, record)?;
+        let started = self.check_key(line, record)?;
+        if Some(record.epoch) != self.epoch.checked_add(u64::from(started.is_some())) {
             return Err(FailureKind::Epoch);
         }
-        if !signed.signed_by(key.ok_or(FailureKind::NoStart)?) {
+        let key = started.or(self.key).ok_or(FailureKind::NoStart)?;
+        if key.is_weak() {
             return Err(FailureKind::Signature);
         }
-        self.key = started.or(self.key.take());
-        let next = self.check_next(&record)?;
-        let link = signed.link();
-        self.check_against(&record, link, next.as_ref())?;
-        self.advance(line, &record, link);
+        claims.push(Claim {
+            otherwise: self.failure(line, FailureKind::Signature),
+            link: content.link,
+            signature: content.signature,
+            key,
+        });
+        self.key = Some(key);
+        let next = self.check_next(record)?;
+        self.check_against(record, content.link, next.as_ref())?;
+        self.advance(line, record, content.link);
         if let Some((epoch, key)) = next {
             (self.epoch, self.key) = (epoch, Some(key));
             self.report.epochs += 1;
         }
         Ok(())
+    }
+
+    /// What the next record's number should be, for messages.
+    fn next_seq(&self) -> u64 {
+        // Unverified numbers may be as great as they like.
+        self.seq.saturating_add(1)
+    }
+
+    /// What is wrong with the next record, which is in `line`.
+    fn failure(&self, line: &Line, kind: FailureKind) -> Failure {
+        Failure {
+            seq: self.next_seq(),
+            segment: line.segment,
+            line: line.number,
+            offset: line.offset,
+            kind,
+        }
     }
 
     /// What came before was pruned: takes its end from the first record, which
@@ -288,10 +347,13 @@ impl<'i> Verifier<'i> {
         if record.v != 1 {
             return Err(FailureKind::Version(record.v));
         }
-        if record.seq != self.seq + 1 {
+        if Some(record.seq) != self.seq.checked_add(1) {
             return Err(FailureKind::Sequence(record.seq));
         }
-        if record.prev != hex::encode(self.link) {
+        let mut prev = [0; 64];
+        // 32 bytes always fill 64 digits.
+        let _ = hex::encode_to_slice(self.link, &mut prev);
+        if record.prev.as_bytes() != prev {
             return Err(FailureKind::Chain);
         }
         if record.host != self.host {
@@ -382,6 +444,8 @@ impl<'i> Verifier<'i> {
     }
 }
 
+#[cfg(test)]
+use crate::line::{MAX_LINE, Signed};
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]

@@ -1,0 +1,47 @@
+//! Signatures that are to be checked, many at once.
+
+use super::Failure;
+use crate::keys::{EpochPublic, all_signed};
+use crate::line::{self, Link};
+
+/// That a record's signature is that of a key, which is not a weak one.
+pub(super) struct Claim {
+    /// What is wrong with the record if it is not.
+    pub(super) otherwise: Failure,
+    pub(super) link: Link,
+    pub(super) signature: [u8; 64],
+    pub(super) key: EpochPublic,
+}
+
+impl Claim {
+    fn holds(&self) -> bool {
+        self.key.signed(&line::message(&self.link), &self.signature)
+    }
+}
+
+/// Checks each of `claims` by itself.
+///
+/// # Errors
+/// What the first one that does not hold says.
+pub(super) fn check_each(claims: &[Claim]) -> Result<(), Failure> {
+    match claims.iter().find(|claim| !claim.holds()) {
+        Some(bad) => Err(bad.otherwise.clone()),
+        None => Ok(()),
+    }
+}
+
+/// Checks all of `claims` at once, and only if that fails each by itself: to name
+/// the bad one, or to find that all are good after all ([`all_signed`]).
+///
+/// # Errors
+/// As [`check_each`].
+pub(super) fn check_all(claims: &[Claim]) -> Result<(), Failure> {
+    let keys: Vec<_> = claims.iter().map(|claim| claim.key).collect();
+    let signatures: Vec<_> = claims.iter().map(|claim| claim.signature).collect();
+    let messages: Vec<_> = claims.iter().map(|c| line::message(&c.link)).collect();
+    let messages: Vec<_> = messages.iter().map(<[u8; _]>::as_slice).collect();
+    match all_signed(&keys, &messages, &signatures) {
+        true => Ok(()),
+        false => check_each(claims),
+    }
+}

@@ -1,0 +1,56 @@
+//! How far a verification has come.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::read::{segment_path, segments};
+
+/// How far a verification has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the log that are checked.
+    pub done: u64,
+    /// Bytes that it has.
+    pub total: u64,
+}
+
+/// Tells how far it is, but not too often.
+pub(super) struct Meter<'a> {
+    total: u64,
+    told: Instant,
+    tell: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Meter<'a> {
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    pub(super) fn new(dir: &Path, tell: &'a mut dyn FnMut(Progress)) -> Self {
+        Self {
+            total: log_bytes(dir),
+            told: Instant::now(),
+            tell,
+        }
+    }
+
+    pub(super) fn show(&mut self, done: u64) {
+        // The log may have grown meanwhile.
+        self.total = self.total.max(done);
+        if self.told.elapsed() >= Self::INTERVAL {
+            self.told = Instant::now();
+            let total = self.total;
+            (self.tell)(Progress { done, total });
+        }
+    }
+
+    pub(super) fn finish(self) {
+        let (done, total) = (self.total, self.total);
+        (self.tell)(Progress { done, total });
+    }
+}
+
+/// Only for the progress: what can't be read fails where it is read.
+fn log_bytes(dir: &Path) -> u64 {
+    let numbers = segments(dir).unwrap_or_default().into_iter();
+    let files = numbers.filter_map(|number| segment_path(dir, number).metadata().ok());
+    files.map(|file| file.len()).sum()
+}
