@@ -340,8 +340,9 @@ impl EpochPublic {
 ///   small order (an eighth of such, or more, pass). To make one for a key that is
 ///   not weak, the key's secret half is needed: `h_i` is over `R_i`, so nobody can add
 ///   such a point to a signature that exists.
-/// * also where an `R_i` is itself of small order, or not encoded in the one right
-///   way. Both are made with the secret half alone, and give it away.
+/// * also where an `R_i` is itself of small order, in any of its encodings. Making one
+///   takes the secret half, too, and gives it away. (Other points in a wrong encoding
+///   are no use to anybody: nobody knows what to sign for them.)
 ///
 /// So it accepts no message that the key's holder did not sign. It may refuse good
 /// signatures of a key with a part of small order: ask for each one by itself then.

@@ -8,11 +8,12 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use jarvis_audit::{
-    Checkpoint, End, MAX_CHECKPOINT, PublicIdentity, ReceiptError, Record, Report, read_records,
-    receipt, verify, verify_against, verify_receipt,
+    Checkpoint, End, MAX_CHECKPOINT, Options, PublicIdentity, ReceiptError, Record, Report,
+    read_records, receipt, verify_receipt, verify_with,
 };
 use serde_json::{Value, json};
 
+use super::bar::Bar;
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::home::Home;
@@ -84,6 +85,11 @@ pub(super) struct Verify {
     /// A checkpoint that was kept elsewhere: the log must have what it says
     #[arg(long, value_name = "NOTE")]
     against: Option<PathBuf>,
+    /// Leave no doubt: check each signature by itself, not many in one equation, and
+    /// fail (6) also when no checkpoint vouches for the end, when the last segment was
+    /// closed and none follows, or when a start came after an unclean end
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Args)]
@@ -206,17 +212,43 @@ pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String
 impl Verify {
     fn run(&self, out: &Output) -> Result<(), Failure> {
         let identity = open_identity(&self.place, self.identity.as_deref())?;
-        let log = self.place.log();
-        let report = match &self.against {
-            None => verify(&log, &identity),
-            Some(note) => verify_against(&log, &identity, &read_checkpoint(note)?),
+        let note = self.against.as_deref().map(read_checkpoint).transpose()?;
+        let bar = Bar::new(out);
+        let options = Options {
+            against: note.as_ref(),
+            strict: self.strict,
+            progress: Some(&mut |progress| bar.show(progress)),
         };
+        let report = verify_with(&self.place.log(), &identity, options);
+        bar.clear();
         let report =
             report.map_err(|failure| Failure::new(Code::Integrity, failure.to_string()))?;
         out.show(&as_json(&report, &identity), || {
             describe(&report, &identity)
-        })
+        })?;
+        match self.strict.then(|| doubts(&report)).flatten() {
+            Some(doubts) => Err(Failure::new(Code::Integrity, doubts)),
+            None => Ok(()),
+        }
     }
+}
+
+/// What every record being good leaves open.
+fn doubts(report: &Report) -> Option<String> {
+    let mut doubts = Vec::new();
+    if !report.anchored {
+        doubts.push("no checkpoint vouches for its end".to_owned());
+    }
+    if report.end == End::Closed {
+        doubts.push("the segment after the last one is missing".to_owned());
+    }
+    // What was cut off before such a start a later checkpoint does not show.
+    if report.unclean_starts > 0 {
+        let starts = report.unclean_starts;
+        doubts.push(format!("{starts} start(s) came after an unclean end"));
+    }
+    let all = doubts.join("; ");
+    (!all.is_empty()).then(|| format!("every record is good, but not beyond doubt: {all}"))
 }
 
 fn read_checkpoint(path: &Path) -> Result<Checkpoint, Failure> {

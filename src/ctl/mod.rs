@@ -1,6 +1,7 @@
 //! `jarvisctl`: one file a family of commands.
 
 mod audit;
+mod bar;
 mod client;
 mod consumers;
 mod doctor;

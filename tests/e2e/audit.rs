@@ -218,6 +218,76 @@ fn a_checkpoint_shows_what_the_log_alone_cannot() {
     assert_eq!(verify(&home.path("none")).status.code(), Some(2));
 }
 
+/// `--strict` is for who accepts nothing that the log can't show.
+#[test]
+fn strict_leaves_no_doubt() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let note = home.ctl(&["audit", "checkpoint"], b"");
+    fs::write(home.path("note"), note.stdout).unwrap();
+    daemon.stop();
+    let (dir, note) = (home.etc(), home.path("note"));
+    let strict = |against: &[&str]| {
+        let verify = [
+            "audit",
+            "verify",
+            "--strict",
+            "--dir",
+            dir.to_str().unwrap(),
+        ];
+        home.ctl(&[&verify, against].concat(), b"")
+    };
+    let against = ["--against", note.to_str().unwrap()];
+    let alone = strict(&[]);
+    assert_eq!(alone.status.code(), Some(6), "{alone:?}");
+    assert!(
+        text(&alone.stderr).contains("no checkpoint vouches for its end"),
+        "{alone:?}"
+    );
+    assert!(text(&alone.stdout).contains("all good"), "{alone:?}");
+    assert!(strict(&against).status.success());
+
+    home.start().kill();
+    home.start().stop();
+    assert!(home.verify().contains(" 1 of them after an unclean end"));
+    let crashed = strict(&against);
+    assert_eq!(crashed.status.code(), Some(6), "{crashed:?}");
+    assert!(
+        text(&crashed.stderr).contains("1 start(s) came after an unclean end"),
+        "{crashed:?}"
+    );
+}
+
+/// On a terminal there is a bar while it runs; nowhere else.
+#[test]
+fn verification_shows_how_far_it_is() {
+    let home = Home::new().init(POLICY);
+    home.start().stop();
+    let command = |flags: &str| {
+        let program = env!("CARGO_BIN_EXE_jarvisctl");
+        let dir = home.etc();
+        format!("{program} {flags} audit verify --dir {}", dir.display())
+    };
+    let on_a_terminal = |flags: &str| {
+        let mut script = Command::new("timeout");
+        script.args(["30", "script", "-qec", &command(flags), "/dev/null"]);
+        script.env("TERM", "xterm");
+        text(&run(script, b"").stdout)
+    };
+    let shown = on_a_terminal("");
+    assert!(
+        shown.contains("[===") && shown.contains("all good"),
+        "{shown}"
+    );
+    assert!(!on_a_terminal("--json").contains("[==="));
+    let elsewhere = home.audit_verify();
+    assert!(
+        elsewhere.status.success() && elsewhere.stderr.is_empty(),
+        "{elsewhere:?}"
+    );
+}
+
 /// A verifier in another language, written from the document alone, agrees.
 #[test]
 fn an_independent_verifier_agrees() {

@@ -1,0 +1,36 @@
+//! How far a long command is, for who looks at it.
+
+use std::io::{self, IsTerminal};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jarvis_audit::Progress;
+
+use super::output::Output;
+
+const TEMPLATE: &str = "[{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+
+/// A bar on standard error; none where that is no terminal, or with `--json`.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    pub(super) fn new(out: &Output) -> Self {
+        if out.json() || !io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        Self(match ProgressStyle::with_template(TEMPLATE) {
+            Ok(style) => bar.with_style(style.progress_chars("=> ")),
+            Err(_) => bar,
+        })
+    }
+
+    pub(super) fn show(&self, progress: Progress) {
+        self.0.set_length(progress.total);
+        self.0.set_position(progress.done);
+    }
+
+    /// Leaves the line to what follows.
+    pub(super) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
