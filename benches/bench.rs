@@ -19,12 +19,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey, verify_batch};
 use fuser::{
     Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen,
     Request, Session, SessionACL,
 };
-use jarvis_audit::{Action, Durability, Event, Identity, Log, Opening, Outcome};
+use jarvis_audit::{
+    Action, Durability, Event, Identity, Log, Opening, Options, Outcome, verify_with,
+};
 use jarvis_policy::{Accounts, Caller, Policy, Verb};
 use jarvis_vault::{Credential, IfKid, LockedVault, NewSlot, Put, SecretBytes, SecretName, Vault};
 use serde_json::{Value, json};
@@ -333,12 +336,11 @@ fn sets(mount: &Path) -> Samples {
 
 fn parts() -> Vec<Row> {
     let stage = Stage::new();
-    vec![
-        decrypt(&stage),
-        decision(),
-        append(&stage, Durability::Write),
-        append(&stage, Durability::Sync),
-    ]
+    let mut rows = vec![decrypt(&stage), decision()];
+    rows.extend(append_write(&stage));
+    rows.extend(append_sync(&stage));
+    rows.extend(verification(&stage));
+    rows
 }
 
 fn decrypt(stage: &Stage) -> Row {
@@ -402,14 +404,9 @@ fn decision() -> Row {
     Row::new("policy decisions, 100 of 100 clients", &samples)
 }
 
-fn append(stage: &Stage, durability: Durability) -> Row {
-    let dir = stage.path(&format!("audit-{durability:?}"));
-    fs::create_dir(&dir).unwrap();
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
-    let (key, public) = (dir.join("k"), dir.join("k.pub"));
-    let identity = Identity::create(&key, &public).unwrap();
-    let log = Log::open(&dir, &identity, Opening::default()).unwrap();
-    let event = Event {
+/// What a read of a secret records.
+fn event() -> Event<'static> {
+    Event {
         name: Some("team/db/password"),
         id: Some(1024),
         version: Some(3),
@@ -420,14 +417,174 @@ fn append(stage: &Stage, durability: Durability) -> Row {
         client: Some("backend"),
         rule: Some("team/**"),
         ..Event::new(Action::Read, Outcome::Ok, 7)
+    }
+}
+
+/// Bytes of what a record's signature is over.
+const MESSAGE: usize = 58;
+
+/// A log of its own, and who it belongs to.
+fn audit_log(stage: &Stage, name: &str) -> (PathBuf, Identity, Log) {
+    let dir = stage.path(name);
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+    let keys = ["key", "key.pub"].map(|end| stage.path(&format!("{name}.{end}")));
+    let identity = Identity::create(&keys[0], &keys[1]).unwrap();
+    let log = Log::open(&dir, &identity, Opening::default()).unwrap();
+    (dir, identity, log)
+}
+
+/// Appends of one thread beside the one thing they can't do without.
+fn append_write(stage: &Stage) -> [Row; 2] {
+    let (_, _, log) = audit_log(stage, "append-write");
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let message = std::cell::RefCell::new([0; MESSAGE]);
+    let sign = || {
+        let mut message = message.borrow_mut();
+        message[0] = u8::wrapping_add(message[0], 1);
+        key.sign(&*message)
     };
-    let count = if durability == Durability::Write {
-        10_000
-    } else {
-        500
+    let append = || log.append(&event(), Durability::Write).unwrap();
+    let [append, sign] = in_turns(2000, append, sign);
+    let sign = Row::new("Ed25519 signature", &sign);
+    [Row::new("audit append write", &append).beside(&sign), sign]
+}
+
+/// Both, in turns: what else the machine does hits them alike.
+fn in_turns<S, T>(
+    count: usize,
+    mut one: impl FnMut() -> S,
+    mut other: impl FnMut() -> T,
+) -> [Samples; 2] {
+    let mut nanos = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        nanos[0].extend(timed(count, &mut one).0);
+        nanos[1].extend(timed(count, &mut other).0);
+    }
+    nanos.map(Samples::new)
+}
+
+/// Appends that wait for the disk, beside an append to a plain file and fdatasync
+/// by one thread alone.
+fn append_sync(stage: &Stage) -> Vec<Row> {
+    let clients = [1, 8, 32];
+    let logs = clients.map(|n| audit_log(stage, &format!("append-sync-{n}")));
+    let dir = &logs[0].0;
+    logs[0].2.append(&event(), Durability::Sync).unwrap();
+    let lines = fs::read(dir.join("00000001.jsonl")).unwrap();
+    let record = lines.split_inclusive(|&b| b == b'\n').next_back().unwrap();
+    let mut plain = File::create_new(dir.join("plain")).unwrap();
+    let mut nanos = [const { Vec::new() }; 4];
+    for _ in 0..ROUNDS {
+        for ((_, _, log), (clients, nanos)) in logs.iter().zip(clients.iter().zip(&mut nanos)) {
+            nanos.extend(appends(log, *clients));
+        }
+        let sync = || {
+            plain.write_all(record).unwrap();
+            plain.sync_data().unwrap();
+        };
+        nanos[3].extend(timed(128, sync).0);
+    }
+    let [one, eight, many, sync] = nanos.map(Samples::new);
+    let sync = Row::new("append to a plain file and fdatasync, 1 client", &sync);
+    let row = |clients: usize, samples| {
+        let name = format!("audit append sync, {clients} client{}", plural(clients));
+        Row::new(&name, samples).beside(&sync)
     };
-    let samples = timed(count, || log.append(&event, durability).unwrap());
-    Row::new(&format!("audit append, {durability:?}"), &samples)
+    vec![row(1, &one), row(8, &eight), row(32, &many), sync]
+}
+
+/// As many from each of `clients` threads at once.
+fn appends(log: &Log, clients: usize) -> Vec<u64> {
+    let one = || {
+        timed(256 / clients, || {
+            log.append(&event(), Durability::Sync).unwrap()
+        })
+        .0
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(one)).collect();
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
+    })
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// Records of the log that is verified, and signatures that are checked beside it.
+const RECORDS: usize = 32 * 1024;
+/// All of a log, beside as many signatures alone on as many threads as there are
+/// cores, 64 in one equation and as many as the verifier takes; all a record.
+fn verification(stage: &Stage) -> Vec<Row> {
+    let (dir, identity, log) = audit_log(stage, "verify");
+    while log.counters().records < RECORDS as u64 {
+        log.append(&event(), Durability::Write).unwrap();
+    }
+    drop(log);
+    let public = identity.public();
+    let bare = signatures();
+    let mut nanos = [const { Vec::new() }; 4];
+    for _ in 0..ROUNDS {
+        let verified = |strict| {
+            let options = Options {
+                strict,
+                ..Options::default()
+            };
+            let report = verify_with(&dir, &public, options).unwrap();
+            assert!(report.records >= RECORDS as u64);
+        };
+        nanos[0].push(a_record(|| verified(false)));
+        nanos[1].push(a_record(|| check_signatures(&bare, 64)));
+        nanos[2].push(a_record(|| verified(true)));
+        nanos[3].push(a_record(|| check_signatures(&bare, 256)));
+    }
+    let [whole, bare, strict, more] = nanos.map(Samples::new);
+    let name = |batch| format!("Ed25519 verification, {batch} at once, all cores");
+    let bare = Row::new(&name(64), &bare);
+    vec![
+        Row::new("audit verify", &whole).beside(&bare),
+        Row::new("audit verify --strict", &strict).beside(&bare),
+        Row::new(&name(256), &more).beside(&bare),
+        bare,
+    ]
+}
+
+/// The time of `work` on all records, divided among them.
+fn a_record(work: impl FnOnce()) -> u64 {
+    let start = Instant::now();
+    work();
+    nanos(start.elapsed()) / RECORDS as u64
+}
+
+/// As many as there are records, of one key like those of an epoch.
+fn signatures() -> Vec<([u8; MESSAGE], Signature, VerifyingKey)> {
+    let key = SigningKey::from_bytes(&[2; 32]);
+    let one = |number: usize| {
+        let mut message = [0; MESSAGE];
+        message[..8].copy_from_slice(&number.to_le_bytes());
+        (message, key.sign(&message), key.verifying_key())
+    };
+    (0..RECORDS).map(one).collect()
+}
+
+fn check_signatures(signed: &[([u8; MESSAGE], Signature, VerifyingKey)], batch: usize) {
+    let threads = std::thread::available_parallelism().unwrap().get();
+    std::thread::scope(|scope| {
+        for part in signed.chunks(signed.len().div_ceil(threads)) {
+            scope.spawn(|| part.chunks(batch).for_each(check_batch));
+        }
+    });
+}
+
+fn check_batch(batch: &[([u8; MESSAGE], Signature, VerifyingKey)]) {
+    let messages: Vec<_> = batch.iter().map(|(message, ..)| &message[..]).collect();
+    let signatures: Vec<_> = batch.iter().map(|(_, signature, _)| *signature).collect();
+    let keys: Vec<_> = batch.iter().map(|(.., key)| *key).collect();
+    verify_batch(&messages, &signatures, &keys).unwrap();
 }
 
 /// The least a FUSE file system can do: one file, fixed bytes, the same library,
