@@ -36,5 +36,6 @@ pub use suspicion::{
 };
 pub use tail::{OpenError, Tail};
 pub use verify::{
-    End, Failure, FailureKind, Options, Progress, Report, verify, verify_against, verify_with,
+    End, Failure, FailureKind, Follower, Options, Progress, Report, verify, verify_against,
+    verify_with,
 };

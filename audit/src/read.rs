@@ -1,7 +1,7 @@
 //! Records as a reader sees them.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -240,7 +240,27 @@ impl Lines {
         Ok(lines)
     }
 
-    fn next_segment(&mut self) -> io::Result<()> {
+    /// Number of the segment that is read.
+    pub(crate) fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    /// The next line, unless it is not complete yet: then it is read again.
+    pub(crate) fn next_complete(&mut self) -> io::Result<Option<Line>> {
+        let Some(line) = self.read_line()? else {
+            return Ok(None);
+        };
+        if line.complete || line.bytes.len() >= MAX_LINE {
+            return Ok(Some(line));
+        }
+        (self.number, self.offset) = (self.number - 1, line.offset);
+        if let Some(file) = &mut self.file {
+            file.seek(io::SeekFrom::Start(line.offset))?;
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn next_segment(&mut self) -> io::Result<()> {
         let file = File::open(segment_path(&self.dir, self.segment + 1))?;
         self.segment += 1;
         (self.number, self.offset) = (0, 0);

@@ -18,6 +18,7 @@ mod borders;
 mod claims;
 mod failure;
 mod flow;
+mod follow;
 mod meter;
 
 use borders::Borders;
@@ -26,6 +27,7 @@ use flow::{Limits, Parsed};
 use meter::Meter;
 
 pub use failure::{Failure, FailureKind};
+pub use follow::Follower;
 pub use meter::Progress;
 
 /// How a verified log ends.

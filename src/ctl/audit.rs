@@ -8,9 +8,10 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use jarvis_audit::{
-    Checkpoint, End, MAX_CHECKPOINT, Options, PublicIdentity, ReceiptError, Record, Report,
-    read_records, receipt, verify_receipt, verify_with,
+    Checkpoint, End, Follower, MAX_CHECKPOINT, Options, PublicIdentity, ReceiptError, Record,
+    Report, read_records, receipt, verify_receipt, verify_with,
 };
+use rustix::fs::inotify;
 use serde_json::{Value, json};
 
 use super::bar::Bar;
@@ -37,6 +38,8 @@ pub(super) enum Audit {
     Receipt(Receipt),
     /// Print the last records; they are not verified
     Tail(Tail),
+    /// Print records as they are written, verified, until interrupted
+    Follow(Follow),
     /// Print the records that meet all conditions; they are not verified
     Query(Query),
     /// Count records by secret, actor, action or result
@@ -73,6 +76,15 @@ pub(super) struct Tail {
     /// How many
     #[arg(short = 'n', long, default_value_t = 10)]
     lines: usize,
+}
+
+#[derive(Args)]
+pub(super) struct Follow {
+    #[command(flatten)]
+    place: Place,
+    /// Public key of the host (default: DIR/identity.pub)
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -115,6 +127,7 @@ impl Audit {
             Self::Rotate => rotate(mount, out),
             Self::Receipt(receipt) => receipt.run(out),
             Self::Tail(tail) => tail.run(out),
+            Self::Follow(follow) => follow.run(out),
             Self::Query(query) => query.run(out),
             Self::Summary(summary) => summary.run(out),
             Self::LastRead(last) => last.run(out),
@@ -179,6 +192,44 @@ fn place(record: &Record) -> String {
         (None, Some(unit)) => unit.clone(),
         (None, None) => String::new(),
     }
+}
+
+impl Follow {
+    /// Waits for the kernel's word that something was written.
+    fn run(&self, out: &Output) -> Result<(), Failure> {
+        let log = self.place.log();
+        let identity = open_identity(&self.place, self.identity.as_deref())?;
+        let failed = |error: rustix::io::Errno| Failure::io("watch", &log, &error.into());
+        let bad =
+            |failure: jarvis_audit::Failure| Failure::new(Code::Integrity, failure.to_string());
+        // Before the first look, so that nothing falls in between.
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(failed)?;
+        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
+        inotify::add_watch(&watch, &log, events).map_err(failed)?;
+        let mut follower = Follower::new(&log, &identity).map_err(bad)?;
+        let mut seen = [0; 4096];
+        loop {
+            while let Some(record) = follower.next_record().map_err(bad)? {
+                out.line(&record, || line(&record))?;
+            }
+            rustix::io::read(&watch, &mut seen).map_err(failed)?;
+        }
+    }
+}
+
+/// A record for people who watch.
+fn line(record: &Record) -> String {
+    let words = [
+        Some(record.time.clone()),
+        Some(format!("{} {}", record.action, record.result)),
+        record.name.clone(),
+        record.version.map(|version| format!("version {version}")),
+        record.uid.map(|uid| format!("uid {uid}")),
+        record.pid.map(|pid| format!("pid {pid}")),
+        Some(place(record)).filter(|place| !place.is_empty()),
+        record.reason.clone(),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join("  ")
 }
 
 pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Failure;
@@ -30,6 +31,20 @@ impl Output {
         if !line.ends_with('\n') {
             line.push('\n');
         }
+        self.bytes(line.as_bytes())
+    }
+
+    /// One of many, as JSON in a line of its own, or as `text` for people.
+    pub(super) fn line(
+        &self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let mut line = match self.json {
+            true => serde_json::to_string(value).map_err(Failure::other)?,
+            false => text(),
+        };
+        line.push('\n');
         self.bytes(line.as_bytes())
     }
 

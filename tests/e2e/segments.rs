@@ -1,7 +1,7 @@
 //! The audit log's files: borders, a full disk, retention.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -186,4 +186,51 @@ fn a_segment_ends_by_its_size_and_only_auditors_may_end_it() {
     assert!(((1 << 20)..(2 << 20)).contains(&first), "{first}");
     daemon.stop();
     home.verify();
+}
+
+/// What is written shows at once, also over a border and a killed worker.
+#[test]
+fn the_log_is_followed_as_it_grows() {
+    let home = Home::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let etc = home.etc();
+    let mut follow = root().command(jarvisctl());
+    follow
+        .args(["audit", "follow", "--json", "--dir"])
+        .arg(&etc);
+    let mut follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut until = |action: &str| loop {
+        let line = lines.next().expect("it goes on").unwrap();
+        let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if record["action"] == action {
+            break record;
+        }
+        // Until it watches, there is nothing to show.
+    };
+    let reading = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while reading.load(Ordering::Relaxed) {
+                bob().read(&daemon.file("app/db")).unwrap_err();
+            }
+        });
+        let denied = until("deny");
+        reading.store(false, Ordering::Relaxed);
+        assert_eq!(denied["uid"], json!(bob().uid));
+    });
+    home.ok(&["audit", "rotate"], b"");
+    assert_eq!(until("segment")["close"]["segment"], 1);
+    assert_eq!(until("segment")["open"]["segment"], 2);
+    kill_process(daemon.workers().0, Signal::KILL).unwrap();
+    assert_eq!(until("start")["start"]["previous"], "unclean");
+    alice().read(&daemon.file("app/db")).unwrap();
+    assert_eq!(until("read")["name"], "app/db");
+    // A line that no daemon wrote ends it.
+    let last = home.segments().pop().unwrap();
+    let mut forged = fs::OpenOptions::new().append(true).open(last).unwrap();
+    forged.write_all(b"{}\n").unwrap();
+    let end = follow.wait().unwrap();
+    assert_eq!(end.code(), Some(6));
 }

@@ -75,7 +75,7 @@ pub(super) struct Content {
 }
 
 impl Parsed {
-    fn new(line: Line) -> Self {
+    pub(super) fn new(line: Line) -> Self {
         let content = Content::of(&line);
         Self { line, content }
     }

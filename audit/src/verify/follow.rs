@@ -1,0 +1,158 @@
+//! A log that grows, verified record by record.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::claims::check_each;
+use super::flow::{self, Limits, Parsed};
+use super::{Failure, Verifier, nowhere, unreadable};
+use crate::keys::PublicIdentity;
+use crate::read::{Line, Lines, Record, segment_path};
+
+/// Reads a log while somebody writes it.
+pub struct Follower<'i> {
+    dir: PathBuf,
+    lines: Lines,
+    verifier: Verifier<'i>,
+}
+
+/// The complete lines that are there now.
+struct SoFar<'l> {
+    dir: &'l Path,
+    lines: &'l mut Lines,
+}
+
+impl SoFar<'_> {
+    fn read(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            if let Some(line) = self.lines.next_complete()? {
+                return Ok(Some(line));
+            }
+            // A segment gets its first byte after the last one of the one before:
+            // what has come of that since is read before it is left.
+            let next = segment_path(self.dir, self.lines.segment() + 1);
+            if !next.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+                return Ok(None);
+            }
+            if let Some(line) = self.lines.next_complete()? {
+                return Ok(Some(line));
+            }
+            self.lines.next_segment()?;
+        }
+    }
+}
+
+impl Iterator for SoFar<'_> {
+    type Item = io::Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
+}
+
+impl<'i> Follower<'i> {
+    /// Verifies what the log in `dir` has so far.
+    ///
+    /// # Errors
+    /// [`Failure`] for the first bad record, or when there is none yet.
+    pub fn new(dir: &Path, identity: &'i PublicIdentity) -> Result<Self, Failure> {
+        let lines = Lines::open(dir).map_err(|error| nowhere(1, unreadable(&error)))?;
+        let mut follower = Self {
+            dir: dir.to_owned(),
+            lines,
+            verifier: Verifier::new(identity),
+        };
+        let so_far = SoFar {
+            dir: &follower.dir,
+            lines: &mut follower.lines,
+        };
+        let verifier = &mut follower.verifier;
+        flow::run(so_far, verifier, Limits::default(), &mut |_| {})?;
+        Ok(follower)
+    }
+
+    /// Sequence number of the last record that was verified.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.verifier.seq
+    }
+
+    /// The next record, verified; `None` while there is none yet.
+    ///
+    /// # Errors
+    /// [`Failure`]; nothing comes after it.
+    pub fn next_record(&mut self) -> Result<Option<Record>, Failure> {
+        let mut so_far = SoFar {
+            dir: &self.dir,
+            lines: &mut self.lines,
+        };
+        let line = so_far.read().map_err(|error| {
+            let seq = self.verifier.next_seq();
+            nowhere(seq, unreadable(&error))
+        })?;
+        let Some(line) = line else {
+            return Ok(None);
+        };
+        let (parsed, mut claims) = (Parsed::new(line), Vec::new());
+        let checked = self.verifier.check(&parsed, &mut claims);
+        // A bad signature comes before what the record says.
+        check_each(&claims)?;
+        checked.map_err(|kind| self.verifier.failure(&parsed.line, kind))?;
+        Ok(parsed.content.ok().map(|content| content.record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Home, filled, identity, read};
+    use crate::{Durability, FailureKind};
+
+    #[test]
+    fn records_come_as_they_are_written_also_over_segments() {
+        let home = Home::new();
+        let log = home.open(7).unwrap();
+        let public = identity().public();
+        let mut follower = Follower::new(home.path(), &public).unwrap();
+        assert_eq!(follower.seq(), 1);
+        assert!(follower.next_record().unwrap().is_none());
+        for uid in 0..3 {
+            log.append(&read(uid), Durability::Write).unwrap();
+            assert_eq!(follower.next_record().unwrap().unwrap().uid, Some(uid));
+            log.turn(&identity()).unwrap();
+            for action in ["close", "open"] {
+                let border = follower.next_record().unwrap().unwrap();
+                assert_eq!(border.close.is_some(), action == "close");
+            }
+            assert!(follower.next_record().unwrap().is_none());
+        }
+        log.stop(7, None).unwrap();
+        assert_eq!(follower.next_record().unwrap().unwrap().seq, 11);
+        drop(log);
+        home.open(7).unwrap();
+        assert!(follower.next_record().unwrap().unwrap().start.is_some());
+    }
+
+    #[test]
+    fn half_a_line_is_waited_for_and_a_bad_one_found() {
+        let home = filled(3);
+        let public = identity().public();
+        let (whole, lines) = (home.bytes(), home.lines());
+        home.put(&whole[..whole.len() - 10]);
+        let mut follower = Follower::new(home.path(), &public).unwrap();
+        assert_eq!(follower.seq(), 4);
+        assert!(follower.next_record().unwrap().is_none());
+        home.put(&whole);
+        assert_eq!(follower.next_record().unwrap().unwrap().seq, 5);
+
+        home.put(&lines[..4].concat());
+        let mut follower = Follower::new(home.path(), &public).unwrap();
+        let mut bad = whole.clone();
+        let at = whole.len() - 20;
+        bad[at] ^= 1;
+        home.put(&bad);
+        let failure = follower.next_record().unwrap_err();
+        assert_eq!((failure.seq, failure.kind), (5, FailureKind::Signature));
+        assert!(Follower::new(home.path(), &public).is_err());
+    }
+}
