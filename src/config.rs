@@ -9,6 +9,7 @@ use jarvis_audit::{MAX_BULK_SECRETS, MAX_DENIALS, Threshold, Thresholds};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::HOUR_MS;
+use crate::runner::message::EventKind;
 use crate::schedule::Windows;
 
 /// Largest configuration accepted, in bytes.
@@ -17,6 +18,8 @@ const MAX_CONFIG: u64 = 256 * 1024;
 const MAX_WARNINGS: usize = 8;
 /// Longest life of an audit segment: a leap year.
 const MAX_HOURS: u32 = 366 * 24;
+/// Most `[[notify]]` in a configuration: each is a thread of the runner.
+const MAX_NOTIFY: usize = 16;
 
 /// The daemon's configuration.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,6 +45,12 @@ pub struct Config {
     /// Life of a version.
     #[serde(default)]
     pub rotation: Rotation,
+    /// Programs that carry a rotation to where the secret is used.
+    #[serde(default)]
+    pub hooks: Hooks,
+    /// Who is told of what happens.
+    #[serde(default)]
+    pub notify: Vec<Notify>,
     /// The daemon's own messages.
     #[serde(default)]
     pub logging: Logging,
@@ -302,6 +311,142 @@ impl Rotation {
     }
 }
 
+/// `[hooks]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Root's directory of executables; without it there are no hooks.
+    pub dir: Option<PathBuf>,
+    /// Seconds that a phase of a hook may take, 1 to 600.
+    pub timeout_secs: u32,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            timeout_secs: 30,
+        }
+    }
+}
+
+/// `[[notify]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notify {
+    /// A program of root's that gets each event as JSON on standard input.
+    pub command: Option<PathBuf>,
+    /// An address that gets each event by POST.
+    pub webhook: Option<String>,
+    /// Key of the webhook's signature; without it nothing is signed.
+    pub secret_file: Option<PathBuf>,
+    /// Allows http:// to other hosts.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// What it is told of.
+    #[serde(default = "Notify::events")]
+    pub events: Vec<EventKind>,
+    /// How often it is tried in all, 1 to 20.
+    #[serde(default = "Notify::attempts")]
+    pub attempts: usize,
+    /// Seconds that each may take, 1 to 60.
+    #[serde(default = "Notify::timeout")]
+    pub timeout_secs: u32,
+}
+
+/// Who a notification goes to.
+pub(crate) enum Receiver<'n> {
+    Command(&'n Path),
+    Webhook(&'n str),
+}
+
+impl Notify {
+    fn events() -> Vec<EventKind> {
+        let often = |kind: &EventKind| *kind == EventKind::Checkpoint;
+        let all = EventKind::ALL.into_iter();
+        all.filter(|kind| !often(kind)).collect()
+    }
+
+    fn attempts() -> usize {
+        6
+    }
+
+    fn timeout() -> u32 {
+        10
+    }
+
+    /// `None` for what is neither or both.
+    pub(crate) fn receiver(&self) -> Option<Receiver<'_>> {
+        match (&self.command, &self.webhook) {
+            (Some(path), None) => Some(Receiver::Command(path)),
+            (None, Some(url)) => Some(Receiver::Webhook(url)),
+            _ => None,
+        }
+    }
+
+    /// The first rule that is broken.
+    fn broken(&self) -> Option<(&'static str, &'static str)> {
+        let signed = self.secret_file.is_some();
+        let rules = [
+            (
+                self.receiver().is_some(),
+                "notify",
+                "must have either command or webhook",
+            ),
+            (
+                self.webhook.is_some() || !(signed || self.allow_http),
+                "notify.secret_file and notify.allow_http",
+                "are for a webhook",
+            ),
+            (
+                self.webhook.as_deref().is_none_or(is_address),
+                "notify.webhook",
+                "must be https://HOST or http://HOST, without user and password",
+            ),
+            (
+                self.allow_http || self.webhook.as_deref().is_none_or(stays_private),
+                "notify.webhook",
+                "would be read by others on its way; use https, or set allow_http = true if that is meant",
+            ),
+            (
+                !self.events.is_empty(),
+                "notify.events",
+                "must name something",
+            ),
+            (
+                (1..=20).contains(&self.attempts),
+                "notify.attempts",
+                "must be 1 to 20",
+            ),
+            (
+                (1..=60).contains(&self.timeout_secs),
+                "notify.timeout_secs",
+                "must be 1 to 60",
+            ),
+        ];
+        let broken = rules.into_iter().find(|(holds, _, _)| !holds);
+        broken.map(|(_, key, rule)| (key, rule))
+    }
+}
+
+fn is_address(url: &str) -> bool {
+    url.parse::<ureq::http::Uri>().is_ok_and(|uri| {
+        let plain = |a: &ureq::http::uri::Authority| !a.as_str().contains('@');
+        matches!(uri.scheme_str(), Some("https" | "http")) && uri.authority().is_some_and(plain)
+    })
+}
+
+/// Nobody on the way can read what is sent to `url`.
+fn stays_private(url: &str) -> bool {
+    let Ok(uri) = url.parse::<ureq::http::Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let local = |ip: std::net::IpAddr| ip.is_loopback();
+    uri.scheme_str() == Some("https") || host == "localhost" || host.parse().is_ok_and(local)
+}
+
 /// `[logging]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -457,14 +602,26 @@ impl Config {
                 "must be windows such as \"mon-fri 02:00-04:00; sun 00:00-24:00\"",
             ),
             (
+                (1..=600).contains(&self.hooks.timeout_secs),
+                "hooks.timeout_secs",
+                "must be 1 to 600",
+            ),
+            (
+                self.notify.len() <= MAX_NOTIFY,
+                "notify",
+                "must not be there more than 16 times",
+            ),
+            (
                 !remote,
                 "http.listen",
                 "can be reached by other hosts; set http.allow_remote = true if that is meant",
             ),
         ];
-        match rules.into_iter().find(|(holds, _, _)| !holds) {
+        let broken = rules.into_iter().find(|(holds, _, _)| !holds);
+        let broken = broken.map(|(_, key, rule)| (key, rule));
+        match broken.or_else(|| self.notify.iter().find_map(Notify::broken)) {
             None => Ok(()),
-            Some((_, key, rule)) => Err(ConfigError::Value {
+            Some((key, rule)) => Err(ConfigError::Value {
                 path: path.to_owned(),
                 key,
                 rule,
@@ -481,8 +638,11 @@ impl Config {
             Some(&mut self.audit.dir),
             Some(&mut self.audit.identity),
             self.audit.checkpoints.as_mut(),
+            self.hooks.dir.as_mut(),
         ];
-        for path in paths.into_iter().flatten() {
+        let notified = self.notify.iter_mut();
+        let more = notified.flat_map(|n| [n.command.as_mut(), n.secret_file.as_mut()]);
+        for path in paths.into_iter().chain(more).flatten() {
             *path = base.join(&path);
         }
     }
@@ -535,6 +695,49 @@ mod tests {
                 error.contains("unknown field") && error.contains("line "),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn receivers_are_checked() {
+        let with = |lines: &str| load(&format!("{BASE}[[notify]]\n{lines}\n"));
+        let config = with("command = \"tell\"").unwrap();
+        assert!(config.notify[0].command.as_ref().unwrap().is_absolute());
+        assert!(!config.notify[0].events.contains(&EventKind::Checkpoint));
+        assert_eq!(config.notify[0].events.len(), EventKind::ALL.len() - 1);
+        for good in [
+            "webhook = \"https://example.org/x\"\nsecret_file = \"k\"",
+            "webhook = \"http://127.0.0.1:8/x\"",
+            "webhook = \"http://[::1]/\"",
+            "webhook = \"http://localhost/\"\nevents = [\"checkpoint\", \"rotation_failed\"]",
+            "webhook = \"http://example.org/\"\nallow_http = true",
+        ] {
+            assert!(with(good).is_ok(), "{good}: {:?}", with(good).err());
+        }
+        for (bad, why) in [
+            ("", "either"),
+            ("command = \"c\"\nwebhook = \"https://a\"", "either"),
+            ("command = \"c\"\nsecret_file = \"k\"", "for a webhook"),
+            ("webhook = \"http://example.org/\"", "allow_http"),
+            ("webhook = \"http://127.0.0.1.example.org/\"", "allow_http"),
+            ("webhook = \"ftp://127.0.0.1/\"", "https://HOST"),
+            ("webhook = \"https://me:word@example.org/\"", "without user"),
+            ("webhook = \"//example.org/\"", "https://HOST"),
+            ("command = \"c\"\nevents = []", "name something"),
+            ("command = \"c\"\nevents = [\"birthday\"]", "birthday"),
+            ("command = \"c\"\nattempts = 0", "1 to 20"),
+            ("command = \"c\"\ntimeout_secs = 61", "1 to 60"),
+            ("command = \"c\"\ncolour = 1", "unknown field"),
+        ] {
+            let error = with(bad).unwrap_err();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+        let many = "[[notify]]\ncommand = \"c\"\n";
+        assert!(load(&format!("{BASE}{}", many.repeat(16))).is_ok());
+        assert!(load(&format!("{BASE}{}", many.repeat(17))).is_err());
+        for (seconds, good) in [(0, false), (1, true), (600, true), (601, false)] {
+            let hooks = format!("{BASE}[hooks]\ntimeout_secs = {seconds}\n");
+            assert_eq!(load(&hooks).is_ok(), good, "{seconds}");
         }
     }
 

@@ -65,6 +65,7 @@ pub fn main() -> ExitCode {
     match role.as_ref().and_then(|role| role.to_str()) {
         Some("worker") => return worker::main(),
         Some("runner") => return runner::main(),
+        Some("keeper") => return runner::keeper::main(),
         _ => {}
     }
     let arguments = Arguments::parse();

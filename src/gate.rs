@@ -25,7 +25,7 @@ use crate::clock::{DAY_MS, HOUR_MS, now, now_ms};
 use crate::config::{Config, ReadDurability, read_bounded};
 use crate::control;
 use crate::denials::Denials;
-use crate::errands::Errands;
+use crate::errands::{Errands, EventKind};
 use crate::journal::Journal;
 use crate::metrics::{Gauges, Metrics};
 use crate::scheduler::Bell;
@@ -110,6 +110,10 @@ pub(crate) struct Settings {
     /// How long audit records are kept, where that is not for ever.
     pub(crate) retention: Option<SignedDuration>,
     pub(crate) thresholds: Thresholds,
+    /// How long a hook may take.
+    pub(crate) hook_limit: Duration,
+    /// What somebody wants to be notified of.
+    pub(crate) wanted: Vec<EventKind>,
 }
 
 impl Settings {
@@ -132,6 +136,12 @@ impl Settings {
                 days => Some(SignedDuration::from_hours(i64::from(days) * 24)),
             },
             thresholds: config.audit.suspicion.thresholds(),
+            hook_limit: Duration::from_secs(config.hooks.timeout_secs.into()),
+            wanted: config
+                .notify
+                .iter()
+                .flat_map(|n| n.events.clone())
+                .collect(),
         }
     }
 }
@@ -246,12 +256,16 @@ impl Gate {
             audit: parts.audit,
             notary: parts.notary,
             handles: parts.handles,
+            errands: Errands::new(
+                parts.settings.hook_limit,
+                parts.settings.wanted.clone(),
+                parts.metrics.notifications.clone(),
+            ),
             metrics: parts.metrics,
             suspicions: Suspicions::new(parts.settings.thresholds),
             settings: parts.settings,
             started_ms: parts.started_ms,
             journal: parts.journal,
-            errands: Errands::default(),
             watch: parts.watch,
             facts: Mutex::default(),
             recorded: AtomicU64::new(parts.recorded),

@@ -13,7 +13,8 @@ mod control;
 pub mod ctl;
 pub mod daemon;
 mod denials;
-mod errands;
+#[doc(hidden)]
+pub mod errands;
 pub mod gate;
 mod http;
 mod journal;
@@ -39,6 +40,13 @@ pub use worker::sandbox;
 #[must_use]
 pub fn is_worker_message(bytes: &[u8]) -> bool {
     wire::is_message(bytes)
+}
+
+/// Whether `bytes` are a message to or from the runner: what the fuzzer calls.
+#[doc(hidden)]
+#[must_use]
+pub fn is_errand(bytes: &[u8]) -> (bool, bool) {
+    wire::is_errand(bytes)
 }
 
 /// Whether `bytes` are a control request: what the fuzzer calls.

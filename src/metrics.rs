@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     pub(crate) shared_handles: IntCounter,
     /// Findings by kind.
     pub(crate) suspicious: IntCounterVec,
+    /// Notifications by kind and result (`delivered`, `failed`, `dropped`).
+    pub(crate) notifications: IntCounterVec,
     /// Control requests by result (`ok`, `error`).
     pub(crate) control: IntCounterVec,
     /// Values sealed.
@@ -119,6 +121,13 @@ impl Metrics {
                 "Handles read by another user than their opener.",
             )?,
             suspicious: suspicious(r)?,
+            notifications: {
+                let help = "What became of notifications.";
+                let options = Opts::new("notifications_total", help);
+                let counters = IntCounterVec::new(options, &["kind", "result"])?;
+                r.register(Box::new(counters.clone()))?;
+                counters
+            },
             control: counters(r, "control_requests_total", "Control requests.", "result")?,
             encryptions: counter(r, "crypto_encryptions_total", "Values sealed.")?,
             decryptions: counter(r, "crypto_decryptions_total", "Values opened.")?,

@@ -8,19 +8,24 @@ use std::time::Duration;
 
 use jarvis_audit::{EpochClaim, SegmentClaim};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
     sendmsg, socketpair,
 };
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::runner::message::{FromRunner, ToRunner};
 
 /// Longest message in bytes.
 const MAX: usize = 32 * 1024;
 const MAX_FDS: usize = 8;
+/// What fits in a pipe as the kernel makes it: 16 pages.
+const PIPE: usize = 64 * 1024;
 const FD_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
 /// Longest text in a message from a worker, in bytes.
 pub(crate) const MAX_TEXT: usize = 2048;
@@ -237,6 +242,34 @@ pub(crate) fn is_message(bytes: &[u8]) -> bool {
     decode::<FromWorker>(bytes).is_ok()
 }
 
+/// Whether `bytes` are a message to or from the runner: what the fuzzer calls.
+pub(crate) fn is_errand(bytes: &[u8]) -> (bool, bool) {
+    (
+        decode::<ToRunner>(bytes).is_ok(),
+        decode::<FromRunner>(bytes).is_ok(),
+    )
+}
+
+/// A pipe with all of `value` in it, and its end: read once, it is gone. The
+/// kernel's pipes are never swapped, as files in memory may be.
+///
+/// # Errors
+/// EPERM when the user's pipes hold too much already.
+pub(crate) fn pipe_of(value: &[u8]) -> io::Result<OwnedFd> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Who reads it expects to wait.
+    fcntl_setfl(&reader, OFlags::empty())?;
+    if value.len() > PIPE {
+        fcntl_setpipe_size(&writer, value.len())?;
+    }
+    let mut rest = value;
+    while !rest.is_empty() {
+        let written = rustix::io::write(&writer, rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(reader)
+}
+
 /// `text` cut to [`MAX_TEXT`], for a message.
 pub(crate) fn short(text: &str) -> String {
     let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_TEXT;
@@ -289,7 +322,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pipe_holds_any_value_and_its_end() {
+        for size in [0, 1, PIPE, PIPE + 1, 512 * 1024] {
+            let value: Vec<u8> = (0..=250).cycle().take(size).collect();
+            let mut read = Vec::new();
+            let mut pipe = std::fs::File::from(pipe_of(&value).unwrap());
+            io::Read::read_to_end(&mut pipe, &mut read).unwrap();
+            assert!(read == value, "{size}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_bytes_are_an_errand_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            is_errand(&bytes);
+        }
+
         #[test]
         fn any_bytes_are_a_message_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let (ours, theirs) = Link::pair().unwrap();

@@ -3,4 +3,5 @@
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     jarvis_secretsd::is_worker_message(bytes);
+    jarvis_secretsd::is_errand(bytes);
 });

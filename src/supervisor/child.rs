@@ -1,15 +1,21 @@
 //! One worker process, as the supervisor sees it.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use jarvis_audit::HostId;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::runner::ToRunner;
+use crate::config::{Config, Notify};
+use crate::daemon::Failure;
+use crate::runner::message::{Terms, ToRunner};
 use crate::wire::{Facts, FromWorker, Link, ToWorker};
 
 /// How far a worker has come.
@@ -61,7 +67,7 @@ fn start(program: &Path, role: &str) -> io::Result<(Child, OwnedFd, Link)> {
 }
 
 /// The process that runs errands; workers talk to it, the supervisor does not.
-pub(super) struct Runner {
+pub struct Runner {
     process: Child,
     pidfd: OwnedFd,
     /// The workers' end.
@@ -69,29 +75,108 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Starts `program` as a runner that becomes `user`.
+    /// Starts `program` as a runner that becomes `user` and serves `config`.
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn spawn(program: &Path, user: Option<(u32, u32)>) -> io::Result<Self> {
+    pub fn spawn(
+        program: &Path,
+        user: Option<(u32, u32)>,
+        config: &Config,
+        host: &HostId,
+    ) -> io::Result<Self> {
+        let (hooks, sinks) = open_for_runner(config).map_err(io::Error::other)?;
         let (process, pidfd, link) = start(program, "runner")?;
         let runner = Self {
             process,
             pidfd,
             link,
         };
-        runner.link.send(&ToRunner::Become(user), &[])?;
+        let terms = Terms {
+            user,
+            hook_secs: config.hooks.timeout_secs,
+            sinks: config.notify.len(),
+            host: host.to_string(),
+            level: config.logging.level,
+        };
+        let send = |message: &ToRunner, fd: Option<&OwnedFd>| {
+            let fds: Vec<_> = fd.into_iter().map(AsFd::as_fd).collect();
+            runner.link.send(message, &fds)
+        };
+        send(&ToRunner::Become(terms), hooks.as_ref())?;
+        for (notify, fd) in config.notify.iter().zip(&sinks) {
+            send(&ToRunner::Sink(notify.clone()), fd.as_ref())?;
+        }
         Ok(runner)
     }
 
     /// The end for a worker.
-    pub(super) fn link(&self) -> BorrowedFd<'_> {
+    #[must_use]
+    pub fn link(&self) -> BorrowedFd<'_> {
         self.link.as_fd()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// Readable when it is dead.
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+}
+
+/// What the runner's user may not be able to open by itself: the directory of
+/// the hooks, and for each `[[notify]]` the directory of its command or the key
+/// of its signature. The runner looks at what is in the directories.
+///
+/// # Errors
+/// A sentence about the one that can't be opened.
+pub(super) fn open_for_runner(config: &Config) -> Result<ForRunner, Failure> {
+    let hooks = config
+        .hooks
+        .dir
+        .as_deref()
+        .map(open_directory)
+        .transpose()?;
+    let of_sink = |notify: &Notify| match (&notify.command, &notify.secret_file) {
+        (Some(command), _) => {
+            let parent = command.parent().unwrap_or(Path::new("/"));
+            open_directory(parent).map(Some)
+        }
+        (None, Some(key)) => open_key(key).map(Some),
+        (None, None) => Ok(None),
+    };
+    let sinks = config
+        .notify
+        .iter()
+        .map(of_sink)
+        .collect::<Result<_, _>>()?;
+    Ok((hooks, sinks))
+}
+
+/// The directory of the hooks and what belongs to each `[[notify]]`.
+type ForRunner = (Option<OwnedFd>, Vec<Option<OwnedFd>>);
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .map_err(|error| format!("cannot use the directory {}: {error}", path.display()))
+}
+
+/// A key that nobody else can read.
+fn open_key(path: &Path) -> Result<OwnedFd, Failure> {
+    let shown = path.display();
+    let failed = |error: io::Error| format!("cannot open the key {shown}: {error}");
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    match mode & 0o077 {
+        0 => Ok(file.into()),
+        _ => Err(format!(
+            "the key {shown} has mode {mode:04o}, others could read it; run: chmod 0600 {shown}"
+        )),
     }
 }
 

@@ -33,7 +33,8 @@ mod estate;
 mod witness;
 
 use backoff::Backoff;
-use child::{Death, Phase, Runner, Worker};
+pub use child::Runner;
+use child::{Death, Phase, Worker};
 use estate::Estate;
 use witness::Witness;
 
@@ -63,6 +64,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
         false => None,
     };
     let listener = listen(&config)?;
+    child::open_for_runner(&config)?;
     let identity = Identity::open(&config.audit.identity).map_err(text)?;
     let user = account(&config, &config.worker.user)?;
     let runner_user = account(&config, &config.worker.runner_user)?;
@@ -638,7 +640,8 @@ impl Supervisor {
             self.standby = self.try_hire(Role::Standby)?;
         }
         if settled && self.runner.is_none() && self.runner_backoff.left().is_zero() {
-            match Runner::spawn(&self.program(), self.runner_user) {
+            let host = self.identity.host();
+            match Runner::spawn(&self.program(), self.runner_user, &self.config, &host) {
                 Ok(runner) => self.runner = Some(runner),
                 Err(error) => {
                     tracing::error!(%error, "cannot start the runner");

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::daemon::{Failure, start_logging, text};
+use crate::errands::Event;
 use crate::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
 use crate::http::{self, Readiness};
 use crate::journal::Journal;
@@ -213,7 +214,7 @@ impl Worker {
                 ToWorker::Reload => self.reload(),
                 ToWorker::Runner => {
                     if let (State::Serving(gate), Some(end)) = (&self.state, fds.pop()) {
-                        gate.errands.employ(end.into());
+                        gate.errands.employ(end);
                     }
                 }
                 ToWorker::Retire(reason) => {
@@ -461,9 +462,10 @@ fn note(gate: &Gate, link: &Link, noted: &Noted) {
     let checkpoint = gate.checkpoint();
     if checkpoint.seq != *noted {
         *noted = checkpoint.seq;
+        let text = checkpoint.to_string();
+        gate.errands.notify(Event::checkpoint(&text));
         // Without a supervisor this process ends soon.
-        link.send(&FromWorker::Checkpoint(checkpoint.to_string()), &[])
-            .ok();
+        link.send(&FromWorker::Checkpoint(text), &[]).ok();
     }
 }
 

@@ -60,6 +60,7 @@ const CALLS: &[(libc::c_long, &str)] = &[
         "the device takes the place of the greeter's socket",
     ),
     (libc::SYS_socketpair, "the greeter's socket"),
+    (libc::SYS_pipe2, "values for hooks"),
     (libc::SYS_pidfd_open, "who is calling"),
     (libc::SYS_mmap, "memory, the tables of the supervisor"),
     (libc::SYS_munmap, "memory"),

@@ -1,0 +1,408 @@
+//! Hooks: what they get, what they may, and how they end.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::process::{Command, Stdio};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use jarvis_secretsd::errands::{HookError, HookName, Phase, Refusal};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::office::*;
+
+fn name(name: &str) -> HookName {
+    HookName::new(name).unwrap()
+}
+
+#[test]
+fn values_arrive_exactly() {
+    let office = Office::with_hooks(30);
+    office.script("copy", "#!/bin/sh\ncat <&3 >OUT/old && cat <&4 >OUT/new\n");
+    let large: Vec<u8> = (0..512 * 1024_u32).map(|i| (i * 7 % 256) as u8).collect();
+    let small = b"\0\n\r\xff'\"$`\\ -n".to_vec();
+    for (old, new) in [(&large, &small), (&small, &large), (&large, &large)] {
+        let copied = office
+            .errands
+            .hook(&name("copy"), Phase::Apply, &ABOUT, Some(old), new);
+        copied.unwrap();
+        assert!(&fs::read(office.out("old")).unwrap() == old);
+        assert!(&fs::read(office.out("new")).unwrap() == new);
+    }
+    // The first version has nothing before it.
+    office.run("copy", Phase::Apply, b"").unwrap();
+    assert_eq!(office.read("old"), "");
+    assert_eq!(office.read("new"), "");
+}
+
+#[test]
+fn a_hook_is_told_what_it_is_run_for() {
+    let office = Office::with_hooks(30);
+    office.script(
+        "ask",
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" >OUT/arguments; env >OUT/environment\n\
+         { pwd; readlink /proc/self/fd/0 /proc/self/fd/3; id -u; umask; ulimit -c; \
+         grep -E '^(NoNewPrivs|CapEff|CapPrm|CapAmb)' /proc/self/status; } >OUT/rest\n\
+         cp \"$JARVIS_HOOKS/ask.conf\" OUT/conf\n",
+    );
+    fs::write(office.path("etc/hooks/ask.conf"), "port = 1\n").unwrap();
+    for phase in [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback] {
+        office.run("ask", phase, b"the value").unwrap();
+        assert_eq!(
+            office.read("arguments"),
+            format!("{}\napp/db\n", phase.as_str())
+        );
+        let environment = office.read("environment");
+        let mut keys: Vec<_> = environment
+            .lines()
+            .map(|l| l.split_once('=').unwrap())
+            .collect();
+        keys.retain(|(key, _)| !["PWD", "OLDPWD", "SHLVL", "_"].contains(key));
+        keys.sort_unstable();
+        let hooks = keys[0].1.to_owned();
+        assert_eq!(
+            keys,
+            [
+                ("JARVIS_HOOKS", &*hooks),
+                ("JARVIS_KID", "db-20260101-000000"),
+                ("JARVIS_PHASE", phase.as_str()),
+                ("JARVIS_SECRET", "app/db"),
+                ("JARVIS_VERSION", "2"),
+                ("LANG", "C.UTF-8"),
+                (
+                    "PATH",
+                    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                ),
+            ]
+        );
+        // What lies beside it can be read although its directory is out of reach.
+        assert_eq!(office.read("conf"), "port = 1\n");
+    }
+    let uid = account("jarvis-runner").0;
+    let none = "0000000000000000";
+    assert_eq!(
+        office.read("rest"),
+        format!(
+            "/\n/dev/null\n/dev/null\n{uid}\n0077\n0\nCapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t1\n"
+        )
+    );
+}
+
+#[test]
+fn a_hook_has_its_five_files_and_no_others() {
+    let office = Office::with_hooks(30);
+    // ls opens the directory it lists.
+    office.script("list", "#!/bin/sh\nexec ls -l /proc/self/fd >OUT/list\n");
+    let listed = office
+        .errands
+        .hook(&name("list"), Phase::Apply, &ABOUT, Some(b"o"), b"n");
+    listed.unwrap();
+    let list = office.read("list");
+    let fds: Vec<_> = list
+        .lines()
+        .filter_map(|line| line.split_once(" -> "))
+        .map(|(left, target)| (left.rsplit(' ').next().unwrap(), target))
+        .collect();
+    let numbers: Vec<_> = fds.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, ["0", "1", "2", "3", "4", "5"], "{list}");
+    assert_eq!(fds[0].1, "/dev/null");
+    assert_eq!(fds[2].1, "/dev/null");
+    assert!(fds[3].1.starts_with("pipe:"), "{list}");
+    assert!(fds[4].1.starts_with("pipe:"), "{list}");
+    assert!(fds[5].1.ends_with("/fd"), "{list}");
+}
+
+#[test]
+fn values_are_in_no_command_line_and_no_environment() {
+    let office = Office::with_hooks(30);
+    let (ready, go) = (office.fifo("ready"), office.fifo("go"));
+    office.script(
+        "wait",
+        "#!/bin/sh\necho $$ >OUT/ready; read x <OUT/go; exit 0\n",
+    );
+    let planted = b"planted-4711-value";
+    std::thread::scope(|scope| {
+        let hook = scope.spawn(|| office.run("wait", Phase::Apply, planted));
+        let pid = hear(&ready);
+        let mut seen = 0;
+        for process in fs::read_dir("/proc").unwrap() {
+            let process = process.unwrap().path();
+            for file in ["cmdline", "environ"] {
+                let Ok(bytes) = fs::read(process.join(file)) else {
+                    continue;
+                };
+                let found = bytes.windows(planted.len()).any(|part| part == planted);
+                assert!(!found, "{process:?}/{file}");
+                seen += usize::from(process.ends_with(&pid));
+            }
+        }
+        assert_eq!(seen, 2, "the hook itself was looked at");
+        release(&go);
+        hook.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn an_end_is_told_as_it_was() {
+    let office = Office::with_hooks(30);
+    office.script("status", "#!/bin/sh\nexit 42\n");
+    office.script("signal", "#!/bin/sh\nkill -9 $$\n");
+    office.script("nowhere", "#!/no/such/interpreter\n");
+    let run = |hook| office.run(hook, Phase::Apply, b"").unwrap_err();
+    assert!(matches!(run("status"), HookError::Failed(42)));
+    assert!(matches!(run("signal"), HookError::Killed(9)));
+    let error = run("nowhere");
+    let missing = Refusal::System(libc::ENOENT);
+    assert!(
+        matches!(error, HookError::Refused(why) if why == missing),
+        "{error}"
+    );
+    assert!(!error.may_have_run());
+}
+
+#[test]
+fn a_binary_is_run_like_a_script() {
+    let office = Office::with_hooks(30);
+    let path = office.script("binary", "");
+    fs::copy("/bin/false", &path).unwrap();
+    let error = office.run("binary", Phase::Apply, b"").unwrap_err();
+    assert!(matches!(error, HookError::Failed(1)), "{error}");
+}
+
+#[test]
+fn hooks_that_others_could_have_changed_are_refused() {
+    let office = Office::with_hooks(30);
+    let path = office.script("hook", "#!/bin/sh\necho ran >OUT/ran\n");
+    let hooks = office.path("etc/hooks");
+    let mode = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let refused = |hook: &str| match office.run(hook, Phase::Apply, b"") {
+        Err(HookError::Refused(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    for bits in [0o775, 0o757, 0o777] {
+        mode(&path, bits);
+        assert_eq!(refused("hook"), Refusal::Writable);
+    }
+    mode(&path, 0o644);
+    assert_eq!(refused("hook"), Refusal::NotExecutable);
+    mode(&path, 0o755);
+    // Not even the runner's own user: what it wrote, anybody could have told it to.
+    for user in ["jarvis-alice", "jarvis-runner"] {
+        chown(&path, Some(account(user).0), None).unwrap();
+        assert_eq!(refused("hook"), Refusal::Owner);
+    }
+    chown(&path, Some(0), None).unwrap();
+    symlink(&path, hooks.join("link")).unwrap();
+    assert_eq!(refused("link"), Refusal::NoFile);
+    symlink("/bin/sh", hooks.join("shell")).unwrap();
+    assert_eq!(refused("shell"), Refusal::NoFile);
+    fs::create_dir(hooks.join("dir")).unwrap();
+    assert_eq!(refused("dir"), Refusal::NoFile);
+    assert_eq!(refused("missing"), Refusal::Missing);
+    mode(&hooks, 0o775);
+    assert_eq!(refused("hook"), Refusal::DirectoryWritable);
+    mode(&hooks, 0o755);
+    chown(&hooks, Some(account("jarvis-alice").0), None).unwrap();
+    assert_eq!(refused("hook"), Refusal::DirectoryOwner);
+    chown(&hooks, Some(0), None).unwrap();
+    assert!(!office.out("ran").exists());
+    // The very same is run when all is well.
+    office.run("hook", Phase::Apply, b"").unwrap();
+    assert_eq!(
+        fs::metadata(office.out("ran")).unwrap().uid(),
+        account("jarvis-runner").0
+    );
+}
+
+#[test]
+fn without_a_directory_there_are_no_hooks() {
+    let mut office = Office::new("");
+    assert!(matches!(
+        office.run("hook", Phase::Apply, b""),
+        Err(HookError::NoRunner)
+    ));
+    office.hire();
+    let error = office.run("hook", Phase::Apply, b"").unwrap_err();
+    assert!(matches!(error, HookError::Refused(Refusal::NoDirectory)));
+}
+
+/// A hook that does not listen, with children in its group and out of it.
+const STUBBORN: &str = "#!/bin/sh\ntrap '' TERM\n\
+    setsid sh -c 'trap \"\" TERM; echo $$ >OUT/escaped; exec sleep 600' &\n\
+    sh -c 'echo $$ >OUT/child; exec sleep 600' &\n\
+    echo $$ >OUT/main\n";
+
+#[test]
+fn the_time_limit_ends_all_of_a_hook() {
+    let office = Office::with_hooks(1);
+    office.script("slow", &format!("{STUBBORN}while :; do sleep 600; done\n"));
+    let begun = Instant::now();
+    let error = office.run("slow", Phase::Apply, b"").unwrap_err();
+    assert!(matches!(error, HookError::TimedOut(_)), "{error}");
+    let took = begun.elapsed();
+    // One second, and two for those that ignore SIGTERM.
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    for process in ["main", "child", "escaped"] {
+        assert!(!lives(&office.read(process)), "{process}");
+    }
+    // One that does listen gets the chance.
+    office.script(
+        "polite",
+        "#!/bin/sh\ntrap 'echo cleaned >OUT/cleaned; exit 0' TERM\nsleep 600 & wait\n",
+    );
+    let begun = Instant::now();
+    let error = office.run("polite", Phase::Apply, b"").unwrap_err();
+    assert!(matches!(error, HookError::TimedOut(_)), "{error}");
+    assert!(
+        begun.elapsed() < Duration::from_millis(2900),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(office.read("cleaned"), "cleaned\n");
+}
+
+#[test]
+fn what_a_hook_leaves_behind_is_ended() {
+    let office = Office::with_hooks(30);
+    // Each has written its number before the hook ends.
+    let wait = "while [ ! -s OUT/escaped ] || [ ! -s OUT/child ]; do :; done\n";
+    office.script("daemon", &format!("{STUBBORN}{wait}exit 0\n"));
+    office.run("daemon", Phase::Apply, b"").unwrap();
+    for process in ["main", "child", "escaped"] {
+        assert!(!lives(&office.read(process)), "{process}");
+    }
+}
+
+#[test]
+fn when_the_runner_dies_nobody_waits_and_nothing_goes_on() {
+    let mut office = Office::with_hooks(600);
+    let ready = office.fifo("ready");
+    office.script(
+        "long",
+        "#!/bin/sh\nsleep 600 & echo $$ $! >OUT/ready; wait\n",
+    );
+    let pids = std::thread::scope(|scope| {
+        let hook = scope.spawn(|| office.run("long", Phase::Apply, b""));
+        let pids = hear(&ready);
+        let runner = Pid::from_raw(office.runner().pid() as i32).unwrap();
+        kill_process(runner, Signal::KILL).unwrap();
+        let error = hook.join().unwrap().unwrap_err();
+        assert!(matches!(error, HookError::RunnerEnded), "{error}");
+        assert!(error.may_have_run());
+        assert!(
+            error
+                .to_string()
+                .contains("not known whether the hook finished")
+        );
+        pids
+    });
+    assert!(!office.errands.alive());
+    for pid in pids.split(' ') {
+        eventually("it is ended", || !lives(pid));
+    }
+    office.script("quick", "#!/bin/sh\n");
+    office.hire();
+    office.run("quick", Phase::Apply, b"").unwrap();
+}
+
+const FIRST: &str = "JARVIS_TEST_FIRST_WORKER";
+
+/// Run by the test below in a process of its own, whose standard input leads to
+/// the runner; by itself it does nothing.
+#[test]
+fn first_worker() {
+    if std::env::var_os(FIRST).is_some() {
+        let office = Office::new(&hooks(600));
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+        office.errands.employ(socket);
+        let ended = office.run("long", Phase::Apply, b"");
+        panic!("it should have been killed before: {ended:?}");
+    }
+}
+
+#[test]
+fn a_hook_does_not_outlive_the_worker_that_asked_for_it() {
+    let mut office = Office::new(&hooks(600));
+    office.hire_idle();
+    let ready = office.fifo("ready");
+    office.script(
+        "long",
+        "#!/bin/sh\ntrap '' TERM\necho $$ >OUT/ready; while :; do sleep 600; done\n",
+    );
+    office.script("next", "#!/bin/sh\ntest ! -d /proc/$(cat OUT/pid)\n");
+    let socket = office.runner().link().try_clone_to_owned().unwrap();
+    let mut first = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "hooks::first_worker"])
+        .env(FIRST, "1")
+        .stdin(socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    fs::write(office.out("pid"), hear(&ready)).unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let socket = office.runner().link().try_clone_to_owned().unwrap();
+    office.errands.employ(socket);
+    // The second one's hook does not begin before the first one's is gone.
+    office.run("next", Phase::Rollback, b"").unwrap();
+    assert!(!lives(&office.read("pid")));
+}
+
+#[test]
+fn hooks_run_side_by_side_and_end_in_any_order() {
+    let office = Office::with_hooks(600);
+    let (ready, go) = (office.fifo("ready"), office.fifo("go"));
+    office.script(
+        "wait",
+        "#!/bin/sh\necho >OUT/ready; read x <OUT/go; exit 3\n",
+    );
+    office.script("quick", "#!/bin/sh\nexit 4\n");
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| office.run("wait", Phase::Apply, b""));
+        hear(&ready);
+        let quick = office.run("quick", Phase::Apply, b"");
+        assert!(matches!(quick, Err(HookError::Failed(4))), "{quick:?}");
+        assert!(office.errands.alive());
+        release(&go);
+        let slow = slow.join().unwrap();
+        assert!(matches!(slow, Err(HookError::Failed(3))), "{slow:?}");
+    });
+}
+
+#[test]
+fn no_more_than_eight_hooks_are_at_work() {
+    let office = Office::with_hooks(600);
+    let (ready, go) = (office.fifo("ready"), office.fifo("go"));
+    office.script(
+        "wait",
+        "#!/bin/sh\necho >OUT/ready; read x <OUT/go\nexit 0\n",
+    );
+    std::thread::scope(|scope| {
+        let hooks: Vec<_> = (0..8)
+            .map(|_| {
+                let hook = scope.spawn(|| office.run("wait", Phase::Apply, b""));
+                hear(&ready);
+                hook
+            })
+            .collect();
+        let one_more = office.run("wait", Phase::Apply, b"");
+        assert!(matches!(one_more, Err(HookError::Busy)), "{one_more:?}");
+        // Each reads the end of the pipe once somebody has opened and closed it.
+        for _ in &hooks {
+            eventually("all have ended", || {
+                if hooks.iter().all(ScopedJoinHandle::is_finished) {
+                    return true;
+                }
+                release(&go);
+                false
+            });
+        }
+        for hook in hooks {
+            hook.join().unwrap().unwrap();
+        }
+    });
+}

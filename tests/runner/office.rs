@@ -1,0 +1,182 @@
+//! A runner in a temporary directory, and whoever gives it errands.
+
+use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jarvis_audit::{Certify, Identity};
+use jarvis_secretsd::config::Config;
+use jarvis_secretsd::errands::{About, Errands, EventKind, HookError, HookName, Phase, Runner};
+use prometheus::{IntCounterVec, Opts};
+use rustix::fs::Mode;
+
+pub const ABOUT: About<'_> = About {
+    name: "app/db",
+    version: 2,
+    kid: "db-20260101-000000",
+};
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const BASE: &str = "[mount]\npath = \"m\"\n[vault]\npath = \"v\"\nkey_file = \"k\"\n\
+    [policy]\npath = \"p\"\n[audit]\ndir = \"a\"\nidentity = \"i\"\n";
+
+pub fn account(name: &str) -> (u32, u32) {
+    let user = nix::unistd::User::from_name(name).unwrap();
+    let user = user.unwrap_or_else(|| panic!("no user {name}: run tests/setup.sh"));
+    (user.uid.as_raw(), user.gid.as_raw())
+}
+
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub struct Office {
+    dir: tempfile::TempDir,
+    pub config: Config,
+    pub errands: Errands,
+    pub counts: IntCounterVec,
+    runner: Option<Runner>,
+}
+
+impl Office {
+    /// With `extra` in the configuration, where `@` is this directory.
+    pub fn new(extra: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("jarvis-runner-")
+            .tempdir()
+            .unwrap();
+        // As closed as a real one: the runner's user has to get there by fd.
+        let at = |part: &str| dir.path().join(part);
+        for (part, mode) in [("etc", 0o700), ("etc/hooks", 0o755), ("out", 0o755)] {
+            fs::create_dir(at(part)).unwrap();
+            fs::set_permissions(at(part), Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let (uid, gid) = account("jarvis-runner");
+        chown(at("out"), Some(uid), Some(gid)).unwrap();
+        let text = format!("{BASE}{}", extra.replace('@', dir.path().to_str().unwrap()));
+        fs::write(at("etc/config.toml"), text).unwrap();
+        let config = Config::load(&at("etc/config.toml")).unwrap();
+        Identity::create(&at("id"), &at("id.pub")).unwrap();
+        let counts = IntCounterVec::new(Opts::new("n", "n"), &["kind", "result"]).unwrap();
+        Self {
+            errands: errands(&config, &counts),
+            dir,
+            config,
+            counts,
+            runner: None,
+        }
+    }
+
+    /// With hooks that may take `seconds`.
+    pub fn with_hooks(seconds: u32) -> Self {
+        let mut office = Self::new(&hooks(seconds));
+        office.hire();
+        office
+    }
+
+    /// A new runner, which knows of its worker.
+    pub fn hire(&mut self) {
+        self.hire_idle();
+        let socket = self.runner().link().try_clone_to_owned().unwrap();
+        self.errands.employ(socket);
+    }
+
+    /// A new runner that no worker has spoken to.
+    pub fn hire_idle(&mut self) {
+        self.runner = None;
+        let user = Some(account("jarvis-runner"));
+        let host = Identity::open(&self.path("id")).unwrap().host();
+        let program = Path::new(env!("CARGO_BIN_EXE_jarvis-secretsd"));
+        self.runner = Some(Runner::spawn(program, user, &self.config, &host).unwrap());
+    }
+
+    pub fn runner(&self) -> &Runner {
+        self.runner.as_ref().unwrap()
+    }
+
+    pub fn path(&self, part: &str) -> PathBuf {
+        self.dir.path().join(part)
+    }
+
+    /// A file that the runner's user may write.
+    pub fn out(&self, name: &str) -> PathBuf {
+        self.path("out").join(name)
+    }
+
+    /// A program of root's in `etc/hooks`, where `OUT` is the directory for output.
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path("etc/hooks").join(name);
+        let text = text.replace("OUT", self.path("out").to_str().unwrap());
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// A pipe that programs can open by its name.
+    pub fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.out(name);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        path
+    }
+
+    pub fn run(&self, hook: &str, phase: Phase, new: &[u8]) -> Result<(), HookError> {
+        let hook = HookName::new(hook).unwrap();
+        self.errands.hook(&hook, phase, &ABOUT, None, new)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.out(name)).unwrap()
+    }
+
+    pub fn count(&self, kind: EventKind, result: &str) -> u64 {
+        self.counts
+            .with_label_values(&[kind.as_str(), result])
+            .get()
+    }
+}
+
+/// Configuration of hooks that may take `seconds`.
+pub fn hooks(seconds: u32) -> String {
+    format!("[hooks]\ndir = \"hooks\"\ntimeout_secs = {seconds}\n")
+}
+
+pub fn errands(config: &Config, counts: &IntCounterVec) -> Errands {
+    Errands::new(
+        Duration::from_secs(config.hooks.timeout_secs.into()),
+        config
+            .notify
+            .iter()
+            .flat_map(|n| n.events.clone())
+            .collect(),
+        counts.clone(),
+    )
+}
+
+/// What the other end of a fifo says first.
+pub fn hear(fifo: &Path) -> String {
+    let mut text = String::new();
+    File::open(fifo).unwrap().read_to_string(&mut text).unwrap();
+    text.trim().to_owned()
+}
+
+/// Lets whoever reads the fifo go on.
+pub fn release(fifo: &Path) {
+    fs::OpenOptions::new().write(true).open(fifo).unwrap();
+}
+
+/// Whether process `pid` is there and no mere entry in a table.
+pub fn lives(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim()));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
+}
