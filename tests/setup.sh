@@ -15,6 +15,13 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 [ -e /usr/lib/python3/dist-packages/cryptography ] ||
     "$(dirname "$0")/need.sh" the-module-cryptography python3-cryptography
 
+# The server's programs are not in the path. A cluster of its own is not wanted.
+if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/jarvis-tests.conf
+    "$(dirname "$0")/need.sh" the-postgres-server postgresql
+fi
+
 getent group jarvis-ops >/dev/null || groupadd --system jarvis-ops
 # The worker's, and callers of all kinds.
 for user in jarvis jarvis-runner jarvis-alice jarvis-bob jarvis-carol; do

@@ -15,3 +15,4 @@
 mod hooks;
 mod notify;
 mod office;
+mod postgres;

@@ -1,0 +1,406 @@
+//! The PostgreSQL hooks against a real server.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jarvis_secretsd::errands::{HookError, HookName, Phase};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::office::*;
+
+const PHASES: [Phase; 4] = [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback];
+const ADMIN: &str = "admin's \\ word:1";
+/// Every character that a password may have.
+const ODD: &str = " !\"#$%&'()*+,-./0:;<=>?@A[\\]^_`a{|}~ :'x' \\gexec ";
+
+/// Of the hooks' exit statuses.
+const BAD_VALUE: u8 = 65;
+const NO_SERVER: u8 = 69;
+const REFUSED: u8 = 70;
+const BAD_CONFIG: u8 = 78;
+
+/// A server of its own that knows nobody without a password.
+struct Server {
+    office: Office,
+    server: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(seconds: u32) -> Self {
+        let office = Office::with_hooks(seconds);
+        let home = office.path("postgres");
+        fs::create_dir(&home).unwrap();
+        let (uid, gid) = account("jarvis-alice");
+        chown(&home, Some(uid), Some(gid)).unwrap();
+        fs::write(home.join("password"), format!("{ADMIN}\n")).unwrap();
+        let made = as_alice(&programs().join("initdb"))
+            .args(["--no-sync", "--auth=scram-sha-256", "--username=postgres"])
+            .args(["--encoding=UTF8", "--no-locale", "--pgdata"])
+            .arg(home.join("data"))
+            .arg("--pwfile")
+            .arg(home.join("password"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let server = as_alice(&programs().join("postgres"))
+            .arg("-D")
+            .arg(home.join("data"))
+            .arg("-k")
+            .arg(&home)
+            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "fsync=off", "-c", "log_statement=all"])
+            .args(["-c", "log_min_error_statement=debug5"])
+            .stderr(fs::File::create(office.path("postgres.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let server = Self {
+            office,
+            server,
+            port,
+        };
+        eventually("it takes connections", || {
+            server.try_login("postgres", ADMIN)
+        });
+        server
+    }
+
+    /// psql, as the tests see the server.
+    fn psql(&self, user: &str, password: &str, sql: &str) -> std::process::Output {
+        // No password of a test's may be where the hooks' must not be.
+        let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "*:*:*:*:{escaped}").unwrap();
+        Command::new("psql")
+            .args([
+                "-XqAtw",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                "127.0.0.1",
+                "-d",
+                "postgres",
+            ])
+            .args(["-p", &self.port.to_string(), "-U", user, "-c", sql])
+            .env("PGPASSFILE", file.path())
+            .output()
+            .unwrap()
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        let output = self.psql("postgres", ADMIN, sql);
+        assert!(output.status.success(), "{sql}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn try_login(&self, user: &str, password: &str) -> bool {
+        self.psql(user, password, "SELECT 1").status.success()
+    }
+
+    /// Puts `hook` where hooks are, with `section` for the test's secret.
+    fn install(&self, hook: &str, section: &str) {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hooks");
+        let hooks = self.office.path("etc/hooks");
+        for (name, mode) in [(hook, 0o755), ("jarvis_postgres.py", 0o644)] {
+            fs::copy(examples.join(name), hooks.join(name)).unwrap();
+            fs::set_permissions(hooks.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        self.admin_password(ADMIN);
+        self.configure(hook, &format!("host = 127.0.0.1\n{section}"));
+    }
+
+    fn configure(&self, hook: &str, section: &str) {
+        let path = self.office.path("etc/hooks").join(format!("{hook}.conf"));
+        let text = format!(
+            "[DEFAULT]\nport = {}\nadmin = postgres\nadmin_password_file = admin.password\n\
+             [{}]\n{section}\n",
+            self.port, ABOUT.name
+        );
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+
+    fn admin_password(&self, password: &str) {
+        let path = self.office.path("etc/hooks/admin.password");
+        fs::write(&path, format!("{password}\n")).unwrap();
+        chown(&path, None, Some(account("jarvis-runner").1)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+    }
+
+    fn run(&self, hook: &str, phase: Phase, old: Option<&str>, new: &str) -> Result<(), HookError> {
+        let hook = HookName::new(hook).unwrap();
+        let old = old.map(str::as_bytes);
+        self.office
+            .errands
+            .hook(&hook, phase, &ABOUT, old, new.as_bytes())
+    }
+
+    /// Every phase must fail with this exit status.
+    fn fails(&self, hook: &str, phases: &[Phase], (old, new): (Option<&str>, &str), status: u8) {
+        for phase in phases {
+            let ended = self.run(hook, *phase, old, new);
+            let as_told = matches!(ended, Err(HookError::Failed(with)) if with == status);
+            assert!(as_told, "{phase:?}: {ended:?}");
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.server), signal).unwrap();
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.office.path("postgres.log")).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // At once; a stopped one goes on for that.
+        kill_process(Pid::from_child(&self.server), Signal::QUIT).ok();
+        kill_process(Pid::from_child(&self.server), Signal::CONT).ok();
+        self.server.wait().ok();
+    }
+}
+
+/// Debian's directory of the newest server.
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("no PostgreSQL: run tests/setup.sh");
+    let with_server = versions
+        .map(|version| version.unwrap().path().join("bin"))
+        .filter(|bin| bin.join("postgres").exists());
+    with_server
+        .max()
+        .expect("no PostgreSQL: run tests/setup.sh")
+}
+
+/// The server refuses to run as root.
+fn as_alice(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            "--reuid=jarvis-alice",
+            "--regid=jarvis-alice",
+            "--clear-groups",
+        ])
+        .arg(program)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    command
+}
+
+/// Looks for `secrets` in every command line and environment while `work` runs.
+fn watched(secrets: &[&str], work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Ordering::Acquire) || rounds == 0 {
+                for process in fs::read_dir("/proc").unwrap() {
+                    let process = process.unwrap().path();
+                    for file in ["cmdline", "environ"] {
+                        let bytes = fs::read(process.join(file)).unwrap_or_default();
+                        let text = String::from_utf8_lossy(&bytes);
+                        for secret in secrets {
+                            assert!(!text.contains(secret), "{process:?}/{file}: {text}");
+                        }
+                    }
+                }
+                rounds += 1;
+            }
+            rounds
+        });
+        work();
+        done.store(true, Ordering::Release);
+        assert!(watcher.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn a_single_role_gets_its_password() {
+    const HOOK: &str = "postgres-single-role";
+    let server = Server::start(20);
+    server.install(HOOK, "role = app's \"role\"");
+    let role = "app's \"role\"";
+    server.sql("CREATE ROLE \"app's \"\"role\"\"\" LOGIN PASSWORD 'before'");
+    let rotated = [Some("first-7311"), Some(ODD), Some("last-7312")];
+
+    watched(&["first-7311", ODD, "last-7312", ADMIN], || {
+        // Each phase twice: a crash between may repeat it.
+        for versions in rotated.windows(2) {
+            let (old, new) = (versions[0], versions[1].unwrap());
+            for phase in [Phase::Prepare, Phase::Prepare, Phase::Apply, Phase::Apply] {
+                server.run(HOOK, phase, old, new).unwrap();
+            }
+            server.run(HOOK, Phase::Verify, old, new).unwrap();
+            server.run(HOOK, Phase::Verify, old, new).unwrap();
+        }
+    });
+    assert!(server.try_login(role, "last-7312"));
+    assert!(!server.try_login(role, ODD));
+
+    let both = (Some(ODD), "last-7312");
+    server.run(HOOK, Phase::Rollback, both.0, both.1).unwrap();
+    server.run(HOOK, Phase::Rollback, both.0, both.1).unwrap();
+    assert!(server.try_login(role, ODD));
+    server.fails(HOOK, &[Phase::Verify], both, NO_SERVER);
+    // Nothing was before the first version that could be put back.
+    server.run(HOOK, Phase::Rollback, None, "other").unwrap();
+    assert!(server.try_login(role, ODD));
+    let longest = "x".repeat(4096);
+    for phase in [Phase::Apply, Phase::Verify] {
+        server.run(HOOK, phase, None, &longest).unwrap();
+    }
+
+    for bad in ["", "new\nline", "p\u{e4}ss", "nul\0", &"x".repeat(4097)] {
+        let phases = [Phase::Prepare, Phase::Apply, Phase::Verify];
+        server.fails(HOOK, &phases, (None, bad), BAD_VALUE);
+    }
+    let log = server.log();
+    assert!(log.contains("SCRAM-SHA-256$4096:"), "statements are logged");
+    for secret in ["first-7311", "\\gexec", "last-7312"] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_is_told_by_the_exit_status() {
+    const HOOK: &str = "postgres-single-role";
+    let server = Server::start(3);
+    server.install(HOOK, "role = app");
+    server.sql("CREATE ROLE app LOGIN PASSWORD 'before'");
+    let values = (Some("before"), "after");
+    let by_admin = [Phase::Prepare, Phase::Apply, Phase::Rollback];
+
+    server.admin_password("wrong");
+    server.fails(HOOK, &by_admin, values, NO_SERVER);
+    server.admin_password(ADMIN);
+    assert!(server.try_login("app", "before"));
+
+    server.configure(HOOK, "host = 127.0.0.1\nrole = nobody");
+    server.fails(HOOK, &by_admin, values, REFUSED);
+    for bad in [
+        "",
+        "host = 127.0.0.1",
+        "role = app",
+        "host = 127.0.0.1\nrole = app\ncolour = 1",
+    ] {
+        server.configure(HOOK, bad);
+        server.fails(HOOK, &PHASES, values, BAD_CONFIG);
+    }
+    server.configure(HOOK, "host = 127.0.0.1\nrole = app");
+    let conf = server.office.path("etc/hooks/postgres-single-role.conf");
+    fs::set_permissions(&conf, fs::Permissions::from_mode(0o666)).unwrap();
+    server.fails(HOOK, &PHASES, values, BAD_CONFIG);
+    fs::set_permissions(&conf, fs::Permissions::from_mode(0o644)).unwrap();
+
+    // A server that takes connections and says nothing.
+    server.configure(HOOK, "host = 127.0.0.1\nrole = app\ntimeout = 600");
+    server.signal(Signal::STOP);
+    let ended = server.run(HOOK, Phase::Apply, values.0, values.1);
+    assert!(matches!(ended, Err(HookError::TimedOut(_))), "{ended:?}");
+    server.configure(HOOK, "host = 127.0.0.1\nrole = app\ntimeout = 1");
+    server.fails(HOOK, &[Phase::Apply], values, NO_SERVER);
+    server.signal(Signal::CONT);
+    server
+        .run(HOOK, Phase::Rollback, values.0, values.1)
+        .unwrap();
+    assert!(server.try_login("app", "before"));
+
+    server.configure(HOOK, "host = 127.0.0.1\nport = 1\nrole = app");
+    server.fails(HOOK, &PHASES, values, NO_SERVER);
+}
+
+fn value(user: &str, password: &str) -> String {
+    json!({"user": user, "password": password}).to_string()
+}
+
+#[test]
+fn two_roles_take_turns() {
+    const HOOK: &str = "postgres-alternating-roles";
+    let server = Server::start(20);
+    server.install(HOOK, "roles = app_a app_b\ngroup = app");
+    server.sql("CREATE ROLE app; CREATE TABLE t (x int); GRANT SELECT ON t TO app");
+    let versions = [
+        value("app_a", "first-8411"),
+        value("app_b", &format!("{ODD}8412")),
+        value("app_a", "third-8413"),
+    ];
+    let reads = |user, password: &str| {
+        let read = server.psql(user, password, "SELECT count(*) FROM t");
+        read.status.success()
+    };
+    watched(&["first-8411", "8412", "third-8413", ADMIN], || {
+        let mut old = None;
+        for new in &versions {
+            for phase in [Phase::Prepare, Phase::Apply, Phase::Verify] {
+                server.run(HOOK, phase, old, new).unwrap();
+                server.run(HOOK, phase, old, new).unwrap();
+            }
+            old = Some(new.as_str());
+        }
+    });
+    // Who still has the version before goes on.
+    assert!(reads("app_a", "third-8413"));
+    assert!(reads("app_b", &format!("{ODD}8412")));
+    assert!(!reads("app_a", "first-8411"));
+
+    let (old, new) = (Some(versions[2].as_str()), value("app_b", "fourth"));
+    server.run(HOOK, Phase::Rollback, old, &new).unwrap();
+    server.run(HOOK, Phase::Rollback, old, &new).unwrap();
+    assert!(
+        !reads("app_b", &format!("{ODD}8412")),
+        "its version was to end"
+    );
+    assert!(
+        reads("app_a", "third-8413"),
+        "the version in force was not touched"
+    );
+    server.fails(HOOK, &[Phase::Verify], (old, &new), NO_SERVER);
+
+    for bad in [
+        value("app_a", "the role in force"),
+        value("postgres", "x"),
+        value("app_b", "new\nline"),
+        "{}".into(),
+        "no json".into(),
+        "{\"user\": [], \"password\": \"x\"}".into(),
+        "{\"user\": \"app_b\", \"password\": \"x\", \"more\": 1}".into(),
+    ] {
+        server.fails(HOOK, &PHASES, (old, &bad), BAD_VALUE);
+    }
+    assert!(reads("app_a", "third-8413"));
+
+    // What only one of them has would be missing after the next turn.
+    for (grant, revoke) in [
+        (
+            "GRANT INSERT ON t TO app_a",
+            "REVOKE INSERT ON t FROM app_a",
+        ),
+        ("ALTER ROLE app_b CREATEDB", "ALTER ROLE app_b NOCREATEDB"),
+        ("GRANT pg_monitor TO app_a", "REVOKE pg_monitor FROM app_a"),
+        (
+            "ALTER TABLE t OWNER TO app_b",
+            "ALTER TABLE t OWNER TO postgres",
+        ),
+    ] {
+        server.sql(grant);
+        server.fails(HOOK, &[Phase::Prepare], (old, &new), REFUSED);
+        server.sql(revoke);
+    }
+    server.sql("REVOKE app FROM app_b");
+    server.run(HOOK, Phase::Prepare, old, &new).unwrap();
+    assert!(!server.log().contains("third-8413"));
+}
