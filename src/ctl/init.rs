@@ -158,6 +158,23 @@ durability = "write"
 # keep_versions = 10
 # recovery_days = 7
 
+# Programs that carry new versions of secrets to where they are used: root's,
+# and nobody else's to write, in a directory that is the same.
+[hooks]
+# dir = "hooks"
+# timeout_secs = 30
+
+# Who is told of what happens; as often as needed. A program of root's that gets
+# JSON on standard input, or an address; with a key the latter's is signed.
+# [[notify]]
+# command = "/usr/local/lib/jarvis/page"
+# webhook = "https://example.org/hook"
+# secret_file = "webhook.key"
+# events = ["rotation", "rotation_failed", "expiry", "revocation", "approval_wanted", "suspicious"]
+# attempts = 6
+# timeout_secs = 10
+# allow_http = false
+
 [logging]
 # level = "info"
 "#;
