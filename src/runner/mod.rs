@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::Mode;
 use rustix::net::{Shutdown, shutdown};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Notify;
 use crate::daemon::{Failure, start_logging, text};
@@ -71,12 +71,17 @@ fn serve(link: Link) -> Result<(), Failure> {
     Runner::new(link, terms, hooks, sinks)?.obey()
 }
 
-/// Limits for this process and for all that it starts.
+/// Limits for this process and for all that it starts. That none of them gains
+/// rights by a set-user-id bit is seen to with the privileges.
 fn bound(own_user: bool) -> io::Result<()> {
-    let limit = |resource, number| {
+    let limit = |resource, most: u64| {
+        // What is narrower already can't be widened.
+        let most = getrlimit(resource)
+            .maximum
+            .map_or(most, |max| max.min(most));
         let limit = Rlimit {
-            current: Some(number),
-            maximum: Some(number),
+            current: Some(most),
+            maximum: Some(most),
         };
         setrlimit(resource, limit)
     };

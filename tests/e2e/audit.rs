@@ -5,9 +5,61 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::*;
+
+#[test]
+fn each_checkpoint_goes_to_who_wants_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new().init(POLICY);
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::create_dir(home.path("etc/programs")).unwrap();
+    fs::set_permissions(home.path("etc/programs"), executable.clone()).unwrap();
+    let out = home.path("out");
+    fs::create_dir(&out).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o777)).unwrap();
+    let tell = home.path("etc/programs/tell");
+    let told = out.join("told");
+    fs::write(
+        &tell,
+        format!("#!/bin/sh\ncat >{0}.new; mv {0}.new {0}\n", told.display()),
+    )
+    .unwrap();
+    fs::set_permissions(&tell, executable).unwrap();
+    home.configure(
+        "[rotation]",
+        "[[notify]]\ncommand = \"programs/tell\"\nevents = [\"checkpoint\"]\n\n[rotation]",
+    );
+    let (daemon, url) = home.start_http();
+    daemon.eventually("it is told", || told.exists());
+    let event: Value = serde_json::from_slice(&fs::read(&told).unwrap()).unwrap();
+    assert_eq!(event["kind"], "checkpoint");
+    let delivered = "jarvis_notifications_total{kind=\"checkpoint\",result=\"delivered\"}";
+    daemon.eventually("it is counted", || {
+        let metrics = home.ok(&["metrics", "--url", &format!("http://{url}")], b"");
+        metrics[delivered]
+            .as_f64()
+            .is_some_and(|count| count >= 1.0)
+    });
+    daemon.stop();
+    // It is a note that the log is good against.
+    let note = home.path("note");
+    fs::write(&note, event["checkpoint"].as_str().unwrap()).unwrap();
+    let (etc, note) = (home.etc(), note.display().to_string());
+    let verified = home.ctl(
+        &[
+            "audit",
+            "verify",
+            "--dir",
+            etc.to_str().unwrap(),
+            "--against",
+            &note,
+        ],
+        b"",
+    );
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+}
 
 #[test]
 fn every_event_is_in_the_verified_log() {

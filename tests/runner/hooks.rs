@@ -309,6 +309,42 @@ fn when_the_runner_dies_nobody_waits_and_nothing_goes_on() {
     office.run("quick", Phase::Apply, b"").unwrap();
 }
 
+#[test]
+fn a_hook_ends_with_its_keeper() {
+    let office = Office::with_hooks(600);
+    let ready = office.fifo("ready");
+    office.script(
+        "long",
+        "#!/bin/sh\necho $$ $PPID >OUT/ready\nexec sleep 600\n",
+    );
+    std::thread::scope(|scope| {
+        let hook = scope.spawn(|| office.run("long", Phase::Apply, b""));
+        let pids = hear(&ready);
+        let (pid, keeper) = pids.split_once(' ').unwrap();
+        let keeper = Pid::from_raw(keeper.parse().unwrap()).unwrap();
+        kill_process(keeper, Signal::KILL).unwrap();
+        let error = hook.join().unwrap().unwrap_err();
+        assert!(matches!(error, HookError::RunnerEnded), "{error}");
+        eventually("it is ended", || !lives(pid));
+    });
+    // The runner itself is as it was.
+    assert!(office.errands.alive());
+}
+
+#[test]
+fn a_hook_cannot_look_into_the_runner() {
+    let office = Office::with_hooks(30);
+    let pid = office.runner().pid();
+    office.script(
+        "look",
+        &format!(
+            "#!/bin/sh\nfor file in mem environ fd/0 maps; do\n\
+            head -c 1 /proc/{pid}/$file && exit 1\ndone\n[ -d /proc/{pid} ]\n"
+        ),
+    );
+    office.run("look", Phase::Apply, b"").unwrap();
+}
+
 const FIRST: &str = "JARVIS_TEST_FIRST_WORKER";
 
 /// Run by the test below in a process of its own, whose standard input leads to
