@@ -26,6 +26,9 @@ pub(crate) struct Change {
     /// The revocation it is about.
     #[serde(default)]
     pub(crate) revocation: Option<u64>,
+    /// Somebody else must agree.
+    #[serde(default)]
+    pub(crate) wanted: bool,
     /// The version that waits for its hook.
     #[serde(default)]
     pub(crate) begins: Option<u32>,
@@ -79,6 +82,7 @@ impl Change {
             failed: false,
             fences: false,
             revocation: None,
+            wanted: false,
             begins: None,
         }
     }

@@ -247,6 +247,7 @@ pub(crate) fn commit(
     }
     for change in &changes {
         count(gate, change.action);
+        gate.announce(change);
     }
     gate.record_changes(seq, &changes)
         .map_err(|_| not_recorded())

@@ -175,6 +175,11 @@ impl Errands {
         }
     }
 
+    /// Whether there is a runner, as far as is known.
+    pub(crate) fn employs(&self) -> bool {
+        self.shared.state.lock().runner.is_some()
+    }
+
     /// Whether the runner answers.
     pub fn alive(&self) -> bool {
         let ping = |number| (ToRunner::Ping(number), Vec::new());

@@ -20,12 +20,12 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 
 use crate::accounts::SystemAccounts;
-use crate::change::Change;
+use crate::change::{Change, Kind};
 use crate::clock::{DAY_MS, HOUR_MS, now, now_ms};
 use crate::config::{Config, ReadDurability, read_bounded};
 use crate::control;
 use crate::denials::Denials;
-use crate::errands::{Errands, EventKind};
+use crate::errands::{self, Errands, EventKind};
 use crate::journal::Journal;
 use crate::metrics::{Gauges, Metrics};
 use crate::scheduler::Bell;
@@ -64,6 +64,8 @@ pub struct Gate {
     /// Grows with every revocation.
     pub(crate) fences: AtomicU64,
     pub(crate) scheduler: Bell,
+    /// The vault's last commit when this worker opened it.
+    pub(crate) opened_seq: u64,
     denials: Denials,
     pub(crate) suspicions: Suspicions,
     /// The last record that this process found, or wrote as it began.
@@ -246,6 +248,7 @@ pub(crate) fn rule_of<'p>(decision: &Decision<'p>) -> (Option<&'p str>, &'p str)
 
 impl Gate {
     pub(crate) fn new(parts: Parts) -> Self {
+        let opened_seq = parts.vault.counts().seq;
         Self {
             vault: parts.vault,
             policies: RwLock::new(Policies::default().followed_by(parts.policy)),
@@ -274,6 +277,7 @@ impl Gate {
             retiring: AtomicBool::new(false),
             fences: AtomicU64::new(0),
             scheduler: Bell::default(),
+            opened_seq,
             denials: Denials::default(),
         }
     }
@@ -417,6 +421,31 @@ impl Gate {
             Err(_) => self.metrics.audit_errors.inc(),
         }
         result.map(|_| ())
+    }
+
+    /// Tells whoever wants to know.
+    pub(crate) fn announce(&self, change: &Change) {
+        let kind = match change.action {
+            Kind::Rotate => EventKind::Rotation,
+            Kind::Expiry => EventKind::Expiry,
+            Kind::Revoke if change.fences => EventKind::Revocation,
+            Kind::Revoke if change.wanted => EventKind::ApprovalWanted,
+            _ => return,
+        };
+        let mut event = errands::Event::new(kind);
+        if let Some(name) = &change.name {
+            event = event.secret(name);
+        }
+        if let (Some(version), Some(kid)) = (change.version, &change.kid) {
+            event = event.version(version, kid);
+        }
+        if let Some(actor) = &change.actor {
+            event = event.actor(actor.uid);
+        }
+        if let Some(reason) = &change.reason {
+            event = event.reason(reason);
+        }
+        self.errands.notify(event);
     }
 
     /// Records the changes of commit `seq`, or remembers that they are owed.

@@ -3,7 +3,7 @@
 //! One thread looks at all of them, does what is due, and sleeps until the next
 //! thing is, a request wakes it, or a while has passed (the clock may be set).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,18 @@ use crate::change::{Change, Kind};
 use crate::clock::{now_ms, rfc3339};
 use crate::control::{self, life};
 use crate::daemon::{Failure, text};
+use crate::errands::{self, EventKind};
 use crate::gate::Gate;
 use crate::schedule::due_ms;
 
+mod hooks;
+
+use hooks::Carried;
+
 /// The longest sleep.
 const MOST_MS: i64 = 60_000;
+/// Time until a waiting value is looked at again when there was no runner.
+const RUNNER_AGAIN_MS: i64 = 1000;
 /// A rotation that failed is tried again after this time.
 const AGAIN_MS: i64 = 15 * 60_000;
 
@@ -35,6 +42,8 @@ pub(crate) struct Bell {
 struct Calls {
     look: bool,
     begun: Vec<u64>,
+    /// Secrets whose hooks are at work.
+    working: HashSet<u64>,
 }
 
 impl Bell {
@@ -56,7 +65,19 @@ impl Bell {
         if !calls.look && calls.begun.is_empty() {
             calls.look |= self.changed.wait_for(&mut calls, limit).timed_out();
         }
-        mem::take(&mut calls)
+        let working = mem::take(&mut calls.working);
+        let taken = mem::take(&mut *calls);
+        calls.working = working;
+        taken
+    }
+
+    /// Takes secret `id` for work, unless somebody has it.
+    fn take(&self, id: u64) -> bool {
+        self.calls.lock().working.insert(id)
+    }
+
+    fn give_back(&self, id: u64) {
+        self.calls.lock().working.remove(&id);
     }
 }
 
@@ -73,12 +94,17 @@ pub(crate) fn start(gate: &Arc<Gate>) -> Result<(), Failure> {
     let started = thread.spawn(move || {
         let mut calls = Calls {
             look: true,
-            begun: Vec::new(),
+            ..Calls::default()
         };
+        let mut sleep = MOST_MS;
         loop {
-            let mut sleep = MOST_MS;
             if calls.look {
                 sleep = scheduler.round();
+            }
+            for id in calls.begun {
+                if scheduler.carry_out(id) {
+                    sleep = sleep.min(RUNNER_AGAIN_MS);
+                }
             }
             calls = scheduler.gate.scheduler.wait(duration(sleep));
         }
@@ -101,6 +127,8 @@ struct Scheduler {
 struct Found {
     due: Vec<(u64, Box<str>)>,
     warnings: Vec<Warning>,
+    /// Secrets with a value that waits for its hook.
+    pending: Vec<u64>,
     /// When the next thing is due, Unix milliseconds.
     next_ms: Option<i64>,
 }
@@ -126,6 +154,9 @@ impl Scheduler {
         let mut found = Found::default();
         let walk = self.gate.vault.walk(ROOT, &mut |node, secret| {
             self.look_for_rotation(node, secret, now, &mut found);
+            found
+                .pending
+                .extend(secret.pending.as_ref().map(|_| node.id));
             self.look_for_warnings(node.id, secret, now, &mut found);
         });
         if let Err(error) = walk {
@@ -139,7 +170,43 @@ impl Scheduler {
             self.rotate(id, &name);
         }
         let next = found.next_ms.map_or(MOST_MS, |next| next - now_ms());
-        next.clamp(0, MOST_MS)
+        let next = next.clamp(0, MOST_MS);
+        let waits = found
+            .pending
+            .iter()
+            .filter(|&&id| self.carry_out(id))
+            .count();
+        match waits {
+            0 => next,
+            _ => next.min(RUNNER_AGAIN_MS),
+        }
+    }
+
+    /// Has the hook of secret `id` run, in a thread of its own; gives whether
+    /// there is no runner for it yet.
+    fn carry_out(&self, id: u64) -> bool {
+        let gate = self.gate.clone();
+        if !gate.errands.employs() {
+            return true;
+        }
+        if !gate.scheduler.take(id) {
+            return false;
+        }
+        let hook = std::thread::Builder::new().name("hook".into());
+        let started = hook.spawn(move || {
+            let carried = hooks::carry_out(&gate, id);
+            gate.scheduler.give_back(id);
+            if let Carried::Waits = carried {
+                // Perhaps with the next runner.
+                std::thread::sleep(duration(RUNNER_AGAIN_MS));
+                gate.scheduler.begun(id);
+            }
+        });
+        if let Err(error) = started {
+            tracing::error!(%error, "a hook cannot be run");
+            self.gate.scheduler.give_back(id);
+        }
+        false
     }
 
     fn look_for_rotation(&self, node: &Node, secret: &Secret, now: i64, found: &mut Found) {
@@ -249,4 +316,9 @@ pub(crate) fn rotation_failed(gate: &Gate, name: Option<&str>, id: u64, why: &st
         ..gate.event(Action::Rotate, None)
     };
     gate.append(&event, Durability::Sync).ok();
+    let told = errands::Event::new(EventKind::RotationFailed).reason(why);
+    gate.errands.notify(match name {
+        Some(name) => told.secret(name),
+        None => told,
+    });
 }

@@ -16,6 +16,7 @@ use jarvis_audit::{
 use parking_lot::Mutex;
 
 use crate::clock::now;
+use crate::errands::{self, EventKind};
 use crate::gate::Gate;
 
 /// How much of the log's end is recalled, in bytes: some 130,000 reads.
@@ -127,6 +128,12 @@ impl Gate {
         };
         // What was found stands in the records it was found in; `append` logs a failure.
         self.append(&event, Durability::Write).ok();
+        let told = errands::Event::new(EventKind::Suspicious).actor(finding.uid);
+        let told = told.reason(&finding.to_string());
+        self.errands.notify(match name {
+            Some(name) => told.secret(name),
+            None => told,
+        });
     }
 
     /// Recalls the log in `directory`, up to where this process found it.

@@ -143,7 +143,10 @@ fn revoke(
                 life_ms: gate.settings.revocation_ms,
             };
             let revocation = txn.request_revocation(name, &request)?;
-            let mut changes = vec![told(&revocation, Kind::Revoke, "requested")];
+            let mut changes = vec![Change {
+                wanted: !immediate,
+                ..told(&revocation, Kind::Revoke, "requested")
+            }];
             if *immediate {
                 changes.extend(execute(txn, revocation.id, by, (true, *rotate), put)?);
             }

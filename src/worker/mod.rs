@@ -215,6 +215,7 @@ impl Worker {
                 ToWorker::Runner => {
                     if let (State::Serving(gate), Some(end)) = (&self.state, fds.pop()) {
                         gate.errands.employ(end);
+                        gate.scheduler.look();
                     }
                 }
                 ToWorker::Retire(reason) => {

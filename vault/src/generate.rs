@@ -18,11 +18,11 @@ use crate::secret::SecretBytes;
 pub(crate) mod template;
 
 impl SecretType {
-    /// A fresh value, or `None` when the type has no generator.
+    /// A fresh value after `old`, or `None` when the type has no generator.
     ///
     /// # Errors
     /// [`VaultError::Keys`] when no random bytes can be had.
-    pub(crate) fn generate(&self) -> Result<Option<SecretBytes>, VaultError> {
+    pub(crate) fn generate(&self, old: Option<&[u8]>) -> Result<Option<SecretBytes>, VaultError> {
         let value = match self {
             Self::Opaque | Self::PublicKey => return Ok(None),
             Self::Password {
@@ -42,7 +42,7 @@ impl SecretType {
                 text(URL_SAFE_NO_PAD.encode(&*random(bytes)?))
             }
             Self::Ed25519 => key_pair()?,
-            Self::Json { template } => template::fill(template)?,
+            Self::Json { template } => template::fill(template, old)?,
         };
         Ok(Some(value))
     }
@@ -140,7 +140,7 @@ mod tests {
     use serde_json::json;
 
     fn made(spec: serde_json::Value) -> Vec<u8> {
-        let value = kind(spec).unwrap().generate().unwrap().unwrap();
+        let value = kind(spec).unwrap().generate(None).unwrap().unwrap();
         value.expose().to_vec()
     }
 
@@ -211,14 +211,14 @@ mod tests {
             let key = made(json!({"type": "jwt", "algorithm": algorithm}));
             assert_eq!(URL_SAFE_NO_PAD.decode(key).unwrap().len(), len);
         }
-        assert!(SecretType::Opaque.generate().unwrap().is_none());
+        assert!(SecretType::Opaque.generate(None).unwrap().is_none());
         assert!(!SecretType::PublicKey.has_generator());
     }
 
     #[test]
     fn a_key_pair_has_its_public_part() {
         let kind = SecretType::Ed25519;
-        let value = kind.generate().unwrap().unwrap();
+        let value = kind.generate(None).unwrap().unwrap();
         let public = kind.public_part(value.expose()).unwrap().unwrap();
         let pem = str::from_utf8(public.expose()).unwrap();
         assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----"));
@@ -281,7 +281,7 @@ mod tests {
                 "type": "password", "length": length, "classes": pick, "no_ambiguous": no_ambiguous,
             });
             if let Ok(kind) = kind(spec) {
-                prop_assert_eq!(kind.generate().unwrap().unwrap().len(), length);
+                prop_assert_eq!(kind.generate(None).unwrap().unwrap().len(), length);
             }
         }
     }

@@ -120,7 +120,8 @@ pub enum SecretType {
     PublicKey,
     /// JSON with generated fields.
     Json {
-        /// A JSON text; objects `{"$generate": {"type": ...}}` in it are replaced.
+        /// A JSON text; objects `{"$generate": {"type": ...}}` and `{"$alternate":
+        /// [...]}` in it are replaced.
         template: Box<str>,
     },
 }
@@ -187,7 +188,8 @@ pub const TYPES: [(&str, &str, &str); 8] = [
     ),
     (
         "json",
-        "template: JSON in which {\"$generate\": {\"type\": ...}} stands for a generated text",
+        "template: JSON in which {\"$generate\": {\"type\": ...}} stands for a generated text, and \
+         {\"$alternate\": [\"a\", \"b\"]} for the next one of some",
         "the template with new fields",
     ),
 ];

@@ -178,7 +178,8 @@ impl<'v> Txn<'v> {
     pub fn rotate(&mut self, name: &SecretName, put: &Put<'_>) -> Result<Outcome, VaultError> {
         let node = self.existing(name)?;
         let kind = put.kind.unwrap_or(&secret_of(&node)?.kind);
-        let value = generated(name, kind)?;
+        let old = self.last_value(&node)?;
+        let value = generated(name, kind, old.as_ref())?;
         self.set(name, value.expose(), put)
     }
 
@@ -196,7 +197,7 @@ impl<'v> Txn<'v> {
             kind: Some(kind),
             ..*put
         };
-        let value = generated(name, kind)?;
+        let value = generated(name, kind, None)?;
         self.set(name, value.expose(), &put)
     }
 
@@ -732,8 +733,12 @@ fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bool) -> Vec<
     pruned
 }
 
-fn generated(name: &SecretName, kind: &SecretType) -> Result<SecretBytes, VaultError> {
-    kind.generate()?
+fn generated(
+    name: &SecretName,
+    kind: &SecretType,
+    old: Option<&SecretBytes>,
+) -> Result<SecretBytes, VaultError> {
+    kind.generate(old.map(SecretBytes::expose))?
         .ok_or_else(|| VaultError::NoGenerator(name.to_string()))
 }
 

@@ -120,6 +120,8 @@ pub struct Pending {
     pub len: u32,
     /// Since when, Unix milliseconds.
     pub since_ms: i64,
+    /// The commit that began it.
+    pub seq: u64,
     /// Who asked.
     pub by_uid: u32,
     /// Why.

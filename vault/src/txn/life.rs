@@ -2,6 +2,7 @@
 
 use super::{Next, Outcome, Put, Txn, outcome, secret_mut, secret_of};
 use crate::error::VaultError;
+use crate::kind::SecretType;
 use crate::name::SecretName;
 use crate::record::{Node, NodeId, Secret, key};
 use crate::secret::SecretBytes;
@@ -161,7 +162,8 @@ impl Txn<'_> {
         if secret.pending.is_some() {
             return Err(VaultError::RotationPending(name.to_string()));
         }
-        let value = super::generated(name, &secret.kind)?;
+        let old = self.last_value(&node)?;
+        let value = super::generated(name, &secret.kind, old.as_ref())?;
         let next = Next::of(secret, node.segment(), put.now_ms);
         let sealed = self.seal_value(node.id, secret, next.number, value.expose())?;
         self.put(key::value(node.id, next.number), sealed);
@@ -170,6 +172,7 @@ impl Txn<'_> {
             kid: next.kid,
             len: u32::try_from(value.len()).unwrap_or(u32::MAX),
             since_ms: put.now_ms,
+            seq: self.seq(),
             by_uid: put.by_uid,
             why: put.why.map(Into::into),
         };
@@ -229,6 +232,14 @@ impl Txn<'_> {
             Some(pending) => Ok((node, pending)),
             None => Err(VaultError::NoRotation(node.path.into())),
         }
+    }
+
+    /// The newest value of a secret whose next one depends on it.
+    pub(super) fn last_value(&self, node: &Node) -> Result<Option<SecretBytes>, VaultError> {
+        let secret = secret_of(node)?;
+        let depends = matches!(secret.kind, SecretType::Json { .. });
+        let newest = secret.newest().filter(|v| depends && v.has_value());
+        newest.map(|v| self.stored(node, v.number)).transpose()
     }
 
     /// The value of a version, this transaction's own included.
