@@ -44,6 +44,8 @@ struct Calls {
     begun: Vec<u64>,
     /// Secrets whose hooks are at work.
     working: HashSet<u64>,
+    /// Those whose rotation failed, and why; a rollback is owed.
+    doomed: HashMap<u64, String>,
 }
 
 impl Bell {
@@ -65,19 +67,25 @@ impl Bell {
         if !calls.look && calls.begun.is_empty() {
             calls.look |= self.changed.wait_for(&mut calls, limit).timed_out();
         }
-        let working = mem::take(&mut calls.working);
-        let taken = mem::take(&mut *calls);
-        calls.working = working;
-        taken
+        Calls {
+            look: mem::take(&mut calls.look),
+            begun: mem::take(&mut calls.begun),
+            ..Calls::default()
+        }
     }
 
-    /// Takes secret `id` for work, unless somebody has it.
-    fn take(&self, id: u64) -> bool {
-        self.calls.lock().working.insert(id)
+    /// Takes secret `id` for work, unless somebody has it, and the failure after
+    /// which a rollback is owed.
+    fn take(&self, id: u64) -> Option<Option<String>> {
+        let mut calls = self.calls.lock();
+        let free = calls.working.insert(id);
+        free.then(|| calls.doomed.remove(&id))
     }
 
-    fn give_back(&self, id: u64) {
-        self.calls.lock().working.remove(&id);
+    fn give_back(&self, id: u64, doomed: Option<String>) {
+        let mut calls = self.calls.lock();
+        calls.working.remove(&id);
+        calls.doomed.extend(doomed.map(|why| (id, why)));
     }
 }
 
@@ -189,14 +197,19 @@ impl Scheduler {
         if !gate.errands.employs() {
             return true;
         }
-        if !gate.scheduler.take(id) {
+        let Some(doomed) = gate.scheduler.take(id) else {
             return false;
-        }
+        };
+        let owed = doomed.clone();
         let hook = std::thread::Builder::new().name("hook".into());
         let started = hook.spawn(move || {
-            let carried = hooks::carry_out(&gate, id);
-            gate.scheduler.give_back(id);
-            if let Carried::Waits = carried {
+            let (waits, doomed) = match hooks::carry_out(&gate, id, doomed) {
+                Carried::Settled => (false, None),
+                Carried::Waits => (true, None),
+                Carried::Doomed(why) => (true, Some(why)),
+            };
+            gate.scheduler.give_back(id, doomed);
+            if waits {
                 // Perhaps with the next runner.
                 std::thread::sleep(duration(RUNNER_AGAIN_MS));
                 gate.scheduler.begun(id);
@@ -204,7 +217,7 @@ impl Scheduler {
         });
         if let Err(error) = started {
             tracing::error!(%error, "a hook cannot be run");
-            self.gate.scheduler.give_back(id);
+            self.gate.scheduler.give_back(id, owed);
         }
         false
     }

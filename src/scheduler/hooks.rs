@@ -24,6 +24,8 @@ pub(super) enum Carried {
     Settled,
     /// There is no runner; it is tried again.
     Waits,
+    /// The same, of the rollback after this failure.
+    Doomed(String),
 }
 
 /// Everything a hook is told.
@@ -36,21 +38,25 @@ struct Errand<'g> {
     new: SecretBytes,
 }
 
-/// Brings the waiting value of secret `id` to its end.
-pub(super) fn carry_out(gate: &Gate, id: u64) -> Carried {
+/// Brings the waiting value of secret `id` to its end, which is known where it is
+/// `doomed`.
+pub(super) fn carry_out(gate: &Gate, id: u64, doomed: Option<String>) -> Carried {
     let errand = match Errand::of(gate, id) {
         Ok(Some(errand)) => errand,
         // Somebody else settled it.
         Ok(None) => return Carried::Settled,
         Err(error) => {
             gate.trouble(&error);
-            return Carried::Waits;
+            return doomed.map_or(Carried::Waits, Carried::Doomed);
         }
     };
-    // What an earlier worker began may have got anywhere.
-    match errand.pending.seq <= gate.opened_seq {
-        true => errand.take_back("the worker that began it has ended"),
-        false => errand.go(),
+    match doomed {
+        Some(why) => errand.take_back(&why),
+        // What an earlier worker began may have got anywhere.
+        None if errand.pending.seq <= gate.opened_seq => {
+            errand.take_back("the worker that began it has ended")
+        }
+        None => errand.go(),
     }
 }
 
@@ -140,7 +146,7 @@ impl<'g> Errand<'g> {
             .as_ref()
             .map(|hook| self.run(hook, Phase::Rollback));
         match undone {
-            Some(Err(HookError::NoRunner)) => Carried::Waits,
+            Some(Err(HookError::NoRunner)) => Carried::Doomed(why.to_owned()),
             Some(Err(error)) => self.give_up(&format!("{why}; its rollback failed, too: {error}")),
             Some(Ok(())) => self.give_up(&format!("{why}; rolled back")),
             None => self.give_up(why),
@@ -162,7 +168,7 @@ impl<'g> Errand<'g> {
             }
             Err(failure) => {
                 tracing::error!(error = %failure.message, "a rotation could not be given up");
-                Carried::Waits
+                Carried::Doomed(why.to_owned())
             }
         }
     }

@@ -23,6 +23,7 @@ mod crash;
 mod demo;
 mod files;
 mod harness;
+mod hooks;
 mod http;
 mod identity;
 mod life;
