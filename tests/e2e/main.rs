@@ -29,8 +29,11 @@ mod identity;
 mod life;
 mod lifecycle;
 mod limits;
+mod postgres;
 mod programs;
 mod rotation;
 mod segments;
+#[path = "../programs/postgres.rs"]
+mod server;
 mod suspicion;
 mod workers;

@@ -16,3 +16,5 @@ mod hooks;
 mod notify;
 mod office;
 mod postgres;
+#[path = "../programs/postgres.rs"]
+mod server;

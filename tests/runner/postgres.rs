@@ -1,21 +1,18 @@
 //! The PostgreSQL hooks against a real server.
 
 use std::fs;
-use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jarvis_secretsd::errands::{HookError, HookName, Phase};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::office::*;
+use crate::server::{ADMIN, Postgres};
 
 const PHASES: [Phase; 4] = [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback];
-const ADMIN: &str = "admin's \\ word:1";
 /// Every character that a password may have.
 const ODD: &str = " !\"#$%&'()*+,-./0:;<=>?@A[\\]^_`a{|}~ :'x' \\gexec ";
 
@@ -25,85 +22,29 @@ const NO_SERVER: u8 = 69;
 const REFUSED: u8 = 70;
 const BAD_CONFIG: u8 = 78;
 
-/// A server of its own that knows nobody without a password.
+/// A server, and a runner whose hooks change its roles.
 struct Server {
     office: Office,
-    server: Child,
-    port: u16,
+    postgres: Postgres,
 }
 
 impl Server {
     fn start(seconds: u32) -> Self {
         let office = Office::with_hooks(seconds);
-        let home = office.path("postgres");
-        fs::create_dir(&home).unwrap();
-        let (uid, gid) = account("jarvis-alice");
-        chown(&home, Some(uid), Some(gid)).unwrap();
-        fs::write(home.join("password"), format!("{ADMIN}\n")).unwrap();
-        let made = as_alice(&programs().join("initdb"))
-            .args(["--no-sync", "--auth=scram-sha-256", "--username=postgres"])
-            .args(["--encoding=UTF8", "--no-locale", "--pgdata"])
-            .arg(home.join("data"))
-            .arg("--pwfile")
-            .arg(home.join("password"))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let server = as_alice(&programs().join("postgres"))
-            .arg("-D")
-            .arg(home.join("data"))
-            .arg("-k")
-            .arg(&home)
-            .args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"])
-            .args(["-c", "fsync=off", "-c", "log_statement=all"])
-            .args(["-c", "log_min_error_statement=debug5"])
-            .stderr(fs::File::create(office.path("postgres.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let server = Self {
-            office,
-            server,
-            port,
-        };
-        eventually("it takes connections", || {
-            server.try_login("postgres", ADMIN)
-        });
-        server
+        let postgres = Postgres::start(&office.path("postgres"));
+        Self { office, postgres }
     }
 
-    /// psql, as the tests see the server.
     fn psql(&self, user: &str, password: &str, sql: &str) -> std::process::Output {
-        // No password of a test's may be where the hooks' must not be.
-        let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "*:*:*:*:{escaped}").unwrap();
-        Command::new("psql")
-            .args([
-                "-XqAtw",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-h",
-                "127.0.0.1",
-                "-d",
-                "postgres",
-            ])
-            .args(["-p", &self.port.to_string(), "-U", user, "-c", sql])
-            .env("PGPASSFILE", file.path())
-            .output()
-            .unwrap()
+        self.postgres.psql(user, password, sql)
     }
 
     fn sql(&self, sql: &str) -> String {
-        let output = self.psql("postgres", ADMIN, sql);
-        assert!(output.status.success(), "{sql}: {output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        self.postgres.sql(sql)
     }
 
     fn try_login(&self, user: &str, password: &str) -> bool {
-        self.psql(user, password, "SELECT 1").status.success()
+        self.postgres.try_login(user, password)
     }
 
     /// Puts `hook` where hooks are, with `section` for the test's secret.
@@ -123,7 +64,8 @@ impl Server {
         let text = format!(
             "[DEFAULT]\nport = {}\nadmin = postgres\nadmin_password_file = admin.password\n\
              [{}]\n{section}\n",
-            self.port, ABOUT.name
+            self.postgres.port(),
+            ABOUT.name
         );
         fs::write(&path, text).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -154,51 +96,12 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.server), signal).unwrap();
+        self.postgres.signal(signal);
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.office.path("postgres.log")).unwrap()
+        self.postgres.log()
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // At once; a stopped one goes on for that.
-        kill_process(Pid::from_child(&self.server), Signal::QUIT).ok();
-        kill_process(Pid::from_child(&self.server), Signal::CONT).ok();
-        self.server.wait().ok();
-    }
-}
-
-/// Debian's directory of the newest server.
-fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").expect("no PostgreSQL: run tests/setup.sh");
-    let with_server = versions
-        .map(|version| version.unwrap().path().join("bin"))
-        .filter(|bin| bin.join("postgres").exists());
-    with_server
-        .max()
-        .expect("no PostgreSQL: run tests/setup.sh")
-}
-
-/// The server refuses to run as root.
-fn as_alice(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args([
-            "--reuid=jarvis-alice",
-            "--regid=jarvis-alice",
-            "--clear-groups",
-        ])
-        .arg(program)
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    command
 }
 
 /// Looks for `secrets` in every command line and environment while `work` runs.
