@@ -5,8 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_vault::{Node, Put, ROOT, Secret, SecretName, VaultError};
@@ -20,6 +21,7 @@ use crate::errands::{self, EventKind};
 use crate::gate::Gate;
 use crate::schedule::due_ms;
 
+mod adoption;
 mod hooks;
 
 use hooks::Carried;
@@ -28,6 +30,8 @@ use hooks::Carried;
 const MOST_MS: i64 = 60_000;
 /// Time until a waiting value is looked at again when there was no runner.
 const RUNNER_AGAIN_MS: i64 = 1000;
+/// How often it is looked who has which version.
+const ADOPTION: Duration = Duration::from_secs(3600);
 /// A rotation that failed is tried again after this time.
 const AGAIN_MS: i64 = 15 * 60_000;
 
@@ -89,14 +93,16 @@ impl Bell {
     }
 }
 
-/// Starts the scheduler.
+/// Starts the scheduler; `audit` is the directory of the log.
 ///
 /// # Errors
 /// When no thread can be had.
-pub(crate) fn start(gate: &Arc<Gate>) -> Result<(), Failure> {
+pub(crate) fn start(gate: &Arc<Gate>, audit: PathBuf) -> Result<(), Failure> {
     let mut scheduler = Scheduler {
         gate: gate.clone(),
         failed: HashMap::new(),
+        audit,
+        adoption: None,
     };
     let thread = std::thread::Builder::new().name("scheduler".into());
     let started = thread.spawn(move || {
@@ -128,6 +134,9 @@ struct Scheduler {
     gate: Arc<Gate>,
     /// When what failed is tried again, Unix milliseconds.
     failed: HashMap<u64, i64>,
+    audit: PathBuf,
+    /// When it was last looked who has which version.
+    adoption: Option<Instant>,
 }
 
 /// What a look at everything found.
@@ -176,6 +185,11 @@ impl Scheduler {
         }
         for (id, name) in mem::take(&mut found.due) {
             self.rotate(id, &name);
+        }
+        // That takes a while, and there is no hurry.
+        if self.adoption.is_none_or(|last| last.elapsed() >= ADOPTION) {
+            self.adoption = Some(Instant::now());
+            adoption::end_graces(&self.gate, &self.audit);
         }
         let next = found.next_ms.map_or(MOST_MS, |next| next - now_ms());
         let next = next.clamp(0, MOST_MS);

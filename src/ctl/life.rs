@@ -106,6 +106,9 @@ pub(super) struct Configure {
     /// Refuse an expired version instead of serving it with a warning
     #[arg(long, value_name = "BOOL")]
     refuse_expired: Option<bool>,
+    /// End grace early once everybody who reads it has the new version
+    #[arg(long, value_name = "BOOL")]
+    end_grace_when_adopted: Option<bool>,
 }
 
 /// Who depends on a secret.
@@ -361,6 +364,8 @@ impl Configure {
             self.refuse_expired
                 .map(|b| ("refuse_expired".into(), json!(b))),
         );
+        let ends = self.end_grace_when_adopted;
+        settings.extend(ends.map(|b| ("end_grace_when_adopted".into(), json!(b))));
         if settings.is_empty() {
             let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
             let settings = known.get("settings").cloned().unwrap_or_default();

@@ -98,7 +98,8 @@ fn cut_off(say: impl FnOnce(&Link)) {
     assert!(matches!(hook(&errands), Err(HookError::NoRunner)));
     assert!(!errands.alive());
     let end = runner.receive::<ToRunner>().unwrap_err();
-    assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+    assert!(kinds.contains(&end.kind()), "{end}");
     // Another one is as good as the first.
     let (runner, ours) = Link::pair().unwrap();
     errands.employ(ours);

@@ -7,6 +7,7 @@ use jarvis_vault::{Consumer, Criticality, Reason, SecretName, Severity};
 use serde::{Deserialize, Deserializer};
 
 use super::{Checked, Malformed, Operation, Parsed, Question, checked_name, invalid, json_error};
+use crate::errands::HookName;
 use crate::schedule::Windows;
 
 /// Longest text of somebody's own words, in bytes.
@@ -143,11 +144,12 @@ impl Configure {
             let parsed = text("windows", windows).map(|()| Windows::parse(windows))?;
             parsed.or_else(|why| invalid(format!("`windows`: {why}")))?;
         }
-        if let Some(Some(hook)) = &self.hook {
-            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-            if hook.len() > MAX_WORD || !hook.bytes().all(plain) || hook.starts_with(['.', '-']) {
-                return invalid("`hook` must be a file's name of a-z, 0-9, `.`, `_` and `-`");
-            }
+        if let Some(Some(hook)) = &self.hook
+            && HookName::new(hook.as_str()).is_none()
+        {
+            return invalid(
+                "`hook` must be 1 to 64 of a-z, 0-9, `.`, `_` and `-`, the first a letter or digit",
+            );
         }
         Ok(self)
     }

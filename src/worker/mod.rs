@@ -309,7 +309,7 @@ impl Worker {
             http::start(&self.readiness, listener).map_err(text)?;
         }
         keep_house(&gate)?;
-        scheduler::start(&gate)?;
+        scheduler::start(&gate, estate.audit.clone())?;
         look_after_log(&gate, &self.link, &self.noted)?;
         keep_segments(&gate, &self.link, &self.noted)?;
         suspicion::recall(&gate, estate.audit).map_err(text)?;

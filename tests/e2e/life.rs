@@ -630,3 +630,35 @@ fn secrets_of_every_type_are_made_and_rotated() {
     daemon.stop();
     home.verify();
 }
+
+#[test]
+fn grace_ends_early_once_everybody_has_the_new_version() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    for name in ["app/db", "app/other"] {
+        daemon.set(name, b"1");
+        home.ok(
+            &["configure", name, "--end-grace-when-adopted", "true"],
+            b"",
+        );
+        for user in [alice(), bob()] {
+            user.read(&daemon.file(name)).unwrap();
+        }
+        daemon.set(name, b"2");
+        alice().read(&daemon.file(name)).unwrap();
+    }
+    bob().read(&daemon.file("app/db")).unwrap();
+    // The next worker looks first thing.
+    kill_process(daemon.workers().0, Signal::KILL).unwrap();
+    daemon.eventually("an end", || {
+        states(&home, "app/db") == ["deprecated", "current"]
+    });
+    assert_eq!(
+        states(&home, "app/other"),
+        ["grace", "current"],
+        "bob has the old one"
+    );
+    let told = home.records_with(&[("action", json!("configure")), ("version", json!(1))]);
+    let reason = told.last().unwrap()["reason"].as_str().unwrap();
+    assert_eq!(reason, "deprecated: all 2 consumers have version 2");
+}
