@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -661,4 +661,62 @@ fn grace_ends_early_once_everybody_has_the_new_version() {
     let told = home.records_with(&[("action", json!("configure")), ("version", json!(1))]);
     let reason = told.last().unwrap()["reason"].as_str().unwrap();
     assert_eq!(reason, "deprecated: all 2 consumers have version 2");
+}
+
+/// A worker dies at every system call on the way of a revocation: it is made, told
+/// and recorded, or it is none of that; and once it was told, no read succeeds.
+#[test]
+fn a_revocation_is_whole_wherever_a_worker_dies() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    let mut killed = 0;
+    for (call, most) in [
+        ("pwrite64", 8),
+        ("fdatasync", 3),
+        ("write", 3),
+        ("writev", 2),
+    ] {
+        for nth in 1..=most {
+            let name = format!("app/{call}{nth}");
+            daemon.set(&name, b"v");
+            let path = daemon.file(&name);
+            let held = alice().act(|| File::open(&path).unwrap());
+            let worker = daemon.workers().0.as_raw_nonzero().to_string();
+            let mut strace = std::process::Command::new("timeout");
+            let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
+            strace.args(["-k", "1", "20", "strace", "-f", "-o", "/dev/null", "-e"]);
+            strace.args([&format!("trace={call}"), "-e", &inject, "-p", &worker]);
+            let mut strace = strace.stderr(std::process::Stdio::piped()).spawn().unwrap();
+            // It says so once it is attached.
+            let mut said = [0; 1];
+            strace
+                .stderr
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut said)
+                .unwrap();
+            let mut control = Control::open(&home.mount()).unwrap();
+            let request = json!({
+                "op": "revoke", "name": name, "reason": "manual_request", "immediate": true,
+            });
+            let (written, answer) = control.ask(request.to_string());
+            let what = format!("{call} {nth}: {written:?} {answer}");
+            assert!(written.is_ok(), "{what}");
+            let mut byte = [0];
+            let fenced = alice().act(|| held.read_at(&mut byte, 0));
+            assert_eq!(fenced.map_err(|e| errno(&e)), Err(REVOKED), "{what}");
+            assert_eq!(alice().read(&path), Err(REVOKED), "{what}");
+            kill_process(Pid::from_child(&strace), Signal::TERM).ok();
+            strace.wait().unwrap();
+            killed += usize::from(!std::path::Path::new(&format!("/proc/{worker}")).exists());
+            let told = home.records_with(&[("action", json!("revoke")), ("name", json!(name))]);
+            let requested: Vec<_> = told.iter().filter(|r| r["recovered"] != true).collect();
+            assert!(!told.is_empty() && requested.len() <= 2, "{what}: {told:?}");
+        }
+    }
+    assert!(killed >= 8, "only {killed} workers died");
+    let all = home.ok(&["revoke", "list"], b"");
+    assert_eq!(all.as_array().unwrap().len(), 16, "each once");
+    daemon.stop();
+    home.verify();
 }
