@@ -279,12 +279,14 @@ impl Writer {
     }
 
     /// Ends the segment and begins the next one in `file`, unless meanwhile
-    /// another epoch began than the one before `beginning`'s: then `false`.
+    /// another epoch began than the one before `beginning`'s: then `false`. Both
+    /// records are written when this returns.
     pub(super) fn turn_to(
         &self,
         file: Arc<Segment>,
         beginning: Beginning,
     ) -> Result<bool, AppendError> {
+        let segment = beginning.open.segment;
         let (ticket, line) = {
             let mut chain = self.chain.lock();
             self.progress.check()?;
@@ -307,8 +309,18 @@ impl Writer {
             self.compose(&mut chain, &event, extra, Step::Close(file))?
         };
         self.submit_own(&ticket, line)?;
-        self.begin_segment()?;
-        Ok(true)
+        loop {
+            self.begin_segment()?;
+            // Another thread may have composed its first record and not written
+            // it yet.
+            let mut chain = self.chain.lock();
+            while chain.written().segment < segment && !chain.head().closed {
+                self.written.wait(&mut chain);
+            }
+            if chain.written().segment >= segment {
+                return Ok(true);
+            }
+        }
     }
 
     /// Writes the first record of a segment whose predecessor is closed.

@@ -95,6 +95,92 @@ fn segments_turn_under_load() {
     });
 }
 
+/// Two files whose border is written by a thread that didn't ask for it.
+struct Border {
+    file: fs::File,
+    /// Set when there is somebody to wait for.
+    writer: std::sync::OnceLock<Arc<Writer>>,
+    written: AtomicBool,
+    turned: (Mutex<bool>, Condvar),
+}
+
+impl Border {
+    fn of(file: fs::File) -> Arc<Self> {
+        Arc::new(Self {
+            file,
+            writer: std::sync::OnceLock::new(),
+            written: AtomicBool::new(false),
+            turned: (Mutex::new(false), Condvar::new()),
+        })
+    }
+}
+
+impl LogFile for Arc<Border> {
+    /// The first one waits a while for the end of the turn, which must not come.
+    fn append(&self, bytes: &[u8]) -> io::Result<usize> {
+        if self.writer.get().is_some() && !self.written.swap(true, Ordering::Relaxed) {
+            let mut turned = self.turned.0.lock();
+            self.turned
+                .1
+                .wait_for(&mut turned, Duration::from_millis(100));
+            assert!(!*turned, "the turn ended before its record was written");
+        }
+        self.file.append(bytes)
+    }
+
+    /// Waits until another thread has composed the record after the border.
+    fn sync(&self) -> io::Result<()> {
+        while let Some(writer) = self.writer.get()
+            && writer.chain.lock().head().closed
+        {
+            std::thread::yield_now();
+        }
+        self.file.sync()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.file.reserve(len)
+    }
+}
+
+/// A reader writes the first record of the next segment before who asked for it
+/// comes to it: the answer waits for that.
+#[test]
+fn a_turn_ends_once_its_records_are_written() {
+    let home = Home::new();
+    let opening = Opening::default();
+    let (dir, file, ending) = opening::prepare(home.path(), &opening).unwrap();
+    let old = Border::of(file);
+    let files = (dir, Box::new(old.clone()) as _);
+    let key = (EpochKey::from_seed(4), Roll::DEFAULT);
+    let sources = (Timestamp::now as _, EpochKey::generate as _);
+    let log = Log::start(files, &ending, &identity(), opening, key, sources).unwrap();
+    let next = Border::of(log.dir.segment(2).unwrap());
+    let segment = Arc::new(Segment::new(Box::new(next.clone())));
+    let beginning = begin(&identity(), 2, 2, EpochKey::from_seed(5)).unwrap();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !log.writer.chain.lock().head().closed {
+                std::thread::yield_now();
+            }
+            log.append(&read(1), Durability::Write).unwrap();
+        });
+        // The file before waits in its last sync, the next one in its first write.
+        assert!(old.writer.set(log.writer.clone()).is_ok());
+        assert!(next.writer.set(log.writer.clone()).is_ok());
+        assert!(log.writer.turn_to(segment, beginning).unwrap());
+        *next.turned.0.lock() = true;
+        next.turned.1.notify_all();
+        reader.join().unwrap();
+    });
+    log.stop(0, None).unwrap();
+    assert_eq!(home.verify().unwrap().segments, 2);
+}
+
 #[test]
 fn a_segment_ends_by_size_and_age() {
     let home = Home::new();
