@@ -12,8 +12,10 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 pub(crate) mod life;
+mod strict;
 
 pub(crate) use life::{Configure, Life, MAX_CONSUMERS};
+pub(crate) use strict::Strict;
 
 /// Most requests in a batch.
 const MAX_BATCH: usize = 1024;
@@ -159,7 +161,7 @@ struct Wire {
     #[serde(rename = "type")]
     kind: Option<String>,
     length: Option<usize>,
-    options: Option<Map<String, Value>>,
+    options: Option<Strict>,
     if_kid: Option<String>,
     allow_cached_reads: Option<bool>,
     passphrase: Option<Zeroizing<String>>,
@@ -334,8 +336,13 @@ impl Wire {
     }
 
     fn kind(&self) -> Checked<Option<SecretType>> {
-        match (&self.kind, &self.options) {
-            (Some(kind), options) => secret_type(kind, self.length, options.clone()).map(Some),
+        let options = match &self.options {
+            None => None,
+            Some(Strict(Value::Object(options))) => Some(options.clone()),
+            Some(_) => return invalid("`options` is no JSON object"),
+        };
+        match (&self.kind, options) {
+            (Some(kind), options) => secret_type(kind, self.length, options).map(Some),
             (None, Some(_)) => invalid("`options` are those of a `type`"),
             (None, None) => Ok(None),
         }
@@ -535,7 +542,7 @@ mod tests {
 
     #[test]
     fn refusals_say_what_and_where() {
-        let cases: [(&[u8], &str); 20] = [
+        let cases: [(&[u8], &str); 22] = [
             (b"", "empty"),
             (b"\n", "empty"),
             (b"\xff", "byte 1 is not UTF-8"),
@@ -551,6 +558,14 @@ mod tests {
             (
                 br#"{"op":"set","name":"a","name":"b"}"#,
                 "given twice at line 1",
+            ),
+            (
+                br#"{"op":"generate","name":"a","type":"json","options":{"template":{"b":1,"b":2}}}"#,
+                "given twice at line 1",
+            ),
+            (
+                br#"{"op":"generate","name":"a","type":"json","options":[]}"#,
+                "no JSON object",
             ),
             (
                 br#"{"op":"set","nam":"a"}"#,

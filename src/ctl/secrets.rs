@@ -21,6 +21,7 @@ use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
 use crate::config::read_bounded;
+use crate::request::Strict;
 
 #[derive(Args)]
 pub(super) struct Set {
@@ -113,11 +114,12 @@ impl Options {
                 let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
                 let text = read_bounded(file, MAX_TEMPLATE);
                 let text = text.map_err(|e| Failure::io("read", path, &e))?;
-                let parsed = serde_json::from_str::<Value>(&text);
-                Some(parsed.map_err(|error| {
+                let parsed = serde_json::from_str(&text).map_err(|error| {
                     let message = format!("{} is no JSON: {error}", path.display());
                     Failure::new(Code::Usage, message)
-                })?)
+                });
+                let Strict(template) = parsed?;
+                Some(template)
             }
         };
         let all = [
