@@ -111,6 +111,9 @@ fn ask(gate: &Gate, caller: &Caller, question: &Question) -> Result<Value, Failu
         Question::Status => Ok(status(gate)),
         Question::Versions(name) => life::versions(gate, caller, name),
         Question::Diff { name, from, to } => life::diff(gate, caller, name, (*from, *to)),
+        Question::HistoryExport { name, credential } => {
+            life::export(gate, caller, name, credential)
+        }
         Question::Schedule => life::schedule(gate, caller),
         Question::Revocations => life::revocations(gate, caller),
         Question::Revocation(id) => life::revocation(gate, caller, *id),
@@ -520,6 +523,7 @@ impl Failure {
             VaultError::NoGenerator(_) => (FsError::NotSupported, "no_generator"),
             VaultError::Occupied(_) => (FsError::Exists, "exists"),
             VaultError::NotAVault { .. }
+            | VaultError::NotAHistory { .. }
             | VaultError::Newer { .. }
             | VaultError::Damaged { .. }
             | VaultError::WrongPassphrase { .. }

@@ -63,6 +63,11 @@ pub(crate) enum Question {
     Status,
     Reload,
     KeyList,
+    /// All that is kept of a secret, sealed for somebody.
+    HistoryExport {
+        name: SecretName,
+        credential: Credential,
+    },
     /// How far the audit log has come, signed.
     Checkpoint,
     /// End the audit log's segment.
@@ -99,6 +104,7 @@ impl Question {
             Self::Status
             | Self::Versions(_)
             | Self::Diff { .. }
+            | Self::HistoryExport { .. }
             | Self::Schedule
             | Self::Revocations
             | Self::Revocation(_) => None,
@@ -185,6 +191,7 @@ enum Op {
     KeyAdd,
     KeyRemove,
     KeyList,
+    HistoryExport,
     Checkpoint,
     AuditRotate,
     Reload,
@@ -270,6 +277,12 @@ impl Wire {
             Op::Checkpoint => return Ok(Parsed::Ask(Question::Checkpoint)),
             Op::AuditRotate => return Ok(Parsed::Ask(Question::AuditRotate)),
             Op::Explain => return self.explain().map(Parsed::Ask),
+            Op::HistoryExport => {
+                return Ok(Parsed::Ask(Question::HistoryExport {
+                    credential: self.credential()?,
+                    name: self.name()?,
+                }));
+            }
             Op::Set => Operation::Set {
                 kind: self.kind()?,
                 value: self.value()?,
@@ -308,6 +321,7 @@ impl Wire {
                 | Op::AuditRotate
         );
         let typed = matches!(op, Op::Set | Op::Generate);
+        let opens = matches!(op, Op::KeyAdd | Op::HistoryExport);
         let given = [
             ("value", self.value.is_some(), op == Op::Set),
             ("value_b64", self.value_b64.is_some(), op == Op::Set),
@@ -321,8 +335,8 @@ impl Wire {
             ("length", self.length.is_some(), typed),
             ("options", self.options.is_some(), typed),
             ("name", self.name.is_some(), named),
-            ("passphrase", self.passphrase.is_some(), op == Op::KeyAdd),
-            ("key_b64", self.key_b64.is_some(), op == Op::KeyAdd),
+            ("passphrase", self.passphrase.is_some(), opens),
+            ("key_b64", self.key_b64.is_some(), opens),
             ("slot", self.slot.is_some(), op == Op::KeyRemove),
             ("verb", self.verb.is_some(), op == Op::Explain),
             ("uid", self.uid.is_some(), op == Op::Explain),

@@ -14,6 +14,8 @@ pub enum Action {
     Stop,
     /// A secret was opened.
     Read,
+    /// A value went into an encrypted file.
+    Export,
     /// Names or metadata were shown.
     List,
     /// A secret was made.

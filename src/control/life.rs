@@ -3,18 +3,20 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use jarvis_audit::Action;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jarvis_audit::{Action, Durability};
 use jarvis_fs::{Caller, FsError};
 use jarvis_policy::Verb;
 use jarvis_vault::{
-    Act, Node, Put, Request, Revocation, Secret, SecretBytes, SecretName, Settings, Status, Txn,
-    VaultError, Version, VersionState,
+    Act, Credential, Node, Put, Request, Revocation, Secret, SecretBytes, SecretName, Settings,
+    Status, Txn, VaultError, Version, VersionState,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Failure, denied};
-use crate::change::{Change, Kind};
+use super::{Failure, denied, unrecordable};
+use crate::change::{Actor, Change, Kind};
 use crate::clock::{DAY_MS, now_ms, rfc3339};
 use crate::gate::{Gate, rule_of, subject};
 use crate::request::{Configure, Life, MAX_CONSUMERS};
@@ -239,16 +241,22 @@ impl Configure {
     }
 }
 
-/// Whether `caller` may, with one of `verbs`; a refusal is recorded.
-fn demand(gate: &Gate, caller: &Caller, verbs: &[Verb], name: &SecretName) -> Result<(), Failure> {
+/// Whether `caller` may, with one of `verbs`, and by which rule; a refusal is
+/// recorded.
+fn demand(
+    gate: &Gate,
+    caller: &Caller,
+    verbs: &[Verb],
+    name: &SecretName,
+) -> Result<Actor, Failure> {
     let policy = gate.policy();
     let mut rule = None;
     for &verb in verbs {
         let decision = policy.decide(&subject(caller), verb, name.as_str());
-        if decision.allowed() {
-            return Ok(());
-        }
         let (client, pattern) = rule_of(&decision);
+        if decision.allowed() {
+            return Ok(Actor::new(caller, client.unwrap_or_default(), pattern));
+        }
         rule = Some((verb, client.map(str::to_owned), pattern.to_owned()));
     }
     let (verb, client, pattern) = rule.unwrap_or((Verb::Read, None, "default".into()));
@@ -366,6 +374,48 @@ fn json_keys(old: &[u8], new: &[u8]) -> Option<Value> {
         "added": only(&new, &old),
         "removed": only(&old, &new),
         "changed": changed.map(|(key, _)| json!(key)).collect::<Value>(),
+    }))
+}
+
+/// All that is kept of a secret, values included, for who has `credential`.
+/// Nobody gets more than with a rollback to each version and a read of it; each is
+/// recorded before the answer.
+pub(super) fn export(
+    gate: &Gate,
+    caller: &Caller,
+    name: &SecretName,
+    credential: &Credential,
+) -> Result<Value, Failure> {
+    demand(gate, caller, &[Verb::Rotate], name)?;
+    let actor = demand(gate, caller, &[Verb::Read], name)?;
+    let node = found(gate, name)?;
+    let failed = |error| Failure::vault(gate, &error);
+    let secret = node
+        .live_secret()
+        .ok_or_else(|| failed(VaultError::NotFound(name.to_string())))?;
+    let (sealed, versions) = gate
+        .vault
+        .export(&node, secret, credential, now_ms())
+        .map_err(failed)?;
+    gate.settle().map_err(|_| unrecordable())?;
+    for version in &versions {
+        let event = jarvis_audit::Event {
+            name: Some(name.as_str()),
+            id: Some(node.id),
+            version: Some(version.number),
+            kid: Some(&version.kid),
+            client: Some(&actor.client),
+            rule: Some(&actor.rule),
+            ..gate.event(Action::Export, Some(caller))
+        };
+        gate.append(&event, Durability::Sync)
+            .map_err(|_| unrecordable())?;
+    }
+    let numbers = versions.iter().map(|version| version.number);
+    Ok(json!({
+        "name": name.as_str(),
+        "versions": numbers.collect::<Vec<_>>(),
+        "history_b64": STANDARD.encode(sealed),
     }))
 }
 

@@ -229,7 +229,17 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     create(path, text.as_bytes())
 }
 
+/// Makes `path`, for its owner alone, with these bytes, durably.
 fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    create_with(path, || Ok(bytes))
+}
+
+/// The same with bytes that are had once it is clear that the file can be made;
+/// without them there is no file.
+pub(super) fn create_with<B: AsRef<[u8]>>(
+    path: &Path,
+    bytes: impl FnOnce() -> Result<B, Failure>,
+) -> Result<(), Failure> {
     let failed = |e: io::Error| Failure::io("create", path, &e);
     let mut file = OpenOptions::new()
         .write(true)
@@ -237,6 +247,12 @@ fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         .mode(0o600)
         .open(path)
         .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.sync_all().map_err(failed)
+    let written = bytes().and_then(|bytes| {
+        file.write_all(bytes.as_ref()).map_err(failed)?;
+        file.sync_all().map_err(failed)
+    });
+    written.inspect_err(|_| {
+        // The error that is reported says more than one of this clean-up would.
+        std::fs::remove_file(path).ok();
+    })
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
-use zeroize::Zeroizing;
+use jarvis_vault::Credential;
+use serde_json::{Map, Value, json};
 
 use super::client::request;
 use super::exit::{Code, Failure};
@@ -19,7 +19,7 @@ pub(super) enum Key {
     /// Show the key slots
     List,
     /// Add a key slot for a key file or a passphrase
-    Add(Add),
+    Add(Opener),
     /// Remove a key slot; never the last one
     Remove {
         /// Its number
@@ -27,9 +27,10 @@ pub(super) enum Key {
     },
 }
 
+/// What opens something.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct Add {
+pub(super) struct Opener {
     /// A key file of 32 bytes, mode 0600
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -45,7 +46,11 @@ impl Key {
                 let slots = request(mount, &json!({"op": "key_list"}))?;
                 out.show(&slots, || describe(&slots))
             }
-            Self::Add(add) => done(out, &request(mount, &add.message()?)?),
+            Self::Add(opener) => {
+                let mut message = opener.fields()?;
+                message.insert("op".into(), "key_add".into());
+                done(out, &request(mount, &message.into())?)
+            }
             Self::Remove { slot } => done(
                 out,
                 &request(mount, &json!({"op": "key_remove", "slot": slot}))?,
@@ -54,17 +59,26 @@ impl Key {
     }
 }
 
-impl Add {
-    fn message(&self) -> Result<Value, Failure> {
-        let Some(path) = &self.key_file else {
-            let line = read_passphrase(io::stdin().lock()).map_err(Failure::other)?;
-            let text = str::from_utf8(line.expose())
-                .map_err(|_| Failure::new(Code::Usage, "the passphrase is not UTF-8"))?;
-            return Ok(json!({"op": "key_add", "passphrase": text}));
+impl Opener {
+    /// As a request has it.
+    pub(super) fn fields(&self) -> Result<Map<String, Value>, Failure> {
+        let (field, text) = match self.credential()? {
+            Credential::Passphrase(line) => {
+                let text = str::from_utf8(line.expose())
+                    .map_err(|_| Failure::new(Code::Usage, "the passphrase is not UTF-8"))?;
+                ("passphrase", text.to_owned())
+            }
+            Credential::KeyFile(key) => ("key_b64", STANDARD.encode(key.expose())),
         };
-        let key = read_key_file(path).map_err(Failure::other)?;
-        let encoded = Zeroizing::new(STANDARD.encode(key.expose()));
-        Ok(json!({"op": "key_add", "key_b64": *encoded}))
+        Ok(Map::from_iter([(field.to_owned(), text.into())]))
+    }
+
+    pub(super) fn credential(&self) -> Result<Credential, Failure> {
+        match &self.key_file {
+            Some(path) => read_key_file(path).map(Credential::KeyFile),
+            None => read_passphrase(io::stdin().lock()).map(Credential::Passphrase),
+        }
+        .map_err(Failure::other)
     }
 }
 

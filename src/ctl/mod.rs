@@ -7,6 +7,7 @@ mod consumers;
 mod doctor;
 mod exit;
 mod health;
+mod history;
 mod home;
 mod init;
 mod keys;
@@ -68,6 +69,9 @@ enum Command {
     Versions(life::Versions),
     /// Compare two versions without showing them
     Diff(life::Diff),
+    /// Take what is kept of a secret elsewhere, encrypted
+    #[command(subcommand)]
+    History(history::Command),
     /// Make the value of an older version current again
     Rollback(life::Rollback),
     /// End the grace of a superseded version
@@ -142,6 +146,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Rotate(rotate) => rotate.run(mount, &out),
         Command::Versions(versions) => versions.run(mount, &out),
         Command::Diff(diff) => diff.run(mount, &out),
+        Command::History(history) => history.run(mount, &out),
         Command::Rollback(rollback) => rollback.run(mount, &out),
         Command::Deprecate(deprecate) => deprecate.run(mount, &out),
         Command::Prune(prune) => prune.run(mount, &out),

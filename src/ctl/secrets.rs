@@ -210,20 +210,25 @@ impl Get {
         }
         let file = File::open(&path).map_err(|e| Failure::io("open", &path, &e))?;
         let value = read_value(file).map_err(|e| Failure::io("read", &path, &e))?;
-        if !out.json() {
-            return out.bytes(value.expose());
-        }
-        let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
-        // Reserved at once: growing would leave copies behind.
-        let mut line = Zeroizing::new(Vec::with_capacity(encoded.len() + 8192));
-        let shown = Shown {
-            name: &self.name,
-            value_b64: &encoded,
-        };
-        serde_json::to_writer_pretty(&mut *line, &shown).map_err(Failure::other)?;
-        line.push(b'\n');
-        out.bytes(&line)
+        show_value(&self.name, &value, out)
     }
+}
+
+/// A value as it is, or as base64 in JSON.
+pub(super) fn show_value(name: &str, value: &SecretBytes, out: &Output) -> Result<(), Failure> {
+    if !out.json() {
+        return out.bytes(value.expose());
+    }
+    let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
+    // Reserved at once: growing would leave copies behind.
+    let mut line = Zeroizing::new(Vec::with_capacity(encoded.len() + 8192));
+    let shown = Shown {
+        name,
+        value_b64: &encoded,
+    };
+    serde_json::to_writer_pretty(&mut *line, &shown).map_err(Failure::other)?;
+    line.push(b'\n');
+    out.bytes(&line)
 }
 
 /// `get --json`

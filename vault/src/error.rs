@@ -14,9 +14,15 @@ pub enum VaultError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is something else.
+    #[error("{path} is no exported history")]
+    NotAHistory {
+        /// The file.
+        path: PathBuf,
+    },
     /// Written by a later release.
     #[error(
-        "{path} has vault format {found}, this program reads up to {supported}; install a newer jarvis-secretsd"
+        "{path} has format {found}, this program reads up to {supported}; install a newer jarvis-secretsd"
     )]
     Newer {
         /// The file.

@@ -14,6 +14,7 @@ mod cache;
 mod crypto;
 mod error;
 mod generate;
+mod history;
 mod kid;
 mod kind;
 mod name;
@@ -29,6 +30,7 @@ mod vault;
 mod version;
 
 pub use error::VaultError;
+pub use history::{History, MAX_HISTORY, MAX_HISTORY_FILE, Story};
 pub use kind::{Class, Encoding, JwtAlgorithm, SecretType, Spec, TYPES};
 pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
 pub use open::{LockedVault, Probe, create};

@@ -252,19 +252,7 @@ impl LockedVault {
                 }
             }
         }
-        let path = self.path.clone();
-        Err(match credential {
-            Credential::Passphrase(_) if tried => VaultError::WrongPassphrase { path },
-            Credential::KeyFile(_) if tried => VaultError::WrongKeyFile { path },
-            Credential::Passphrase(_) => VaultError::NoSlot {
-                path,
-                kind: "passphrase",
-            },
-            Credential::KeyFile(_) => VaultError::NoSlot {
-                path,
-                kind: "key file",
-            },
-        })
+        Err(credential.refused(&self.path, tried))
     }
 
     fn required(&self, key: &[u8], missing: &'static str) -> Result<Vec<u8>, VaultError> {

@@ -1,5 +1,6 @@
 //! Key slots: ways to open the root key.
 
+use std::path::Path;
 use std::time::Instant;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -33,6 +34,25 @@ pub enum Credential {
     Passphrase(SecretBytes),
     /// The 32 bytes of a key file.
     KeyFile(SecretBytes),
+}
+
+impl Credential {
+    /// Why nothing was opened with it: `tried` when there was a slot of its kind.
+    pub(crate) fn refused(&self, path: &Path, tried: bool) -> VaultError {
+        let path = path.to_owned();
+        match self {
+            Self::Passphrase(_) if tried => VaultError::WrongPassphrase { path },
+            Self::KeyFile(_) if tried => VaultError::WrongKeyFile { path },
+            Self::Passphrase(_) => VaultError::NoSlot {
+                path,
+                kind: "passphrase",
+            },
+            Self::KeyFile(_) => VaultError::NoSlot {
+                path,
+                kind: "key file",
+            },
+        }
+    }
 }
 
 /// A slot to be made.
@@ -121,6 +141,21 @@ impl SlotRecord {
             (SlotKind::Passphrase { .. }, Credential::Passphrase(_))
                 | (SlotKind::KeyFile, Credential::KeyFile(_))
         )
+    }
+
+    /// The root key of the file at `path` that has this slot only.
+    pub(crate) fn unlock(
+        self,
+        path: &Path,
+        id: [u8; 16],
+        credential: &Credential,
+    ) -> Result<BriefKey, VaultError> {
+        let fits = self.fits(credential);
+        let root = match fits {
+            true => self.open(id, 0, credential)?,
+            false => None,
+        };
+        root.ok_or_else(|| credential.refused(path, fits))
     }
 
     /// The root key, or `None` when the credential is another one's.

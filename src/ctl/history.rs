@@ -1,0 +1,145 @@
+//! Histories of secrets in files of their own.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::Subcommand;
+use jarvis_vault::{History, MAX_HISTORY_FILE, Version};
+use serde_json::{Value, json};
+
+use super::client::request;
+use super::exit::{Code, Failure};
+use super::init::create_with;
+use super::keys::Opener;
+use super::life::{table, text};
+use super::output::Output;
+use super::secrets::show_value;
+use crate::clock::rfc3339;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Write all that is kept of a secret, values included, into an encrypted file
+    #[command(
+        after_help = "Needs the verbs read and rotate. A key file has 32 random bytes: \
+                            head -c 32 /dev/urandom > FILE; chmod 0600 FILE"
+    )]
+    Export {
+        /// Name of the secret
+        name: String,
+        /// File to make
+        file: PathBuf,
+        #[command(flatten)]
+        opener: Opener,
+    },
+    /// List the versions in such a file; no daemon is needed
+    Show {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        opener: Opener,
+    },
+    /// Print the value of a version in such a file; no daemon is needed
+    Get {
+        /// The file
+        file: PathBuf,
+        /// Number of the version
+        version: u32,
+        #[command(flatten)]
+        opener: Opener,
+    },
+}
+
+impl Command {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Export { name, file, opener } => export(mount, (name, file), opener, out),
+            Self::Show { file, opener } => show(&open(file, opener)?, out),
+            Self::Get {
+                file,
+                version,
+                opener,
+            } => {
+                let history = open(file, opener)?;
+                let value = history
+                    .value(*version)
+                    .map_err(|error| Failure::new(Code::NotFound, error.to_string()))?;
+                show_value(&history.story().name, &value, out)
+            }
+        }
+    }
+}
+
+fn export(
+    mount: &Path,
+    (name, file): (&str, &Path),
+    opener: &Opener,
+    out: &Output,
+) -> Result<(), Failure> {
+    let mut message = opener.fields()?;
+    message.insert("op".into(), "history_export".into());
+    message.insert("name".into(), name.into());
+    let mut answer = Value::Null;
+    create_with(file, || {
+        answer = request(mount, &message.into())?;
+        let sealed = answer.as_object_mut().and_then(|a| a.remove("history_b64"));
+        let sealed = sealed.as_ref().and_then(Value::as_str).unwrap_or_default();
+        STANDARD.decode(sealed).map_err(Failure::other)
+    })?;
+    out.show(&answer, || {
+        let values = answer.get("versions").and_then(Value::as_array);
+        let values = values.map_or(0, Vec::len);
+        format!("{name}: {values} value(s) in {}", file.display())
+    })
+}
+
+fn open(path: &Path, opener: &Opener) -> Result<History, Failure> {
+    let failed = |error: io::Error| Failure::io("read", path, &error);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| Failure::io("open", path, &error))?;
+    // One byte more than a history has is enough to find that it is none.
+    file.take(MAX_HISTORY_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    History::open(path, &bytes, &opener.credential()?)
+        .map_err(|error| Failure::new(Code::Integrity, error.to_string()))
+}
+
+fn show(history: &History, out: &Output) -> Result<(), Failure> {
+    let story = history.story();
+    let versions: Vec<Value> = story.versions.iter().map(|v| row(history, v)).collect();
+    let known = json!({
+        "name": story.name,
+        "type": story.kind.to_string(),
+        "exported_at": rfc3339(story.exported_ms),
+        "versions": versions,
+    });
+    out.show(&known, || {
+        let columns = [
+            "version",
+            "value",
+            "kid",
+            "created_at",
+            "superseded_at",
+            "by_uid",
+            "reason",
+        ];
+        let exported = text(&known, "exported_at");
+        let table = table(&versions, &columns);
+        format!("{}, exported {exported}\n{table}", story.name)
+    })
+}
+
+fn row(history: &History, version: &Version) -> Value {
+    json!({
+        "version": version.number,
+        "value": history.has(version.number),
+        "kid": version.kid,
+        "created_at": rfc3339(version.created_ms),
+        "superseded_at": version.superseded_ms.map(rfc3339),
+        "by_uid": version.by_uid,
+        "reason": version.why,
+    })
+}

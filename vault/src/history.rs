@@ -1,0 +1,257 @@
+//! A secret's history in a file of its own, for another place and time.
+//!
+//! docs/FORMATS.md gives the bytes. It has a key slot as a vault has, so what
+//! opens it is chosen at the export; the vault's keys are not in it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::{self, BriefKey, Context, Kind};
+use crate::error::VaultError;
+use crate::kind::SecretType;
+use crate::record::{Node, Secret};
+use crate::secret::SecretBytes;
+use crate::slot::{Credential, SlotRecord};
+use crate::vault::Vault;
+use crate::version::{Mark, Settings, Version};
+
+/// The format this release writes, and the latest it reads.
+const FORMAT: u16 = 1;
+const MAGIC: &[u8; 14] = b"jarvis-history";
+
+/// Most bytes of values in a history.
+pub const MAX_HISTORY: usize = 8 * 1024 * 1024;
+/// Longest file that can be one, in bytes: what is known of versions without
+/// value is small.
+pub const MAX_HISTORY_FILE: u64 = 2 * MAX_HISTORY as u64;
+
+/// In the clear, so that a program can tell what the file is before it has a key.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    magic: [u8; 14],
+    format: u16,
+    id: [u8; 16],
+    slot: SlotRecord,
+}
+
+/// What follows it, all sealed.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    story: Vec<u8>,
+    /// In the order of the story's versions; none for one without value.
+    values: Vec<Option<Vec<u8>>>,
+}
+
+/// A secret without its values.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Story {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its type.
+    pub kind: SecretType,
+    /// Oldest first.
+    pub versions: Vec<Version>,
+    /// What was different from the configuration.
+    pub settings: Settings,
+    /// When it was exported, Unix milliseconds.
+    pub exported_ms: i64,
+}
+
+/// An opened history.
+pub struct History {
+    story: Story,
+    values: Vec<Option<Vec<u8>>>,
+    path: PathBuf,
+    keys: Keys,
+}
+
+struct Keys {
+    id: [u8; 16],
+    key: jarvis_sys::LockedKey,
+}
+
+impl Keys {
+    fn new(id: [u8; 16], root: &BriefKey) -> Result<Self, VaultError> {
+        let key = crypto::derive(root.as_slice(), &id, "jarvis-history-v1")?;
+        Ok(Self { id, key })
+    }
+
+    fn context(&self, kind: Kind, version: u32) -> Context {
+        Context {
+            vault: self.id,
+            kind,
+            id: 0,
+            version: u64::from(version),
+        }
+    }
+}
+
+/// Whether a version's value goes along: what was revoked never leaves.
+fn exportable(version: &Version) -> bool {
+    !matches!(version.mark, Mark::Revoked | Mark::Destroyed)
+}
+
+impl Vault {
+    /// The history of `node`, sealed so that `credential` opens it, and the
+    /// versions whose values are in it.
+    ///
+    /// # Errors
+    /// [`VaultError::TooLarge`] over [`MAX_HISTORY`], what is wrong with the
+    /// credential, or a failure of the vault.
+    pub fn export(
+        &self,
+        node: &Node,
+        secret: &Secret,
+        credential: &Credential,
+        now_ms: i64,
+    ) -> Result<(Vec<u8>, Vec<Version>), VaultError> {
+        let len: usize = secret
+            .versions
+            .iter()
+            .filter(|version| exportable(version))
+            .map(|version| version.len as usize)
+            .sum();
+        if len > MAX_HISTORY {
+            return Err(VaultError::TooLarge {
+                len,
+                max: MAX_HISTORY,
+            });
+        }
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)?;
+        let root = crypto::random_key()?;
+        let keys = Keys::new(id, &root)?;
+        let (mut values, mut told) = (Vec::new(), Vec::new());
+        for version in &secret.versions {
+            let value = match exportable(version) {
+                true => self.value(node, version.number)?,
+                false => None,
+            };
+            let sealed = value.map(|value| {
+                told.push(version.clone());
+                let context = keys.context(Kind::Value, version.number);
+                crypto::seal(keys.key.expose(), context, value.expose())
+            });
+            values.push(sealed.transpose()?);
+        }
+        let story = self.encoded(&Story {
+            name: node.path.clone(),
+            kind: secret.kind.clone(),
+            versions: secret.versions.clone(),
+            settings: secret.settings.clone(),
+            exported_ms: now_ms,
+        })?;
+        let context = keys.context(Kind::Node, 0);
+        let story = crypto::seal(keys.key.expose(), context, SecretBytes::new(story).expose())?;
+        let header = Header {
+            magic: *MAGIC,
+            format: FORMAT,
+            id,
+            slot: SlotRecord::seal(id, 0, credential, &root)?,
+        };
+        let bytes = self.encoded(&(header, Sealed { story, values }))?;
+        Ok((bytes, told))
+    }
+
+    fn encoded<T: Serialize>(&self, record: &T) -> Result<Vec<u8>, VaultError> {
+        postcard::to_allocvec(record).map_err(|error| self.damaged(error.to_string()))
+    }
+}
+
+impl History {
+    /// Opens the file's `bytes`; `path` is for errors.
+    ///
+    /// # Errors
+    /// [`VaultError::NotAHistory`], [`VaultError::Newer`],
+    /// [`VaultError::WrongPassphrase`], [`VaultError::WrongKeyFile`],
+    /// [`VaultError::NoSlot`], [`VaultError::SlotParameters`],
+    /// [`VaultError::Damaged`].
+    pub fn open(path: &Path, bytes: &[u8], credential: &Credential) -> Result<Self, VaultError> {
+        let not_a_history = || VaultError::NotAHistory {
+            path: path.to_owned(),
+        };
+        let (magic, rest) = bytes
+            .split_at_checked(MAGIC.len())
+            .ok_or_else(not_a_history)?;
+        if magic != MAGIC {
+            return Err(not_a_history());
+        }
+        let (found, _): (u16, _) = postcard::take_from_bytes(rest).map_err(|_| not_a_history())?;
+        match found {
+            FORMAT => {}
+            0 => return Err(not_a_history()),
+            _ => {
+                return Err(VaultError::Newer {
+                    path: path.to_owned(),
+                    found,
+                    supported: FORMAT,
+                });
+            }
+        }
+        let damaged = |what: &str| damaged(path, what);
+        let cut = || damaged("it cannot be decoded");
+        let ((header, sealed), rest): ((Header, Sealed), _) =
+            postcard::take_from_bytes(bytes).map_err(|_| cut())?;
+        if !rest.is_empty() {
+            return Err(damaged("something follows it"));
+        }
+        let root = header.slot.unlock(path, header.id, credential)?;
+        let keys = Keys::new(header.id, &root)?;
+        let context = keys.context(Kind::Node, 0);
+        let story = crypto::open(keys.key.expose(), context, sealed.story)
+            .map_err(|_| damaged("its story does not authenticate"))?;
+        let story: Story = postcard::from_bytes(story.expose()).map_err(|_| cut())?;
+        if story.versions.len() != sealed.values.len() {
+            return Err(damaged("values are missing"));
+        }
+        Ok(Self {
+            story,
+            values: sealed.values,
+            path: path.to_owned(),
+            keys,
+        })
+    }
+
+    /// All but the values.
+    #[must_use]
+    pub fn story(&self) -> &Story {
+        &self.story
+    }
+
+    /// Whether the value of version `number` is in it.
+    #[must_use]
+    pub fn has(&self, number: u32) -> bool {
+        self.sealed(number).is_some()
+    }
+
+    /// The value of version `number`.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchVersion`] when it is not in it,
+    /// [`VaultError::Damaged`].
+    pub fn value(&self, number: u32) -> Result<SecretBytes, VaultError> {
+        let sealed = self
+            .sealed(number)
+            .ok_or_else(|| VaultError::NoSuchVersion {
+                name: self.story.name.to_string(),
+                version: number,
+            })?;
+        let context = self.keys.context(Kind::Value, number);
+        crypto::open(self.keys.key.expose(), context, sealed.to_vec())
+            .map_err(|_| damaged(&self.path, "a value does not authenticate"))
+    }
+
+    fn sealed(&self, number: u32) -> Option<&[u8]> {
+        let versions = self.story.versions.iter().zip(&self.values);
+        let mut found = versions.filter(|(version, _)| version.number == number);
+        found.next()?.1.as_deref()
+    }
+}
+
+fn damaged(path: &Path, what: &str) -> VaultError {
+    VaultError::Damaged {
+        path: path.to_owned(),
+        what: what.to_owned(),
+    }
+}
