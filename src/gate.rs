@@ -28,6 +28,7 @@ use crate::denials::Denials;
 use crate::errands::{self, Errands, EventKind};
 use crate::journal::Journal;
 use crate::metrics::{Gauges, Metrics};
+use crate::programs::Programs;
 use crate::scheduler::Bell;
 use crate::suspicion::Suspicions;
 use crate::wire::Facts;
@@ -42,6 +43,7 @@ pub struct Gate {
     /// The kernel tells a thread's ids without `/proc`.
     brief: AtomicBool,
     pub(crate) places: Places,
+    programs: Programs,
     policy_source: PolicySource,
     audit: Log,
     notary: Notary,
@@ -221,6 +223,7 @@ pub(crate) struct Parts {
     pub(crate) handles: Arc<HandleTable>,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
+    pub(crate) programs: Programs,
     pub(crate) started_ms: i64,
     pub(crate) journal: Journal,
     pub(crate) watch: Arc<Watch>,
@@ -254,6 +257,7 @@ impl Gate {
             policies: RwLock::new(Policies::default().followed_by(parts.policy)),
             brief: AtomicBool::new(true),
             places: Places::default(),
+            programs: parts.programs,
             policy_source: parts.policy_source,
             recall_until: parts.audit.checkpoint().seq,
             audit: parts.audit,
@@ -704,11 +708,13 @@ impl Gate {
         resent: bool,
     ) -> Result<(), FsError> {
         let (client, rule) = rule_of(decision);
+        let exe = self.programs.at_first(caller, node.id);
         let event = Event {
             name: Some(&node.path),
             id: Some(node.id),
             version: Some(version.number),
             kid: Some(&version.kid),
+            exe: exe.as_deref(),
             client,
             rule: Some(rule),
             resent,

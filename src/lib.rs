@@ -19,6 +19,7 @@ pub mod gate;
 mod http;
 mod journal;
 mod metrics;
+mod programs;
 mod request;
 mod runner;
 mod schedule;

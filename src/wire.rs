@@ -34,7 +34,8 @@ pub(crate) const MAX_TEXT: usize = 2048;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     /// The first message. Fds: directory of the vault, directory of the audit
-    /// log, handle table, watch, keys, and the HTTP listener when there is one.
+    /// log, handle table, watch, keys, who tells programs, and the HTTP listener when
+    /// there is one.
     Start(Box<Start>),
     /// The predecessor is dead: open vault and audit log. The one fd has the
     /// text of the policy in force.
@@ -133,6 +134,31 @@ pub(crate) enum FromWorker {
     Ended(String),
     /// The answer to [`ToWorker::Retire`].
     Retired,
+}
+
+/// Which thread a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Whose {
+    /// Its id, which others may have after it.
+    pub(crate) tid: u32,
+    /// Its number, which no other ever has.
+    pub(crate) thread: u64,
+}
+
+/// The answer.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    pub(crate) whose: Whose,
+    /// The path of its executable; `None` when it is gone or can't be shown.
+    pub(crate) path: Option<String>,
+}
+
+/// Longest path of a program that is recorded, in bytes.
+const MAX_PROGRAM: usize = 1024;
+
+/// Whether a path can stand in a record and be shown on a terminal.
+pub(crate) fn printable(path: &str) -> bool {
+    !path.is_empty() && path.len() <= MAX_PROGRAM && !path.chars().any(char::is_control)
 }
 
 /// The socket that a child was given as its standard input.

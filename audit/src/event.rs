@@ -129,6 +129,9 @@ pub struct Event<'a> {
     /// Id or name of the caller's container, as its cgroup tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<&'a str>,
+    /// Path of the caller's program, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<&'a str>,
     /// Client of the policy that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<&'a str>,
@@ -177,6 +180,7 @@ impl Event<'_> {
             pid: None,
             unit: None,
             container: None,
+            exe: None,
             client: None,
             rule: None,
             errno: None,

@@ -141,6 +141,9 @@ pub struct Record {
     /// Caller's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// Path of the caller's program, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
     /// Client of the policy that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,

@@ -38,6 +38,8 @@ pub struct Caller {
     pub groups: Option<Vec<u32>>,
     /// Process id (thread group leader).
     pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
     /// Whether it runs in a container or another user or pid namespace; only
     /// determined where id 0 is involved, whose meaning depends on it.
     pub containerized: bool,
@@ -130,6 +132,7 @@ impl Claim {
             gid: self.gid,
             groups: None,
             pid: brief.process,
+            tid: self.tid,
             containerized: false,
             marks: Some(brief.marks),
             place: None,
@@ -152,6 +155,7 @@ impl Claim {
             containerized: status.nested || (root_involved && in_container(self.tid)),
             groups: Some(status.groups),
             pid: status.tgid,
+            tid: self.tid,
             marks: None,
             place: None,
         })

@@ -3,7 +3,7 @@
 //! What was read, by whom and in which version stands in the audit log; nothing
 //! else has to be kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
@@ -20,6 +20,9 @@ use super::life::{cell, table, text};
 use super::output::Output;
 use super::query::each;
 use super::secrets::names;
+
+/// Most programs told of one reader.
+const MAX_PROGRAMS: usize = 32;
 
 #[derive(Args)]
 pub(super) struct Impact {
@@ -79,6 +82,8 @@ struct Use {
     last: String,
     /// The version it read last.
     version: Option<u32>,
+    /// What it read with, as far as it was asked.
+    programs: BTreeSet<String>,
 }
 
 /// Granted reads of secrets, by name and reader, and by the hour of the day.
@@ -135,10 +140,16 @@ impl Reads {
             first: record.time.clone(),
             last: String::new(),
             version: None,
+            programs: BTreeSet::new(),
         });
         seen.reads += 1;
         seen.last.clone_from(&record.time);
         seen.version = record.version;
+        if let Some(exe) = &record.exe
+            && seen.programs.len() < MAX_PROGRAMS
+        {
+            seen.programs.insert(exe.clone());
+        }
     }
 
     fn of(&self, name: &str) -> impl Iterator<Item = (&Reader, &Use)> {
@@ -199,7 +210,7 @@ impl Impact {
             shown += &section(
                 "observed",
                 &observed,
-                &columns(&["reads", "last", "version"]),
+                &columns(&["programs", "reads", "last", "version"]),
             );
             shown += &format!("fewest reads: {window}\n");
             shown
@@ -249,7 +260,7 @@ impl Adoption {
             format!(
                 "{adopted} of {} consumers have version {current}\n{}",
                 rows.len(),
-                table(&rows, &columns(&["version", "adopted", "last"]))
+                table(&rows, &columns(&["programs", "version", "adopted", "last"]))
             )
         })
     }

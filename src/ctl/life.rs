@@ -168,6 +168,10 @@ pub(super) fn cell(value: &Value, key: &str) -> String {
     match value.get(key) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(values)) => {
+            let texts: Vec<_> = values.iter().filter_map(Value::as_str).collect();
+            texts.join(", ")
+        }
         Some(other) => other.to_string(),
     }
 }

@@ -95,6 +95,9 @@ struct Filter {
     /// Container: its name, or the beginning of its id
     #[arg(long)]
     container: Option<String>,
+    /// Path of the program; only the first read of a process tells it
+    #[arg(long, value_name = "PATH")]
+    exe: Option<String>,
     /// ok, denied or failed
     #[arg(long)]
     result: Option<String>,
@@ -151,6 +154,7 @@ struct Wanted {
     uid: Option<u32>,
     unit: Option<String>,
     container: Option<String>,
+    exe: Option<String>,
     result: Option<Outcome>,
     failed: bool,
     span: Span,
@@ -200,6 +204,7 @@ impl Filter {
             uid: text(&self.actor).map(actor).transpose()?,
             unit: self.unit.clone(),
             container: self.container.clone(),
+            exe: self.exe.clone(),
             result: text(&self.result)
                 .map(|t| word("the result", t))
                 .transpose()?,
@@ -224,6 +229,7 @@ impl Wanted {
                 let theirs = record.container.as_deref();
                 theirs.is_some_and(|theirs| theirs.starts_with(container))
             })
+            && (self.exe.is_none() || self.exe == record.exe)
             && self.result.is_none_or(|result| record.result == result)
             && !(self.failed && record.result == Outcome::Ok)
             && self.span.has(record)
@@ -281,6 +287,7 @@ fn csv<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<Vec<u8>, Fai
             "pid",
             "unit",
             "container",
+            "exe",
             "client",
             "rule",
             "errno",
@@ -305,6 +312,7 @@ fn csv<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<Vec<u8>, Fai
                 number(r.pid.map(u64::from)),
                 text(&r.unit),
                 text(&r.container),
+                text(&r.exe),
                 text(&r.client),
                 text(&r.rule),
                 r.errno.map(|n| n.to_string()).unwrap_or_default(),

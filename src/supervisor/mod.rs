@@ -3,7 +3,8 @@
 //! It mounts, keeps the device, starts workers and puts one in another's place.
 //! It reads nothing that a client wrote. What a worker can ask of it is
 //! [`FromWorker`], and no more: a certificate for one epoch key, the policy's
-//! text, and its own replacement.
+//! text, and its own replacement; at another socket, which [`programs`] answers,
+//! what program a thread runs.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -30,6 +31,7 @@ use crate::wire::{Facts, FromWorker, Open, Start, ToWorker, short};
 mod backoff;
 mod child;
 mod estate;
+mod programs;
 mod witness;
 
 use backoff::Backoff;
@@ -700,6 +702,8 @@ impl Supervisor {
             accept_restored: self.accept_restored && self.fresh,
             host: self.identity.host(),
         };
+        let programs = programs::answer();
+        let programs = programs.map_err(|e| format!("cannot answer a worker's questions: {e}"))?;
         let [vault, audit] = &self.directories;
         let mut fds = vec![
             vault.as_fd(),
@@ -707,6 +711,7 @@ impl Supervisor {
             self.estate.handles.fd(),
             self.estate.watch.fd(),
             self.estate.keys.fd(),
+            programs.as_fd(),
         ];
         fds.extend(self.listener.as_ref().map(AsFd::as_fd));
         worker.say(&ToWorker::Start(Box::new(start)), &fds);

@@ -29,6 +29,7 @@ use crate::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
 use crate::http::{self, Readiness};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::programs::Programs;
 use crate::scheduler;
 use crate::suspicion;
 use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short, take_stdin};
@@ -81,6 +82,7 @@ struct Estate {
     handles: OwnedFd,
     watch: OwnedFd,
     keys: SecretPage,
+    programs: OwnedFd,
     listener: Option<TcpListener>,
 }
 
@@ -119,6 +121,7 @@ impl Estate {
         let mut next = || fds.next().ok_or("the start message lacks fds");
         let (vault, audit) = (next()?, next()?);
         let (handles, watch, keys) = (next()?, next()?, next()?);
+        let programs = next()?;
         let file = start.config.vault.path.file_name().unwrap_or_default();
         // The directories above may be closed to the worker's user.
         let below =
@@ -129,6 +132,7 @@ impl Estate {
             handles,
             watch,
             keys: SecretPage::map(keys).map_err(text)?,
+            programs,
             listener: fds.next().map(TcpListener::from),
             start,
         };
@@ -266,6 +270,7 @@ impl Worker {
             handles,
             metrics: Metrics::new().map_err(text)?,
             settings: Settings::from(config),
+            programs: Programs::new(Link::from(estate.programs.try_clone().map_err(text)?)),
             started_ms: estate.start.started_ms,
             watch: Arc::new(watch),
             recorded,

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -772,4 +772,57 @@ fn a_history_is_taken_elsewhere_encrypted() {
     assert_eq!(get("2", b"another\n").status.code(), Some(6));
     fs::write(&taken, b"{}").unwrap();
     assert_eq!(get("2", phrase).status.code(), Some(6));
+}
+
+/// The first read of a process tells its program, to the log and to whoever asks
+/// who depends on the secret.
+#[test]
+fn programs_are_told_from_each_other() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    daemon.set("app/db", b"1");
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let reader = Path::new(env!("CARGO_BIN_EXE_jarvisctl"));
+    let copies = ["one", "two", "odd\nname"].map(|name| place.path().join(name));
+    for copy in &copies {
+        fs::copy(reader, copy).unwrap();
+        let read = alice()
+            .command(copy)
+            .args(["--mount", home.mount().to_str().unwrap(), "get", "app/db"])
+            .output()
+            .unwrap();
+        assert_eq!(read.stdout, b"1", "{read:?}");
+    }
+    // A thread that reads twice is asked about once.
+    let db = daemon.file("app/db");
+    bob().act(|| [fs::read(&db).unwrap(), fs::read(&db).unwrap()]);
+    let exes = |user: &User| -> Vec<Value> {
+        let reads = home.records_with(&[("action", json!("read")), ("uid", json!(user.uid))]);
+        reads.iter().map(|read| read["exe"].clone()).collect()
+    };
+    let shown = |path: &PathBuf| json!(path.to_str().unwrap());
+    let (one, two) = (shown(&copies[0]), shown(&copies[1]));
+    // What would break a terminal is not recorded.
+    assert_eq!(exes(&alice()), [one.clone(), two.clone(), Value::Null]);
+    let own = shown(&std::env::current_exe().unwrap());
+    assert_eq!(exes(&bob()), [own.clone(), Value::Null]);
+
+    let etc = home.etc();
+    let impact = home.ok(&["impact", "app/db", "--dir", etc.to_str().unwrap()], b"");
+    let mut programs: Vec<_> = impact["observed"].as_array().unwrap().iter().collect();
+    programs.sort_by_key(|observed| observed["uid"] != json!(alice().uid));
+    let programs: Vec<_> = programs.iter().map(|o| o["programs"].clone()).collect();
+    assert_eq!(programs, [json!([one, two]), json!([own])]);
+    let query = [
+        "audit",
+        "query",
+        "--exe",
+        copies[0].to_str().unwrap(),
+        "--dir",
+    ];
+    let found = home.ok(&[&query[..], &[etc.to_str().unwrap()]].concat(), b"");
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    daemon.stop();
+    home.verify();
 }

@@ -1,0 +1,70 @@
+//! Which program a caller runs, for a worker, which may not look.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::wire::{Link, Program, Whose, printable};
+
+/// Answers the questions that come at the other end, until that is closed. A
+/// thread of its own does so: a process can make its `/proc` entries wait for as
+/// long as it likes.
+///
+/// # Errors
+/// When there is no socket or no thread.
+pub(super) fn answer() -> io::Result<OwnedFd> {
+    let (ours, theirs) = Link::pair()?;
+    std::thread::Builder::new()
+        .name("programs".into())
+        .spawn(move || {
+            while let Ok((whose, _)) = ours.receive::<Whose>() {
+                let path = program(whose);
+                // A worker that does not read its answers gets none.
+                ours.send(&Program { whose, path }, &[]).ok();
+            }
+        })?;
+    Ok(theirs)
+}
+
+/// The path of the program that `whose` thread runs, as far as it can be shown.
+fn program(whose: Whose) -> Option<String> {
+    let still = || jarvis_sys::thread(whose.tid).is_ok_and(|t| t.number == whose.thread);
+    if !still() {
+        return None;
+    }
+    let path = std::fs::read_link(format!("/proc/{}/exe", whose.tid)).ok()?;
+    let path = path.to_str().filter(|path| printable(path))?;
+    // Else it may be another one's who has the number now.
+    still().then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(link: &Link, whose: Whose) -> Option<String> {
+        link.send(&whose, &[]).unwrap();
+        let (answer, _) = link.receive::<Program>().unwrap();
+        assert_eq!(answer.whose, whose);
+        answer.path
+    }
+
+    #[test]
+    fn a_thread_has_its_program_and_nobody_elses_number() {
+        let link = Link::from(answer().unwrap());
+        let tid = std::process::id();
+        let thread = jarvis_sys::thread(tid).unwrap().number;
+        let own = std::env::current_exe().unwrap();
+        let found = ask(&link, Whose { tid, thread });
+        assert_eq!(found.as_deref(), own.to_str());
+        let other = Whose {
+            tid,
+            thread: thread + 1,
+        };
+        assert_eq!(ask(&link, other), None);
+        let nobody = Whose {
+            tid: u32::MAX,
+            thread,
+        };
+        assert_eq!(ask(&link, nobody), None);
+    }
+}
