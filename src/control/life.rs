@@ -190,7 +190,17 @@ fn execute(
             why: Some(&why),
             ..*put
         };
-        changes.push(super::rotate(txn, &name, &put)?);
+        match super::rotate(txn, &name, &put) {
+            Ok(change) if change.id == Some(revocation.secret) => changes.push(change),
+            // Another one has the name now, which nobody spoke of.
+            Ok(_) => {
+                let gone = format!("{name} that revocation {id} is about");
+                return Err(VaultError::NotFound(gone));
+            }
+            // A new value is on its way already; this is no time to wait for it.
+            Err(VaultError::RotationPending(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(changes)
 }

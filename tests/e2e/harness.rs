@@ -545,3 +545,4 @@ pub const EIO: i32 = 5;
 pub const EINVAL: i32 = 22;
 pub const EMFILE: i32 = 24;
 pub const EROFS: i32 = 30;
+pub const EKEYREVOKED: i32 = 128;

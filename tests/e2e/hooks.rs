@@ -123,6 +123,33 @@ fn a_hook_brings_the_new_value_before_it_is_current() {
     hooked.home.verify();
 }
 
+/// An emergency does not wait for the end of a rotation, which brings the clean
+/// value.
+#[test]
+fn a_secret_is_revoked_while_its_next_value_is_on_its_way() {
+    let hooked = Hooked::new();
+    let daemon = hooked.start();
+    hooked.hook("app/p");
+    let old = hooked.read(&daemon, "app/p");
+    hooked.mark("wait-verify");
+    std::thread::scope(|scope| {
+        let rotation = scope.spawn(|| hooked.home.ok(&["rotate", "app/p"], b""));
+        daemon.eventually("the hook waits", || hooked.out.join("waits").exists());
+        let request = "revoke request app/p --reason security-incident --immediate --rotate";
+        let request: Vec<_> = request.split(' ').collect();
+        hooked.home.ok(&request, b"");
+        let revoked = alice().read(&daemon.file("app/p"));
+        assert_eq!(revoked, Err(EKEYREVOKED));
+        fs::write(hooked.out.join("fifo"), "go on\n").unwrap();
+        rotation.join().unwrap()
+    });
+    let new = hooked.read(&daemon, "app/p");
+    assert_ne!(new, old);
+    assert_eq!(hooked.log()[2], ["verify", "app/p", "2", &old, &new]);
+    daemon.stop();
+    hooked.home.verify();
+}
+
 #[test]
 fn a_failing_hook_leaves_the_old_value_current_and_says_so() {
     let hooked = Hooked::new();

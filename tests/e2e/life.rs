@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 
-const REVOKED: i32 = 128;
 const EXPIRED: i32 = 127;
 
 /// Alice asks, carol (by her group) agrees.
@@ -231,19 +230,19 @@ fn two_persons_take_a_secret_out_of_service() {
 
     let mut byte = [0];
     let fenced = alice().act(|| held.read_at(&mut byte, 0).unwrap_err());
-    assert_eq!(fenced.raw_os_error(), Some(REVOKED));
-    assert_eq!(alice().read(&db), Err(REVOKED));
+    assert_eq!(fenced.raw_os_error(), Some(EKEYREVOKED));
+    assert_eq!(alice().read(&db), Err(EKEYREVOKED));
     assert_eq!(alice().read(&old), Err(ENOENT));
     assert_eq!(states(&home, "app/db"), ["revoked", "revoked"]);
     // It stays so: for the next worker and the next daemon, with held handles.
     kill_process(daemon.workers().0, Signal::KILL).unwrap();
-    assert_eq!(alice().read(&db), Err(REVOKED));
+    assert_eq!(alice().read(&db), Err(EKEYREVOKED));
     let fenced = alice().act(|| held.read_at(&mut byte, 0).unwrap_err());
-    assert_eq!(fenced.raw_os_error(), Some(REVOKED));
+    assert_eq!(fenced.raw_os_error(), Some(EKEYREVOKED));
     drop(held);
     daemon.stop();
     let daemon = home.start();
-    assert_eq!(alice().read(&db), Err(REVOKED));
+    assert_eq!(alice().read(&db), Err(EKEYREVOKED));
     let shown = home.ok(&["revoke", "show", "1"], b"");
     assert_eq!(
         (&shown["status"], &shown["note"]),
@@ -253,7 +252,7 @@ fn two_persons_take_a_secret_out_of_service() {
     assert_eq!(shown["executed"]["uid"], json!(alice().uid));
     daemon.set("app/db", b"clean");
     assert_eq!(alice().read(&db), Ok(b"clean".to_vec()));
-    let denied = home.records_with(&[("action", json!("deny")), ("errno", json!(REVOKED))]);
+    let denied = home.records_with(&[("action", json!("deny")), ("errno", json!(EKEYREVOKED))]);
     assert!(denied.len() >= 3, "{denied:?}");
     let told: Vec<_> = home
         .records_with(&[("action", json!("revoke"))])
@@ -294,7 +293,7 @@ fn an_emergency_needs_no_second_person_and_can_bring_a_clean_value() {
     assert!(done.status.success(), "{done:?}");
     let mut byte = [0];
     let fenced = alice().act(|| held.read_at(&mut byte, 0).unwrap_err());
-    assert_eq!(fenced.raw_os_error(), Some(REVOKED));
+    assert_eq!(fenced.raw_os_error(), Some(EKEYREVOKED));
     let new = alice().read(&p).unwrap();
     assert!(new != old && new.len() == old.len());
     let shown = home.ok(&["revoke", "show", "1"], b"");
@@ -331,7 +330,7 @@ fn a_mapped_secret_is_fenced_too() {
     ];
     home.ok(&arguments, b"");
     let fenced = alice().act(|| held.read_at(&mut byte, 0));
-    assert_eq!(fenced.map_err(|e| errno(&e)), Err(REVOKED));
+    assert_eq!(fenced.map_err(|e| errno(&e)), Err(EKEYREVOKED));
 }
 
 #[test]
@@ -704,8 +703,8 @@ fn a_revocation_is_whole_wherever_a_worker_dies() {
             assert!(written.is_ok(), "{what}");
             let mut byte = [0];
             let fenced = alice().act(|| held.read_at(&mut byte, 0));
-            assert_eq!(fenced.map_err(|e| errno(&e)), Err(REVOKED), "{what}");
-            assert_eq!(alice().read(&path), Err(REVOKED), "{what}");
+            assert_eq!(fenced.map_err(|e| errno(&e)), Err(EKEYREVOKED), "{what}");
+            assert_eq!(alice().read(&path), Err(EKEYREVOKED), "{what}");
             kill_process(Pid::from_child(&strace), Signal::TERM).ok();
             strace.wait().unwrap();
             killed += usize::from(!Path::new(&format!("/proc/{worker}")).exists());
@@ -825,4 +824,25 @@ fn programs_are_told_from_each_other() {
     assert_eq!(found.as_array().unwrap().len(), 1);
     daemon.stop();
     home.verify();
+}
+
+/// What was asked of one secret is not done to another that has its name now.
+#[test]
+fn a_revocation_is_of_a_secret_not_of_a_name() {
+    let home = Home::new().init(PERSONS);
+    let daemon = home.start();
+    let (file, reason) = (daemon.file("app/db"), "--reason=system-breach");
+    home.ok(&["generate", "app/db"], b"");
+    home.ok(&["revoke", "request", "app/db", reason], b"");
+    let approved = home.ctl_as(&bob(), &["revoke", "approve", "1"], b"");
+    assert!(approved.status.success(), "{approved:?}");
+    home.ok(&["delete", "app/db"], b"");
+    home.ok(&["generate", "app/db"], b"");
+    let innocent = alice().read(&file).unwrap();
+    let rotate = home.ctl(&["revoke", "execute", "1", "--rotate"], b"");
+    assert_eq!(rotate.status.code(), Some(4), "{rotate:?}");
+    home.ok(&["revoke", "execute", "1"], b"");
+    assert_eq!(alice().read(&file), Ok(innocent));
+    home.ok(&["delete", "app/db"], b"");
+    home.ok(&["purge", "app/db"], b"");
 }
