@@ -171,6 +171,7 @@ durability = "write"
 # webhook = "https://example.org/hook"
 # secret_file = "webhook.key"
 # events = ["rotation", "rotation_failed", "expiry", "revocation", "approval_wanted", "suspicious"]
+#                        # all of them; and, only where it is named, "checkpoint"
 # attempts = 6
 # timeout_secs = 10
 # allow_http = false

@@ -268,12 +268,24 @@ impl Prune {
 
 impl Rotate {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let rows: Vec<Value> = match &self.name {
-            Some(name) => vec![json!({"name": name})],
+        let (rows, kept_back) = match &self.name {
+            Some(name) => (vec![json!({"name": name})], 0),
             None => self.scheduled(mount)?,
         };
+        let listed = |rows: &[Value], columns: &[&str]| {
+            let mut lines = match rows {
+                [] => "nothing to rotate".to_owned(),
+                rows => table(rows, columns),
+            };
+            if kept_back > 0 {
+                lines.push_str(&format!(
+                    "\n{kept_back} kept back outside of calendar windows; --force rotates them, too"
+                ));
+            }
+            lines
+        };
         if self.dry_run {
-            return out.show(&json!(rows), || table(&rows, &["name", "due_at", "hook"]));
+            return out.show(&json!(rows), || listed(&rows, &["name", "due_at", "hook"]));
         }
         let mut results = Vec::new();
         let mut failures = Vec::new();
@@ -287,7 +299,7 @@ impl Rotate {
             (true, Some(result)) => done(out, result)?,
             (true, None) => {}
             (false, _) => out.show(&json!(results), || {
-                table(&results, &["name", "version", "kid"])
+                listed(&results, &["name", "version", "kid"])
             })?,
         }
         match failures.len() {
@@ -304,13 +316,15 @@ impl Rotate {
         }
     }
 
-    fn scheduled(&self, mount: &Path) -> Result<Vec<Value>, Failure> {
+    /// What is to be rotated, and how many more would be in their windows.
+    fn scheduled(&self, mount: &Path) -> Result<(Vec<Value>, usize), Failure> {
         let rows = request(mount, &json!({"op": "schedule"}))?;
         let rows = rows.as_array().cloned().unwrap_or_default();
         let is = |row: &Value, key: &str| row.get(key) == Some(&Value::Bool(true));
-        let wanted =
-            |row: &Value| (self.all || is(row, "due")) && (self.force || is(row, "in_window"));
-        Ok(rows.into_iter().filter(wanted).collect())
+        let wanted = rows.into_iter().filter(|row| self.all || is(row, "due"));
+        let (rows, kept_back): (Vec<_>, Vec<_>) =
+            wanted.partition(|row| self.force || is(row, "in_window"));
+        Ok((rows, kept_back.len()))
     }
 }
 

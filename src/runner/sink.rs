@@ -181,7 +181,8 @@ impl Way {
                 limit_ms,
                 trust_self,
             } => {
-                let input = pipe_of(body.as_bytes()).map_err(|error| Trouble {
+                // A line each, for commands that only append.
+                let input = pipe_of(format!("{body}\n").as_bytes()).map_err(|error| Trouble {
                     passing: true,
                     why: error.to_string(),
                 })?;

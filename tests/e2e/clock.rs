@@ -110,6 +110,8 @@ fn a_rotation_waits_for_its_window() {
         rows.as_array().unwrap().len()
     };
     assert_eq!((due(&[]), due(&["--force"])), (0, 1));
+    let told = text(&home.ctl(&["rotate", "--due"], b"").stdout);
+    assert!(told.contains("nothing to rotate\n1 kept back"), "{told}");
     assert_eq!(newest(&home, "app/p")["version"], 1);
     // Today and tomorrow: midnight may be near.
     let open = format!("{},{} 00:00-24:00", day(0), day(1));
