@@ -36,11 +36,11 @@ pub use daemon::abort_on_panic;
 #[doc(hidden)]
 pub use worker::sandbox;
 
-/// Whether `bytes` are a worker's message: what the fuzzer calls.
+/// Whether `bytes` are a worker's message or question: what the fuzzer calls.
 #[doc(hidden)]
 #[must_use]
-pub fn is_worker_message(bytes: &[u8]) -> bool {
-    wire::is_message(bytes)
+pub fn is_worker_message(bytes: &[u8]) -> (bool, bool) {
+    (wire::is_message(bytes), wire::is_question(bytes))
 }
 
 /// Whether `bytes` are a message to or from the runner: what the fuzzer calls.

@@ -3,10 +3,12 @@
 //! decided by it, and a read does not wait long for it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jarvis_fs::Caller;
 use parking_lot::{Mutex, RwLock};
+use rustix::io::Errno;
 
 use crate::wire::{Link, Program, Whose};
 
@@ -23,6 +25,8 @@ const REMEMBERED: usize = 16 * 1024;
 pub(crate) struct Programs {
     /// When a thread was last asked about, by its number and the secret's id.
     asked: RwLock<HashMap<(u64, u64), Instant>>,
+    /// The kernel is too old for numbers to be sure by.
+    numberless: AtomicBool,
     desk: Mutex<Desk>,
 }
 
@@ -35,6 +39,7 @@ impl Programs {
     pub(crate) fn new(link: Link) -> Self {
         Self {
             asked: RwLock::default(),
+            numberless: AtomicBool::new(false),
             desk: Mutex::new(Desk {
                 link,
                 rests_until: None,
@@ -47,8 +52,7 @@ impl Programs {
     pub(crate) fn at_first(&self, caller: &Caller, secret: u64) -> Option<String> {
         let thread = match caller.marks {
             Some(marks) => marks.thread,
-            // Too old a kernel has no numbers to be sure by.
-            None => jarvis_sys::thread(caller.tid).ok()?.number,
+            None => self.number(caller.tid)?,
         };
         let key = (thread, secret);
         let known = self.asked.read().get(&key).copied();
@@ -63,6 +67,20 @@ impl Programs {
         drop(asked);
         let tid = caller.tid;
         self.desk.try_lock_for(PATIENCE)?.ask(Whose { tid, thread })
+    }
+
+    fn number(&self, tid: u32) -> Option<u64> {
+        if self.numberless.load(Ordering::Relaxed) {
+            return None;
+        }
+        match jarvis_sys::thread(tid) {
+            Ok(thread) => Some(thread.number),
+            Err(Errno::SRCH) => None,
+            Err(_) => {
+                self.numberless.store(true, Ordering::Relaxed);
+                None
+            }
+        }
     }
 }
 

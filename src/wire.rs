@@ -268,6 +268,11 @@ pub(crate) fn is_message(bytes: &[u8]) -> bool {
     decode::<FromWorker>(bytes).is_ok()
 }
 
+/// Whether `bytes` are a worker's question about a thread: what the fuzzer calls.
+pub(crate) fn is_question(bytes: &[u8]) -> bool {
+    decode::<Whose>(bytes).is_ok()
+}
+
 /// Whether `bytes` are a message to or from the runner: what the fuzzer calls.
 pub(crate) fn is_errand(bytes: &[u8]) -> (bool, bool) {
     (
@@ -363,6 +368,7 @@ mod tests {
         #[test]
         fn any_bytes_are_an_errand_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             is_errand(&bytes);
+            is_question(&bytes);
         }
 
         #[test]

@@ -5,6 +5,9 @@ use std::os::fd::OwnedFd;
 
 use crate::wire::{Link, Program, Whose, printable};
 
+/// Bytes of the answering thread's stack.
+const STACK: usize = 128 * 1024;
+
 /// Answers the questions that come at the other end, until that is closed. A
 /// thread of its own does so: a process can make its `/proc` entries wait for as
 /// long as it likes.
@@ -15,6 +18,8 @@ pub(super) fn answer() -> io::Result<OwnedFd> {
     let (ours, theirs) = Link::pair()?;
     std::thread::Builder::new()
         .name("programs".into())
+        // It is locked in memory.
+        .stack_size(STACK)
         .spawn(move || {
             while let Ok((whose, _)) = ours.receive::<Whose>() {
                 let path = program(whose);
