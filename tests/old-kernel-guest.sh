@@ -59,9 +59,14 @@ worker() {
 
 # Leaves its pid in `daemon`.
 start() {
-    jarvis-secretsd --config /var/lib/jarvis/config.toml >/tmp/ready 2>>/tmp/daemon.log &
+    # Opened for both: to open the reading end alone waits for a writer, and the
+    # end of any orphan, whose parent is this process, interrupts that.
+    exec 3<>/tmp/ready
+    jarvis-secretsd --config /var/lib/jarvis/config.toml >/tmp/ready 2>>/tmp/daemon.log 3<&- &
     daemon=$!
-    read -r line </tmp/ready && [ "${line%%:*}" = ready ]
+    line=$(timeout 20 head -n 1 <&3)
+    exec 3<&-
+    [ "${line%%:*}" = ready ]
 }
 
 confined() { grep -q '^Seccomp:[[:space:]]*2$' "/proc/$(worker)/status"; }
