@@ -15,6 +15,7 @@
 mod harness;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -111,13 +112,17 @@ fn tree(home: &Home) -> PathBuf {
     {
         let daemon = home.start();
         daemon.set("app/db", b"the secret");
+        home.ok(&["generate", "app/p"], b"");
+        home.ok(&["configure", "app/p", "--hook", "carry"], b"");
         daemon.stop();
     }
+    hooks_and_sinks(home);
     let tree = home.path("tree");
     let units = tree.join("etc/systemd/system");
     for directory in [
         "opt/jarvis",
         "opt/reader",
+        "opt/told",
         "etc/systemd/system/multi-user.target.wants",
     ] {
         fs::create_dir_all(tree.join(directory)).unwrap();
@@ -166,7 +171,14 @@ while :; do
 done
 "#;
     fs::write(tree.join("opt/reader/read"), read).unwrap();
-    for (path, mode) in [("opt/reader", "0777"), ("opt/reader/read", "0755")] {
+    fs::write(tree.join("opt/receiver"), RECEIVER).unwrap();
+    let receiver = "[Service]\nType=notify\nExecStart=python3 /opt/receiver\n";
+    fs::write(units.join("receiver.service"), receiver).unwrap();
+    for (path, mode) in [
+        ("opt/reader", "0777"),
+        ("opt/told", "0777"),
+        ("opt/reader/read", "0755"),
+    ] {
         Command::new("chmod")
             .arg(mode)
             .arg(tree.join(path))
@@ -192,6 +204,48 @@ done
     tree
 }
 
+/// Takes one webhook and keeps its body.
+const RECEIVER: &str = r#"
+import http.server, os, socket
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+        with open("/opt/told/webhook", "wb") as kept:
+            kept.write(body)
+server = http.server.HTTPServer(("127.0.0.1", 8099), Receiver)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    manager.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+server.handle_request()
+"#;
+
+/// What runs under the unit's filters besides the daemon.
+fn hooks_and_sinks(home: &Home) {
+    home.configure("# dir = \"hooks\"", "dir = \"hooks\"");
+    let config = home.etc().join("config.toml");
+    let told = "\n[[notify]]\nevents = [\"rotation\"]\n";
+    let sinks = format!(
+        "{told}command = \"/etc/jarvis/hooks/told\"\n\
+         {told}webhook = \"http://127.0.0.1:8099/\"\nallow_http = true\n"
+    );
+    let text = fs::read_to_string(&config).unwrap() + &sinks;
+    fs::write(&config, text).unwrap();
+    let carry = "#!/bin/sh\nset -e\n[ \"$(cat <&3)\" != \"$(cat <&4)\" ]\n\
+        echo \"$1 $(id -un)\" >>/opt/told/hook\n";
+    let hooks = home.etc().join("hooks");
+    fs::create_dir(&hooks).unwrap();
+    for (name, script) in [
+        ("carry", carry),
+        ("told", "#!/bin/sh\ncat >/opt/told/command\n"),
+    ] {
+        let path = hooks.join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&hooks, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 #[test]
 fn the_unit_keeps_the_mount_over_whatever_happens() {
     let home = Home::new().init(POLICY);
@@ -214,6 +268,18 @@ fn the_unit_keeps_the_mount_over_whatever_happens() {
             .sh(&format!("{query} --action read --json"))
             .contains("\"exe\": \"/")
     );
+
+    machine.sh("systemctl start receiver");
+    let rotated = machine.sh("/opt/jarvis/jarvisctl rotate app/p");
+    assert!(rotated.contains("version 2"), "{rotated}");
+    let phases = ["prepare", "apply", "verify"].map(|phase| format!("{phase} jarvis-runner"));
+    assert_eq!(machine.sh("cat /opt/told/hook"), phases.join("\n"));
+    for receiver in ["command", "webhook"] {
+        machine.eventually(receiver, || {
+            let told = machine.try_sh(&format!("cat /opt/told/{receiver}"));
+            text(&told.stdout).contains("\"kind\":\"rotation\"")
+        });
+    }
 
     machine.undisturbed("restart", || {
         let _ = machine.sh(&format!("systemctl restart {UNIT}"));
