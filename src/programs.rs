@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use crate::wire::{Link, Program, Whose};
 
 /// How long a read may wait for an answer.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// After this time a thread's program is looked at again: it may be another one.
 const AGAIN: Duration = Duration::from_secs(60);
 /// How long nobody is asked after an answer did not come.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_secs(10);
 /// Threads and secrets remembered; they are forgotten together.
 const REMEMBERED: usize = 16 * 1024;
 
