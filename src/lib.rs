@@ -2,37 +2,23 @@
 //!
 //! This package only composes: the file system (`jarvis-fs`), the vault
 //! (`jarvis-vault`), the policy (`jarvis-policy`) and the audit log
-//! (`jarvis-audit`) know nothing of each other and meet in [`gate`].
+//! (`jarvis-audit`) know nothing of each other and meet in `worker/gate.rs`.
 #![forbid(unsafe_code)]
 
-mod accounts;
-mod change;
-mod clock;
+mod common;
 pub mod config;
-mod control;
 pub mod ctl;
 pub mod daemon;
-mod denials;
-#[doc(hidden)]
-pub mod errands;
-pub mod gate;
-mod http;
-mod journal;
-mod metrics;
-mod programs;
-mod request;
+mod ipc;
 mod runner;
-mod schedule;
-mod scheduler;
 mod supervisor;
-mod suspicion;
-mod tree;
-mod wire;
 mod worker;
 
 #[doc(hidden)]
-pub use clock::follow_clock;
+pub use common::clock::follow_clock;
 pub use daemon::abort_on_panic;
+#[doc(hidden)]
+pub use worker::runner_client as errands;
 #[doc(hidden)]
 pub use worker::sandbox;
 
@@ -40,19 +26,19 @@ pub use worker::sandbox;
 #[doc(hidden)]
 #[must_use]
 pub fn is_worker_message(bytes: &[u8]) -> (bool, bool) {
-    (wire::is_message(bytes), wire::is_question(bytes))
+    (ipc::is_message(bytes), ipc::is_question(bytes))
 }
 
 /// Whether `bytes` are a message to or from the runner: what the fuzzer calls.
 #[doc(hidden)]
 #[must_use]
 pub fn is_errand(bytes: &[u8]) -> (bool, bool) {
-    wire::is_errand(bytes)
+    ipc::is_errand(bytes)
 }
 
 /// Whether `bytes` are a control request: what the fuzzer calls.
 #[doc(hidden)]
 #[must_use]
 pub fn parses(bytes: &[u8]) -> bool {
-    request::parse(bytes).is_ok()
+    worker::request::parse(bytes).is_ok()
 }

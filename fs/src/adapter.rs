@@ -14,8 +14,8 @@ use fuser::{
 use crate::attr::{self, View};
 use crate::caller::Claim;
 use crate::errno::FsError;
+use crate::filesystem::{FileSystem, Open, RESENT};
 use crate::mount::negotiate;
-use crate::serve::{FileSystem, Open, RESENT};
 use crate::tree::{CONTROL, EntryKind, Origin, Tree};
 
 /// Attributes differ by caller and directory entries may appear: cache nothing.

@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::caller::Caller;
 use crate::errno::FsError;
-use crate::pages::PageCache;
-use crate::serve::slice;
+use crate::filesystem::slice;
+use crate::in_flight::Watch;
+use crate::notify::pages::PageCache;
 use crate::tree::{Origin, Tree};
-use crate::watch::Watch;
 
 /// Requests that may wait for their turn.
 const QUEUE: usize = 64;

@@ -10,25 +10,24 @@
 mod adapter;
 mod attr;
 mod caller;
-mod cgroup;
 mod control;
 mod errno;
+mod filesystem;
 mod handles;
+mod in_flight;
 mod mount;
-mod pages;
-mod serve;
+mod notify;
 mod tree;
-mod watch;
 
+pub use caller::cgroup::{Marks, Place, Places};
 pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
-pub use cgroup::{Marks, Place, Places};
 pub use control::Kept;
 pub use errno::FsError;
+pub use filesystem::{FileSystem, MAX_REQUEST};
 pub use handles::{HandleTable, Limits, WORDS};
+pub use in_flight::{WATCH_WORDS, Watch};
 pub use mount::{Device, MountError, Server, answers, clear_stale, connection, end, resend};
-pub use serve::{FileSystem, MAX_REQUEST};
 pub use tree::{
     Answer, CONTROL, CONTROL_NAME, Entry, EntryKind, Inode, KEY_IDS_NAME, Limit, Listed, Opened,
     Origin, Request, SharedRead, Tree, XATTRS, Xattr,
 };
-pub use watch::{WATCH_WORDS, Watch};

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
+use crate::caller::cgroup::Place;
 use crate::caller::{Brief, Caller, Claim, Unidentified};
-use crate::cgroup::Place;
 use crate::control::Kept;
 use crate::errno::FsError;
 

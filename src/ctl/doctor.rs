@@ -13,7 +13,7 @@ use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
 use crate::config::Config;
-use crate::gate::load_policy;
+use crate::worker::gate::load_policy;
 
 /// The first kernel that sends requests again to a new daemon.
 const RESEND: (u32, u32) = (6, 9);

@@ -14,10 +14,10 @@ use super::client::request;
 use super::exit::{Code, Failure};
 use super::init::create_with;
 use super::keys::Opener;
-use super::life::{table, text};
+use super::lifecycle::{table, text};
 use super::output::Output;
 use super::secrets::show_value;
-use crate::clock::rfc3339;
+use crate::common::clock::rfc3339;
 
 #[derive(Subcommand)]
 pub(super) enum Command {

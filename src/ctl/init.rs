@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
-use crate::clock::now_ms;
+use crate::common::clock::now_ms;
 use crate::daemon::{read_key_file, read_passphrase};
 
 #[derive(Args)]

@@ -3,7 +3,6 @@
 mod audit;
 mod bar;
 mod client;
-mod consumers;
 mod doctor;
 mod exit;
 mod health;
@@ -11,13 +10,11 @@ mod history;
 mod home;
 mod init;
 mod keys;
-mod life;
+mod lifecycle;
 mod output;
 mod policy;
-mod query;
 mod revoke;
 mod secrets;
-mod suspicious;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,31 +61,31 @@ enum Command {
     /// Destroy a deleted secret for good
     Purge(secrets::Named),
     /// Have the daemon generate the next value of a secret, or of many
-    Rotate(life::Rotate),
+    Rotate(lifecycle::Rotate),
     /// List the versions of a secret: who made them, when, why, their states
-    Versions(life::Versions),
+    Versions(lifecycle::Versions),
     /// Compare two versions without showing them
-    Diff(life::Diff),
+    Diff(lifecycle::Diff),
     /// Take what is kept of a secret elsewhere, encrypted
     #[command(subcommand)]
     History(history::Command),
     /// Make the value of an older version current again
-    Rollback(life::Rollback),
+    Rollback(lifecycle::Rollback),
     /// End the grace of a superseded version
-    Deprecate(life::Deprecate),
+    Deprecate(lifecycle::Deprecate),
     /// Destroy the values of old versions
-    Prune(life::Prune),
+    Prune(lifecycle::Prune),
     /// Show or change a secret's own settings
-    Configure(life::Configure),
+    Configure(lifecycle::Configure),
     /// Declare who depends on a secret
     #[command(subcommand)]
-    Consumer(life::Consumer),
+    Consumer(lifecycle::Consumer),
     /// Before a rotation: who is affected, how much, and when it disturbs least
-    Impact(consumers::Impact),
+    Impact(audit::consumers::Impact),
     /// After a rotation: who has the new version, and who was last seen with an old one
-    Adoption(consumers::Adoption),
+    Adoption(audit::consumers::Adoption),
     /// Which consumers read which secrets
-    Graph(consumers::Graph),
+    Graph(audit::consumers::Graph),
     /// Take secrets out of service
     #[command(subcommand)]
     Revoke(revoke::Revoke),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::client::request;
 use super::exit::Failure;
-use super::life::{Level, cell, table, text};
+use super::lifecycle::{Level, cell, table, text};
 use super::output::Output;
 
 #[derive(Subcommand)]

@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
+use crate::common::strict_json::Strict;
 use crate::config::read_bounded;
-use crate::request::Strict;
 
 #[derive(Args)]
 pub(super) struct Set {

@@ -20,16 +20,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Notify;
 use crate::daemon::{Failure, start_logging, text};
-use crate::wire::{Link, take_stdin};
+use crate::ipc::{Link, take_stdin};
 use crate::worker::sandbox;
 
 pub(crate) mod keeper;
-pub(crate) mod message;
-mod program;
 mod sink;
 mod webhook;
 
-use message::{End, FromRunner, MAX_HOOKS, Order, Refusal, Task, TaskKind, Terms, ToRunner};
+use crate::ipc::runner::{
+    End, FromRunner, MAX_HOOKS, Order, Refusal, Task, TaskKind, Terms, ToRunner,
+};
 use sink::Sink;
 
 /// Where programs find others.

@@ -9,12 +9,12 @@ use std::time::Duration;
 use backon::{BlockingRetryable, ExponentialBuilder};
 use parking_lot::{Condvar, Mutex};
 
-use super::message::{End, EventKind, FromRunner, Tally, Task, TaskKind};
 use super::webhook::Webhook;
 use super::{PATH, keep};
 use crate::config::{Notify, Receiver};
 use crate::daemon::{Failure, text};
-use crate::wire::{Link, pipe_of};
+use crate::ipc::runner::{End, EventKind, FromRunner, Tally, Task, TaskKind};
+use crate::ipc::{Link, pipe_of};
 
 /// Notifications that wait for one sink; a newer one pushes the oldest out.
 const QUEUE: usize = 256;

@@ -15,8 +15,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::config::{Config, Notify};
 use crate::daemon::Failure;
-use crate::runner::message::{Terms, ToRunner};
-use crate::wire::{Facts, FromWorker, Link, ToWorker};
+use crate::ipc::runner::{Terms, ToRunner};
+use crate::ipc::{Facts, FromWorker, Link, ToWorker};
 
 /// How far a worker has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -25,20 +25,20 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
 use crate::config::{Config, read_bounded};
 use crate::daemon::{self, Arguments, Failure, root, text};
-use crate::gate::MAX_POLICY;
-use crate::wire::{Facts, FromWorker, Open, Start, ToWorker, short};
+use crate::ipc::{Facts, FromWorker, Open, Start, ToWorker, short};
+use crate::worker::gate::MAX_POLICY;
 
 mod backoff;
+mod checkpoints;
 mod child;
-mod estate;
 mod programs;
-mod witness;
+mod tables;
 
 use backoff::Backoff;
+use checkpoints::Witness;
 pub use child::Runner;
 use child::{Death, Phase, Worker};
-use estate::Estate;
-use witness::Witness;
+use tables::Estate;
 
 /// How often a worker has to show that it lives.
 const PING: Duration = Duration::from_millis(500);
@@ -211,7 +211,7 @@ fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
     if !config.http.enabled {
         return Ok(None);
     }
-    let listener = crate::http::listen(config.http.listen)?;
+    let listener = crate::worker::http::listen(config.http.listen)?;
     let address = listener.local_addr().map_err(text)?;
     tracing::info!(%address, "http");
     Ok(Some(listener))

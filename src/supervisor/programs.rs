@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::wire::{Link, Program, Whose, printable};
+use crate::ipc::{Link, Program, Whose, printable};
 
 /// Bytes of the answering thread's stack.
 const STACK: usize = 128 * 1024;

@@ -24,17 +24,26 @@ use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::daemon::{Failure, start_logging, text};
-use crate::errands::Event;
-use crate::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
-use crate::http::{self, Readiness};
-use crate::journal::Journal;
-use crate::metrics::Metrics;
-use crate::programs::Programs;
-use crate::scheduler;
-use crate::suspicion;
-use crate::wire::{FromWorker, Link, Open, Start, ToWorker, short, take_stdin};
+use crate::ipc::{FromWorker, Link, Open, Start, ToWorker, short, take_stdin};
+use crate::worker::commit::journal::Journal;
+use crate::worker::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
+use crate::worker::http::Readiness;
+use crate::worker::identity::exe::Programs;
+use crate::worker::metrics::Metrics;
+use crate::worker::runner_client::Event;
 
+pub(crate) mod audit;
+pub(crate) mod commit;
+pub(crate) mod control;
+pub(crate) mod gate;
+pub(crate) mod http;
+pub(crate) mod identity;
+pub(crate) mod metrics;
+pub(crate) mod request;
+pub mod runner_client;
 pub mod sandbox;
+pub(crate) mod scheduler;
+pub(crate) mod tree;
 
 /// How often deleted secrets whose window is over are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
@@ -317,7 +326,7 @@ impl Worker {
         scheduler::start(&gate, estate.audit.clone())?;
         look_after_log(&gate, &self.link, &self.noted)?;
         keep_segments(&gate, &self.link, &self.noted)?;
-        suspicion::recall(&gate, estate.audit).map_err(text)?;
+        audit::detector::recall(&gate, estate.audit).map_err(text)?;
         self.state = State::Serving(gate);
         Ok(())
     }

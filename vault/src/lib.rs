@@ -20,7 +20,6 @@ mod kind;
 mod name;
 mod open;
 mod record;
-mod redb_store;
 mod revocation;
 mod secret;
 mod slot;

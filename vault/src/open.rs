@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::{self, BriefKey, Context, Kind};
 use crate::error::VaultError;
 use crate::record::{self, NodeId, State, key};
-use crate::redb_store::RedbStore;
 use crate::slot::{Credential, NewSlot, SLOTS, SlotRecord};
+use crate::store::redb::RedbStore;
 use crate::store::{Batch, Store, StoreError};
 use crate::vault::{Keys, Vault};
 

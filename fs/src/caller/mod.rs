@@ -1,0 +1,390 @@
+//! Who is calling: what the kernel says, cross-checked with `/proc`.
+//!
+//! The header of a FUSE request carries the fsuid, but a file system stacked on
+//! ours (overlayfs) or an io_uring personality puts another one there.
+//! `/proc/TID/status` shows the thread itself, so both must agree. A caller that
+//! waits for our answer cannot go away, so its `/proc` entry is its own; after
+//! the answer the number may belong to anyone, and nothing is cached by pid.
+
+pub(crate) mod cgroup;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::caller::cgroup::{Marks, Place, in_container};
+
+/// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
+const MAX_STATUS: u64 = 1024 * 1024;
+
+/// What a request's header says; not yet believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// fsuid (real uid for `access`).
+    pub uid: u32,
+    /// fsgid (real gid for `access`).
+    pub gid: u32,
+    /// Thread id in the mount's pid namespace; 0 = outside of it.
+    pub tid: u32,
+}
+
+/// A caller whose identity holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User id, as the header and `/proc` agree.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups; `None` when [`Brief`] ids were enough.
+    pub groups: Option<Vec<u32>>,
+    /// Process id (thread group leader).
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Whether it runs in a container or another user or pid namespace; only
+    /// determined where id 0 is involved, whose meaning depends on it.
+    pub containerized: bool,
+    /// What its place is remembered by, where the kernel told it.
+    pub marks: Option<Marks>,
+    /// Where it runs, for records; only asked for where there will be one.
+    pub place: Option<Arc<Place>>,
+}
+
+/// Why a caller has no identity; always a denial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unidentified {
+    /// pid 0: the caller is outside of the mount's pid namespace.
+    #[error("caller outside of the daemon's pid namespace")]
+    Foreign,
+    /// uid or gid -1: not mapped.
+    #[error("unmapped user or group")]
+    Unmapped,
+    /// `/proc/TID/status` is gone or cannot be read.
+    #[error("process vanished")]
+    Vanished,
+    /// The request carries another uid or gid than the thread has.
+    #[error("request carries other credentials than its process")]
+    Forged,
+}
+
+/// What the kernel tells of a thread without its `/proc` files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Process id (thread group leader).
+    pub process: u32,
+    /// Real uid and gid.
+    pub real: (u32, u32),
+    /// File-system uid and gid.
+    pub fs: (u32, u32),
+    /// What its place is remembered by.
+    pub marks: Marks,
+}
+
+/// Which of a thread's ids the header of a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// The file-system ids: every request but ACCESS.
+    FileSystem,
+    /// Real or file-system ids: `access` swaps the real ones in, `faccessat`
+    /// with AT_EACCESS and `chdir` do not.
+    RealOrFileSystem,
+}
+
+impl Ids {
+    /// Whether `claim` has the thread's `real` or `fs` uid and gid.
+    fn agree(self, claim: Claim, real: (u32, u32), fs: (u32, u32)) -> bool {
+        let claimed = (claim.uid, claim.gid);
+        match self {
+            Self::FileSystem => fs == claimed,
+            Self::RealOrFileSystem => fs == claimed || real == claimed,
+        }
+    }
+}
+
+impl Claim {
+    /// Believes the claim, or says why not: by what `brief` knows of the thread,
+    /// else by `/proc`. Only to be called while the caller waits in OPEN,
+    /// GETATTR, ACCESS, READDIR or an xattr call.
+    pub(crate) fn identify(
+        self,
+        ids: Ids,
+        brief: impl FnOnce(u32) -> Option<Brief>,
+    ) -> Result<Caller, Unidentified> {
+        if self.tid == 0 {
+            return Err(Unidentified::Foreign);
+        }
+        if self.uid == u32::MAX || self.gid == u32::MAX {
+            return Err(Unidentified::Unmapped);
+        }
+        // What uid 0 means depends on its namespaces.
+        let brief = (self.uid != 0).then(|| brief(self.tid)).flatten();
+        match brief {
+            Some(brief) => self.believe_brief(&brief, ids),
+            None => self.believe_status(ids),
+        }
+    }
+
+    fn believe_brief(self, brief: &Brief, ids: Ids) -> Result<Caller, Unidentified> {
+        if !ids.agree(self, brief.real, brief.fs) {
+            return Err(Unidentified::Forged);
+        }
+        Ok(Caller {
+            uid: self.uid,
+            gid: self.gid,
+            groups: None,
+            pid: brief.process,
+            tid: self.tid,
+            containerized: false,
+            marks: Some(brief.marks),
+            place: None,
+        })
+    }
+
+    fn believe_status(self, ids: Ids) -> Result<Caller, Unidentified> {
+        let mut buffer = [0; 4096];
+        let mut long = Vec::new();
+        let text =
+            read_status(self.tid, &mut buffer, &mut long).map_err(|_| Unidentified::Vanished)?;
+        let status = Status::parse(text).ok_or(Unidentified::Vanished)?;
+        if !status.agrees(self, ids) {
+            return Err(Unidentified::Forged);
+        }
+        let root_involved = self.uid == 0 || self.gid == 0 || status.groups.contains(&0);
+        Ok(Caller {
+            uid: self.uid,
+            gid: self.gid,
+            containerized: status.nested || (root_involved && in_container(self.tid)),
+            groups: Some(status.groups),
+            pid: status.tgid,
+            tid: self.tid,
+            marks: None,
+            place: None,
+        })
+    }
+}
+
+/// The status file in `buffer`, or in `long` when it is larger.
+fn read_status<'b>(tid: u32, buffer: &'b mut [u8], long: &'b mut Vec<u8>) -> io::Result<&'b str> {
+    let mut file = File::open(format!("/proc/{tid}/status"))?;
+    let mut len = 0;
+    while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest)? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    let bytes = if len < buffer.len() {
+        buffer.get(..len).unwrap_or_default()
+    } else {
+        long.extend_from_slice(buffer);
+        file.take(MAX_STATUS).read_to_end(long)?;
+        long.as_slice()
+    };
+    str::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The lines of `/proc/TID/status` that matter (proc_pid_status(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    tgid: u32,
+    /// real, effective, saved, file system
+    uids: [u32; 4],
+    gids: [u32; 4],
+    groups: Vec<u32>,
+    /// The process lives in a pid namespace below ours.
+    nested: bool,
+}
+
+impl Status {
+    fn parse(text: &str) -> Option<Self> {
+        let (mut tgid, mut uids, mut gids, mut groups, mut nested) = (None, None, None, None, None);
+        // The name comes first and is the process's own: the kernel escapes
+        // newlines in it, so every other line starts where it says.
+        for line in text.lines() {
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let mut numbers = value.split_ascii_whitespace().map(str::parse::<u32>);
+            match key {
+                "Tgid" => tgid = numbers.next()?.ok(),
+                "Uid" => uids = four(&mut numbers),
+                "Gid" => gids = four(&mut numbers),
+                "Groups" => groups = Some(numbers.collect::<Result<Vec<_>, _>>().ok()?),
+                "NSpid" => nested = Some(numbers.count() > 1),
+                _ => {}
+            }
+        }
+        Some(Self {
+            tgid: tgid?,
+            uids: uids?,
+            gids: gids?,
+            groups: groups?,
+            nested: nested?,
+        })
+    }
+
+    fn agrees(&self, claim: Claim, ids: Ids) -> bool {
+        let [real_uid, _, _, fs_uid] = self.uids;
+        let [real_gid, _, _, fs_gid] = self.gids;
+        ids.agree(claim, (real_uid, real_gid), (fs_uid, fs_gid))
+    }
+}
+
+fn four<E>(numbers: &mut impl Iterator<Item = Result<u32, E>>) -> Option<[u32; 4]> {
+    let mut next = || numbers.next()?.ok();
+    Some([next()?, next()?, next()?, next()?])
+}
+
+/// Whether `/proc` can tell who is calling: it must belong to our pid namespace
+/// and show every process.
+///
+/// # Errors
+/// A sentence that says what is wrong and what to do.
+pub fn check_proc() -> Result<(), String> {
+    let own = std::fs::read_link("/proc/self")
+        .map_err(|e| format!("/proc cannot be read ({e}); mount it"))?;
+    if own != Path::new(&std::process::id().to_string()) {
+        return Err(
+            "/proc belongs to another pid namespace, callers cannot be identified; \
+             mount a proc of this namespace on /proc"
+                .into(),
+        );
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|e| format!("/proc/self/mountinfo cannot be read ({e})"))?;
+    match mounts.lines().find(|line| hides_processes(line)) {
+        Some(_) => Err(
+            "/proc is mounted with hidepid, callers cannot be identified; \
+             remount it with hidepid=0"
+                .into(),
+        ),
+        None => Ok(()),
+    }
+}
+
+fn hides_processes(line: &str) -> bool {
+    let mut fields = line.split(' ');
+    let on_proc = fields.nth(4) == Some("/proc");
+    let hidden = fields
+        .flat_map(|field| field.split(','))
+        .filter_map(|option| option.strip_prefix("hidepid="))
+        .any(|value| value != "0" && value != "off");
+    on_proc && hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\tcat\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t4711\n\
+        Ngid:\t0\nPid:\t4712\nUid:\t1000\t0\t0\t1001\nGid:\t100\t5\t5\t101\n\
+        FDSize:\t64\nGroups:\t4 27 100 \nNStgid:\t4711\nNSpid:\t4712\n";
+
+    #[test]
+    fn status_is_read() {
+        let status = Status::parse(STATUS).unwrap();
+        assert_eq!(status.tgid, 4711);
+        assert_eq!(status.uids, [1000, 0, 0, 1001]);
+        assert_eq!(status.gids, [100, 5, 5, 101]);
+        assert_eq!(status.groups, [4, 27, 100]);
+        assert!(!status.nested);
+    }
+
+    #[test]
+    fn a_nested_pid_namespace_is_seen() {
+        let text = STATUS.replace("NSpid:\t4712", "NSpid:\t4712\t7");
+        assert!(Status::parse(&text).unwrap().nested);
+    }
+
+    #[test]
+    fn a_missing_line_is_no_identity() {
+        for key in ["Tgid", "Uid", "Gid", "Groups", "NSpid"] {
+            let text = STATUS.replace(&format!("\n{key}:"), "\nOther:");
+            assert_eq!(Status::parse(&text), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn header_and_status_must_agree() {
+        let status = Status::parse(STATUS).unwrap();
+        let claim = |uid, gid| Claim { uid, gid, tid: 1 };
+        assert!(status.agrees(claim(1001, 101), Ids::FileSystem));
+        assert!(!status.agrees(claim(1000, 100), Ids::FileSystem));
+        assert!(status.agrees(claim(1000, 100), Ids::RealOrFileSystem));
+        assert!(!status.agrees(claim(1000, 101), Ids::RealOrFileSystem));
+        assert!(!status.agrees(claim(0, 5), Ids::RealOrFileSystem));
+    }
+
+    #[test]
+    fn this_process_is_who_it_is() {
+        let tid = std::process::id();
+        let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();
+        let ids = Status::parse(&status).unwrap();
+        let claim = Claim {
+            uid: ids.uids[3],
+            gid: ids.gids[3],
+            tid,
+        };
+        let status_only = |claim: Claim| claim.identify(Ids::FileSystem, |_| None);
+        let caller = status_only(claim).unwrap();
+        assert_eq!((caller.pid, caller.uid), (tid, ids.uids[3]));
+        let forged = Claim {
+            uid: ids.uids[3] + 1,
+            ..claim
+        };
+        assert_eq!(status_only(forged), Err(Unidentified::Forged));
+    }
+
+    #[test]
+    fn brief_ids_must_agree_too_and_do_for_root_only_with_status() {
+        let brief = Brief {
+            process: 7,
+            real: (1000, 100),
+            fs: (1001, 101),
+            marks: Marks {
+                cgroup: None,
+                thread: 9,
+            },
+        };
+        let tid = std::process::id();
+        let identify = |uid, gid, ids| Claim { uid, gid, tid }.identify(ids, |_| Some(brief));
+        let caller = identify(1001, 101, Ids::FileSystem).unwrap();
+        assert_eq!((caller.pid, caller.groups), (7, None));
+        let forged = Err(Unidentified::Forged);
+        assert_eq!(identify(1000, 100, Ids::FileSystem), forged);
+        assert_eq!(identify(1001, 100, Ids::FileSystem), forged);
+        assert!(identify(1000, 100, Ids::RealOrFileSystem).is_ok());
+        let asked = |uid| {
+            let mut asked = false;
+            let claim = Claim { uid, gid: 0, tid };
+            let _ = claim.identify(Ids::FileSystem, |_| {
+                asked = true;
+                None
+            });
+            asked
+        };
+        assert!(!asked(0) && asked(1));
+    }
+
+    #[test]
+    fn callers_without_a_number_are_refused() {
+        let claim = |uid, tid| Claim { uid, gid: 0, tid };
+        let identify = |claim: Claim| claim.identify(Ids::FileSystem, |_| None);
+        assert_eq!(identify(claim(0, 0)), Err(Unidentified::Foreign));
+        assert_eq!(identify(claim(u32::MAX, 1)), Err(Unidentified::Unmapped));
+        assert_eq!(identify(claim(0, u32::MAX)), Err(Unidentified::Vanished));
+    }
+
+    #[test]
+    fn hidepid_is_found_in_mountinfo() {
+        let line = |options: &str| format!("22 27 0:21 / /proc rw,relatime - proc proc {options}");
+        assert!(hides_processes(&line("rw,hidepid=invisible")));
+        assert!(hides_processes(&line("rw,hidepid=2")));
+        assert!(!hides_processes(&line("rw,hidepid=off")));
+        assert!(!hides_processes(&line("rw")));
+        assert!(!hides_processes(
+            "1 2 0:3 / /mnt rw - proc proc rw,hidepid=2"
+        ));
+    }
+}

@@ -1,0 +1,3 @@
+//! What the kernel is told without being asked.
+
+pub(crate) mod pages;

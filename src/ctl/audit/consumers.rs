@@ -1,0 +1,340 @@
+//! Who depends on a secret: those who declared it, and those seen reading it.
+//!
+//! What was read, by whom and in which version stands in the audit log; nothing
+//! else has to be kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+use jarvis_audit::{Action, Outcome, Record};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Place;
+use super::query::each;
+use crate::ctl::client::request;
+use crate::ctl::exit::Failure;
+use crate::ctl::lifecycle::{cell, table, text};
+use crate::ctl::output::Output;
+use crate::ctl::secrets::names;
+
+/// Most programs told of one reader.
+const MAX_PROGRAMS: usize = 32;
+
+#[derive(Args)]
+pub(in crate::ctl) struct Impact {
+    #[command(flatten)]
+    seen: Seen,
+    /// Name of the secret
+    name: String,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct Adoption {
+    #[command(flatten)]
+    seen: Seen,
+    /// Name of the secret
+    name: String,
+}
+
+#[derive(Args)]
+pub(in crate::ctl) struct Graph {
+    #[command(flatten)]
+    seen: Seen,
+    /// How to write it down; --json is the same as json
+    #[arg(long, value_enum, default_value_t = Format::Dot)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For Graphviz
+    Dot,
+    Json,
+}
+
+/// How far back the log is looked at.
+#[derive(Args)]
+struct Seen {
+    #[command(flatten)]
+    place: Place,
+    /// Who has not read for so many days is no consumer any more
+    #[arg(long, value_name = "N", default_value_t = 90)]
+    days: u32,
+}
+
+/// Who reads, as far as the kernel tells.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Reader {
+    uid: u32,
+    unit: Option<String>,
+    container: Option<String>,
+}
+
+/// What a reader did with one secret.
+#[derive(Clone, Debug, Serialize)]
+struct Use {
+    reads: u64,
+    first: String,
+    last: String,
+    /// The version it read last.
+    version: Option<u32>,
+    /// What it read with, as far as it was asked.
+    programs: BTreeSet<String>,
+}
+
+/// Granted reads of secrets, by name and reader, and by the hour of the day.
+#[derive(Default)]
+struct Reads {
+    by_name: BTreeMap<String, BTreeMap<Reader, Use>>,
+    by_hour: [u64; 24],
+}
+
+impl Seen {
+    /// The reads of `name`, or of all secrets.
+    fn reads(&self, name: Option<&str>) -> Result<Reads, Failure> {
+        let hours = i64::from(self.days).saturating_mul(24).hours();
+        let since = Timestamp::now()
+            .checked_sub(hours)
+            .map_err(Failure::other)?;
+        let mut reads = Reads::default();
+        each(&self.place, |record| {
+            let granted = record.action == Action::Read && record.result == Outcome::Ok;
+            let wanted = name.is_none_or(|name| record.name.as_deref() == Some(name));
+            if granted && wanted {
+                reads.add(&record, since);
+            }
+        })?;
+        Ok(reads)
+    }
+}
+
+impl Reads {
+    fn add(&mut self, record: &Record, since: Timestamp) {
+        let (Some(name), Some(uid)) = (&record.name, record.uid) else {
+            return;
+        };
+        let Some(time) = record
+            .time
+            .parse::<Timestamp>()
+            .ok()
+            .filter(|t| *t >= since)
+        else {
+            return;
+        };
+        let hour = time.to_zoned(TimeZone::UTC).hour().unsigned_abs();
+        if let Some(count) = self.by_hour.get_mut(usize::from(hour)) {
+            *count += 1;
+        }
+        let reader = Reader {
+            uid,
+            unit: record.unit.clone(),
+            container: record.container.clone(),
+        };
+        let readers = self.by_name.entry(name.clone()).or_default();
+        let seen = readers.entry(reader).or_insert_with(|| Use {
+            reads: 0,
+            first: record.time.clone(),
+            last: String::new(),
+            version: None,
+            programs: BTreeSet::new(),
+        });
+        seen.reads += 1;
+        seen.last.clone_from(&record.time);
+        seen.version = record.version;
+        if let Some(exe) = &record.exe
+            && seen.programs.len() < MAX_PROGRAMS
+        {
+            seen.programs.insert(exe.clone());
+        }
+    }
+
+    fn of(&self, name: &str) -> impl Iterator<Item = (&Reader, &Use)> {
+        self.by_name.get(name).into_iter().flatten()
+    }
+
+    /// The hour of the day (UTC) with the fewest reads; the first of several.
+    fn quietest(&self) -> usize {
+        let hours = self.by_hour.iter().enumerate();
+        hours
+            .min_by_key(|(_, reads)| **reads)
+            .map_or(0, |(hour, _)| hour)
+    }
+}
+
+fn row(reader: &Reader, used: &Use) -> Value {
+    let mut row = json!(used);
+    if let (Some(row), Value::Object(reader)) = (row.as_object_mut(), json!(reader)) {
+        row.extend(reader);
+    }
+    row
+}
+
+const READER: [&str; 3] = ["uid", "unit", "container"];
+
+fn columns(rest: &[&'static str]) -> Vec<&'static str> {
+    READER.iter().chain(rest).copied().collect()
+}
+
+impl Impact {
+    /// Before a rotation: who is affected, how much, and when it disturbs least.
+    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
+        let reads = self.seen.reads(Some(&self.name))?;
+        let observed: Vec<_> = reads.of(&self.name).map(|(r, u)| row(r, u)).collect();
+        let declared = known.get("consumers").and_then(Value::as_array);
+        let declared = declared.cloned().unwrap_or_default();
+        let levels = ["critical", "high", "medium", "low"];
+        let worst = levels.into_iter().find(|level| {
+            declared
+                .iter()
+                .any(|consumer| text(consumer, "criticality") == *level)
+        });
+        let quiet = reads.quietest();
+        let window = format!("{quiet:02}:00-{:02}:00 UTC", (quiet + 1) % 24);
+        let found = json!({
+            "name": self.name,
+            "criticality": worst,
+            "declared": declared,
+            "observed": observed,
+            "suggested_window": window,
+            "hook": known.pointer("/settings/hook"),
+        });
+        out.show(&found, || {
+            let mut shown = format!("criticality: {}\n", worst.unwrap_or("nobody declared any"));
+            let declared_columns = ["name", "criticality", "owner", "restart"];
+            shown += &section("declared", &declared, &declared_columns);
+            shown += &section(
+                "observed",
+                &observed,
+                &columns(&["programs", "reads", "last", "version"]),
+            );
+            shown += &format!("fewest reads: {window}\n");
+            shown
+        })
+    }
+}
+
+fn section(title: &str, rows: &[Value], columns: &[&str]) -> String {
+    match rows {
+        [] => format!("{title}: none\n"),
+        rows => format!("{title}:\n{}\n", table(rows, columns)),
+    }
+}
+
+impl Adoption {
+    /// After a rotation: who has the new version, and who was last seen with an
+    /// old one.
+    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
+        let versions = known.get("versions").and_then(Value::as_array);
+        let current = versions
+            .and_then(|versions| versions.last()?.get("version")?.as_u64())
+            .unwrap_or_default();
+        let reads = self.seen.reads(Some(&self.name))?;
+        let rows: Vec<_> = reads
+            .of(&self.name)
+            .map(|(reader, used)| {
+                let mut row = row(reader, used);
+                let adopted = used.version.map(u64::from) == Some(current);
+                if let Some(row) = row.as_object_mut() {
+                    row.insert("adopted".into(), json!(adopted));
+                }
+                row
+            })
+            .collect();
+        let adopted = rows
+            .iter()
+            .filter(|row| row.get("adopted") == Some(&json!(true)));
+        let adopted = adopted.count();
+        let found = json!({
+            "name": self.name,
+            "current": current,
+            "adopted": adopted,
+            "consumers": rows,
+        });
+        out.show(&found, || {
+            format!(
+                "{adopted} of {} consumers have version {current}\n{}",
+                rows.len(),
+                table(&rows, &columns(&["programs", "version", "adopted", "last"]))
+            )
+        })
+    }
+}
+
+impl Graph {
+    /// Which consumers read which secrets.
+    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+        let reads = self.seen.reads(None)?;
+        let mut edges = Vec::new();
+        for (name, readers) in &reads.by_name {
+            for (reader, used) in readers {
+                let mut edge = row(reader, used);
+                if let Some(edge) = edge.as_object_mut() {
+                    edge.insert("secret".into(), json!(name));
+                    edge.insert("consumer".into(), json!(reader.label()));
+                    edge.insert("kind".into(), json!("observed"));
+                }
+                edges.push(edge);
+            }
+        }
+        for name in names(mount)? {
+            // What the caller may not see has no declared consumers for it.
+            let known = request(mount, &json!({"op": "versions", "name": name}));
+            let consumers = known
+                .ok()
+                .and_then(|k| k.get("consumers")?.as_array().cloned());
+            for consumer in consumers.into_iter().flatten() {
+                edges.push(json!({
+                    "secret": name,
+                    "consumer": text(&consumer, "name"),
+                    "criticality": cell(&consumer, "criticality"),
+                    "kind": "declared",
+                }));
+            }
+        }
+        if self.format == Format::Json {
+            return Output::new(true).show(&json!(edges), String::new);
+        }
+        out.show(&json!(edges), || dot(&edges))
+    }
+}
+
+impl Reader {
+    fn label(&self) -> String {
+        match (&self.container, &self.unit) {
+            (Some(container), _) => {
+                let short: String = container.chars().take(12).collect();
+                format!("uid {} in container {short}", self.uid)
+            }
+            (None, Some(unit)) => format!("uid {} in {unit}", self.uid),
+            (None, None) => format!("uid {}", self.uid),
+        }
+    }
+}
+
+/// The DOT language (<https://graphviz.org/doc/info/lang.html>).
+fn dot(edges: &[Value]) -> String {
+    let quoted = |text: &str| {
+        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("\"{escaped}\"")
+    };
+    let mut lines = vec!["digraph secrets {".to_owned(), "  rankdir=LR;".to_owned()];
+    for edge in edges {
+        let style = match text(edge, "kind") {
+            "declared" => " [style=dashed]",
+            _ => "",
+        };
+        lines.push(format!(
+            "  {} -> {}{style};",
+            quoted(text(edge, "consumer")),
+            quoted(text(edge, "secret"))
+        ));
+    }
+    lines.push("}".to_owned());
+    lines.join("\n")
+}

@@ -1,0 +1,221 @@
+//! Suspicious activity, told as it happens.
+//!
+//! Each record goes by the detector once it is written. What the log held before
+//! this process is recalled by a thread of its own; what happens meanwhile is
+//! held back until that is done, so that readers seen before are known and
+//! nothing waits.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jarvis_audit::{
+    Action, Detector, Durability, Event, Finding, Findings, Sighting, Thresholds, recent_records,
+};
+use parking_lot::Mutex;
+
+use crate::common::clock::now;
+use crate::worker::gate::Gate;
+use crate::worker::runner_client::{self, EventKind};
+
+/// How much of the log's end is recalled, in bytes: some 130,000 reads.
+const RECALLED: u64 = 64 * 1024 * 1024;
+/// Most records held back meanwhile; the oldest are given up.
+const HELD: usize = 65_536;
+
+/// The detector, once it has caught up with the log.
+pub(crate) struct Suspicions {
+    thresholds: Thresholds,
+    state: Mutex<State>,
+}
+
+enum State {
+    Recalling(Held),
+    Watching(Box<Detector>),
+}
+
+/// What happened while the log was recalled.
+#[derive(Default)]
+struct Held {
+    sightings: VecDeque<Sighting>,
+    lost: u64,
+}
+
+impl Held {
+    fn push(&mut self, seen: Sighting) {
+        if self.sightings.len() >= HELD {
+            self.sightings.pop_front();
+            self.lost += 1;
+        }
+        self.sightings.push_back(seen);
+    }
+}
+
+impl Suspicions {
+    pub(crate) fn new(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            state: Mutex::new(State::Recalling(Held::default())),
+        }
+    }
+
+    fn observe(&self, seen: Sighting) -> Findings {
+        match &mut *self.state.lock() {
+            State::Watching(detector) => detector.observe(&seen),
+            State::Recalling(held) => {
+                held.push(seen);
+                Findings::default()
+            }
+        }
+    }
+
+    /// Learns from `history`, of which all was told when it happened, then `tell`s
+    /// what is to be found in what was held back, and watches from then on.
+    fn recall(&self, history: impl Iterator<Item = Sighting>, mut tell: impl FnMut(&Finding)) {
+        let mut detector = Box::new(Detector::new(self.thresholds));
+        for seen in history {
+            detector.observe(&seen);
+        }
+        loop {
+            let held = match &mut *self.state.lock() {
+                State::Recalling(held) if !held.sightings.is_empty() => std::mem::take(held),
+                state => {
+                    *state = State::Watching(detector);
+                    return;
+                }
+            };
+            if held.lost > 0 {
+                let lost = held.lost;
+                tracing::warn!(lost, "records not looked at for suspicious activity");
+            }
+            for seen in held.sightings {
+                detector.observe(&seen).iter().flatten().for_each(&mut tell);
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// Looks at what a record that was just written adds up to.
+    pub(crate) fn consider(&self, event: &Event<'_>) {
+        let Some(seen) = Sighting::of(event, now()) else {
+            return;
+        };
+        for finding in self.suspicions.observe(seen).iter().flatten() {
+            self.tell(finding, event.name);
+        }
+    }
+
+    fn tell(&self, finding: &Finding, name: Option<&str>) {
+        let kind = finding.kind.as_str();
+        self.metrics.suspicious.with_label_values(&[kind]).inc();
+        tracing::warn!(
+            kind,
+            uid = finding.uid,
+            count = finding.count,
+            "suspicious activity"
+        );
+        let reason = finding.to_string();
+        let event = Event {
+            // A burst is about no one secret, though its last record was.
+            name: name.filter(|_| finding.id.is_some()),
+            id: finding.id,
+            uid: Some(finding.uid),
+            reason: Some(&reason),
+            count: Some(finding.count),
+            ..self.event(Action::Suspicious, None)
+        };
+        // What was found stands in the records it was found in; `append` logs a failure.
+        self.append(&event, Durability::Write).ok();
+        let told = runner_client::Event::new(EventKind::Suspicious).actor(finding.uid);
+        let told = told.reason(&finding.to_string());
+        self.errands.notify(match name {
+            Some(name) => told.secret(name),
+            None => told,
+        });
+    }
+
+    /// Recalls the log in `directory`, up to where this process found it.
+    fn recall(&self, directory: &Path) {
+        let before = self.recall_until;
+        let records = match recent_records(directory, RECALLED) {
+            Ok(records) => Some(records),
+            Err(error) => {
+                tracing::warn!(%error, "cannot recall the audit log: known readers will seem new");
+                None
+            }
+        };
+        let known = records.into_iter().flatten();
+        let known = known.take_while(|record| record.seq <= before);
+        let known = known.filter_map(|record| Sighting::of_record(&record));
+        self.suspicions.recall(known, |finding| {
+            let node = finding.id.and_then(|id| self.node(id).ok());
+            self.tell(finding, node.as_ref().map(|node| &*node.path));
+        });
+    }
+}
+
+/// Has a thread recall the log in `directory`.
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn recall(gate: &Arc<Gate>, directory: PathBuf) -> io::Result<()> {
+    let gate = gate.clone();
+    let recaller = std::thread::Builder::new().name("recall".into());
+    let started = recaller.spawn(move || gate.recall(&directory));
+    started.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use jarvis_audit::Outcome;
+
+    use super::*;
+
+    fn read(uid: u32, id: u64) -> Sighting {
+        let event = Event {
+            uid: Some(uid),
+            id: Some(id),
+            ..Event::new(Action::Read, Outcome::Ok, 0)
+        };
+        Sighting::of(&event, jiff::Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn found(findings: Findings) -> Vec<u32> {
+        findings.iter().flatten().map(|f| f.uid).collect()
+    }
+
+    #[test]
+    fn what_happens_meanwhile_comes_after_what_was() {
+        let suspicions = Suspicions::new(Thresholds::default());
+        for uid in [8, 7, 9] {
+            assert!(found(suspicions.observe(read(uid, 1))).is_empty(), "held");
+        }
+        let mut told = Vec::new();
+        let history = [read(7, 1), read(8, 1)].into_iter();
+        suspicions.recall(history, |finding| {
+            // It was told when it happened that uid 8 was new.
+            told.push(finding.uid);
+            // More happens while that is being told.
+            suspicions.observe(read(10, 1));
+        });
+        assert_eq!(told, [9, 10]);
+        assert!(found(suspicions.observe(read(10, 1))).is_empty());
+        assert_eq!(found(suspicions.observe(read(11, 1))), [11]);
+    }
+
+    #[test]
+    fn a_flood_meanwhile_takes_bounded_memory() {
+        let suspicions = Suspicions::new(Thresholds::default());
+        suspicions.observe(read(7, 1));
+        for _ in 0..HELD {
+            suspicions.observe(read(8, 1));
+        }
+        let State::Recalling(held) = &*suspicions.state.lock() else {
+            unreachable!("nothing was recalled")
+        };
+        assert_eq!((held.sightings.len(), held.lost), (HELD, 1));
+        assert_eq!(held.sightings[0], read(8, 1), "the oldest is given up");
+    }
+}

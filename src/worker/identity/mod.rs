@@ -1,0 +1,3 @@
+//! Who is calling, beyond what `jarvis-fs` tells.
+
+pub(crate) mod exe;
