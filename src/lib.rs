@@ -10,35 +10,49 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 mod ipc;
+mod process;
 mod runner;
 mod supervisor;
 mod worker;
 
+/// Doors for tests, benches and fuzz targets; nothing else may use them.
 #[doc(hidden)]
-pub use common::clock::follow_clock;
-pub use daemon::abort_on_panic;
-#[doc(hidden)]
-pub use worker::runner_client as errands;
-#[doc(hidden)]
-pub use worker::sandbox;
+pub mod testing {
+    pub use crate::common::clock::follow_clock;
+    pub use crate::ipc::keeper::Refusal;
+    pub use crate::ipc::runner::{Event, HookName, Phase};
+    pub use crate::process::abort_on_panic;
+    pub use crate::process::privileges::drop_privileges;
+    pub use crate::supervisor::Runner;
+    pub use crate::worker::runner_client::{About, Errands, HookError};
+    pub use crate::worker::sandbox;
 
-/// Whether `bytes` are a worker's message or question: what the fuzzer calls.
-#[doc(hidden)]
-#[must_use]
-pub fn is_worker_message(bytes: &[u8]) -> (bool, bool) {
-    (ipc::is_message(bytes), ipc::is_question(bytes))
-}
+    use crate::ipc::is_message;
+    use crate::ipc::programs::ThreadRef;
+    use crate::ipc::runner::{FromRunner, ToRunner};
+    use crate::ipc::worker::FromWorker;
 
-/// Whether `bytes` are a message to or from the runner: what the fuzzer calls.
-#[doc(hidden)]
-#[must_use]
-pub fn is_errand(bytes: &[u8]) -> (bool, bool) {
-    ipc::is_errand(bytes)
-}
+    /// Whether `bytes` are a worker's message, or its question about a thread.
+    #[must_use]
+    pub fn is_worker_message(bytes: &[u8]) -> (bool, bool) {
+        (
+            is_message::<FromWorker>(bytes),
+            is_message::<ThreadRef>(bytes),
+        )
+    }
 
-/// Whether `bytes` are a control request: what the fuzzer calls.
-#[doc(hidden)]
-#[must_use]
-pub fn parses(bytes: &[u8]) -> bool {
-    worker::request::parse(bytes).is_ok()
+    /// Whether `bytes` are a message to the runner, or from it.
+    #[must_use]
+    pub fn is_runner_message(bytes: &[u8]) -> (bool, bool) {
+        (
+            is_message::<ToRunner>(bytes),
+            is_message::<FromRunner>(bytes),
+        )
+    }
+
+    /// Whether `bytes` are a control request.
+    #[must_use]
+    pub fn is_control_request(bytes: &[u8]) -> bool {
+        crate::worker::request::parse(bytes).is_ok()
+    }
 }

@@ -70,7 +70,7 @@ const MARK: &str = "JARVIS_TEST_PANIC";
 #[test]
 fn panicking_process() {
     if std::env::var_os(MARK).is_some() {
-        jarvis_secretsd::abort_on_panic();
+        jarvis_secretsd::testing::abort_on_panic();
         std::thread::spawn(|| panic!("on purpose")).join().ok();
         // Not reached: the thread's panic ended the process.
         std::process::exit(0);

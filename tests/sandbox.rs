@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use jarvis_secretsd::sandbox;
+use jarvis_secretsd::testing::{drop_privileges, sandbox};
 use rustix::io::Errno;
 
 fn errno(result: libc::c_long) -> i32 {
@@ -52,7 +52,7 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
 
     let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
     let attempts = move || {
-        sandbox::drop_privileges(Some(user), false).unwrap();
+        drop_privileges(Some(user), false).unwrap();
         assert_eq!(open(&public), 0, "only the sandbox closes it");
         sandbox::enter(&directories).unwrap();
 

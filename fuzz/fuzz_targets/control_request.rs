@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    jarvis_secretsd::parses(bytes);
+    jarvis_secretsd::testing::is_control_request(bytes);
 });

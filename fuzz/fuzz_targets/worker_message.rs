@@ -2,6 +2,6 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    jarvis_secretsd::is_worker_message(bytes);
-    jarvis_secretsd::is_errand(bytes);
+    jarvis_secretsd::testing::is_worker_message(bytes);
+    jarvis_secretsd::testing::is_runner_message(bytes);
 });

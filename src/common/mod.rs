@@ -1,6 +1,12 @@
-//! What several processes use and what uses nothing of ours.
+//! What several processes use.
+//!
+//! Runs in: every process.
+//! Touches: files that it is given, the user database; no value, no network.
+//! Imported by: everything; it imports nothing of `src/`.
 
 pub(crate) mod accounts;
+pub(crate) mod bounded;
 pub(crate) mod calendar;
 pub(crate) mod clock;
+pub(crate) mod policy_file;
 pub(crate) mod strict_json;

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
+use crate::common::policy_file::load_policy;
 use crate::config::Config;
-use crate::worker::gate::load_policy;
 
 /// The first kernel that sends requests again to a new daemon.
 const RESEND: (u32, u32) = (6, 9);

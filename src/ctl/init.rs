@@ -15,7 +15,7 @@ use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
 use crate::common::clock::now_ms;
-use crate::daemon::{read_key_file, read_passphrase};
+use crate::process::credential::{read_key_file, read_passphrase};
 
 #[derive(Args)]
 pub(super) struct Init {

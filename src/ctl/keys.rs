@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
-use crate::daemon::{read_key_file, read_passphrase};
+use crate::process::credential::{read_key_file, read_passphrase};
 
 #[derive(Subcommand)]
 pub(super) enum Key {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
-use crate::worker::gate::load_policy;
+use crate::common::policy_file::load_policy;
 
 #[derive(Subcommand)]
 pub(super) enum Policy {

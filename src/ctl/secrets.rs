@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
+use crate::common::bounded;
 use crate::common::strict_json::Strict;
-use crate::config::read_bounded;
 
 #[derive(Args)]
 pub(super) struct Set {
@@ -112,7 +112,7 @@ impl Options {
             None => None,
             Some(path) => {
                 let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-                let text = read_bounded(file, MAX_TEMPLATE);
+                let text = bounded::text(file, MAX_TEMPLATE);
                 let text = text.map_err(|e| Failure::io("read", path, &e))?;
                 let parsed = serde_json::from_str(&text).map_err(|error| {
                     let message = format!("{} is no JSON: {error}", path.display());

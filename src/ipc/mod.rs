@@ -1,14 +1,20 @@
-//! Messages between the supervisor and its children: one datagram each, at most
-//! 32 KiB and 8 fds.
+//! Messages between our processes: one datagram each, at most 32 KiB and 8 fds.
+//!
+//! Runs in: supervisor, workers, runner, keepers.
+//! Touches: sockets and fds; values only inside pipes ([`pipe_of`]).
+//! Imported by: processes.
 
+pub(crate) mod keeper;
+pub(crate) mod programs;
 pub(crate) mod runner;
+pub(crate) mod worker;
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use jarvis_audit::{EpochClaim, SegmentClaim};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::net::{
@@ -20,9 +26,6 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
-use crate::ipc::runner::{FromRunner, ToRunner};
-
 /// Longest message in bytes.
 const MAX: usize = 32 * 1024;
 const MAX_FDS: usize = 8;
@@ -32,176 +35,54 @@ const FD_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
 /// Longest text in a message from a worker, in bytes.
 pub(crate) const MAX_TEXT: usize = 2048;
 
-/// From the supervisor to a worker.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum ToWorker {
-    /// The first message. Fds: directory of the vault, directory of the audit
-    /// log, handle table, watch, keys, who tells programs, and the HTTP listener when
-    /// there is one.
-    Start(Box<Start>),
-    /// The predecessor is dead: open vault and audit log. The one fd has the
-    /// text of the policy in force.
-    Open(Open),
-    /// Serve the device, which is the one fd.
-    Attach {
-        /// Others have served it: ask for what they left unanswered.
-        resend: bool,
-    },
-    /// Say that you live.
-    Ping(Facts),
-    /// The policy's text is behind the one fd; or why it can't be read.
-    Policy(Result<(), String>),
-    /// Load the policy anew.
-    Reload,
-    /// The two halves of the signature that was asked for.
-    Certificate([u8; 32], [u8; 32]),
-    /// The one fd leads to the runner.
-    Runner,
-    /// Stop answering, record why, and end.
-    Retire(String),
-}
-
-/// What a worker needs to know before it opens anything.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Start {
-    pub(crate) config: Config,
-    /// The worker's user and group, when it is to change them.
-    pub(crate) user: Option<(u32, u32)>,
-    /// The mount is for every user.
-    pub(crate) shared: bool,
-    /// Tells this mount's requests from all others'.
-    pub(crate) mount: [u8; 16],
-    /// When the service began, Unix milliseconds.
-    pub(crate) started_ms: i64,
-    /// Listen from the beginning: nobody else does.
-    pub(crate) alone: bool,
-    /// Accept a vault that is older than its audit log.
-    pub(crate) accept_restored: bool,
-    /// The host's name in records.
-    pub(crate) host: jarvis_audit::HostId,
-}
-
-/// How to open vault and audit log.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Open {
-    /// No worker of this supervisor had them open: check everything.
-    pub(crate) fresh: bool,
-    /// The predecessor ended by its own fault: what it was at work on is suspect.
-    pub(crate) crashed: bool,
-    /// What is known of the predecessor's end.
-    pub(crate) reason: Option<String>,
-}
-
-/// What the supervisor has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Facts {
-    /// Number of the ping.
-    pub(crate) ping: u64,
-    /// Workers that have served so far.
-    pub(crate) generation: u64,
-    /// Ends of serving workers: by a signal from outside, by their own fault,
-    /// because they did not answer, for an upgrade.
-    pub(crate) killed: u64,
-    pub(crate) crashed: u64,
-    pub(crate) hung: u64,
-    pub(crate) replaced: u64,
-    /// The last time nobody served, in microseconds.
-    pub(crate) gap_us: u64,
-}
-
-/// From a worker to the supervisor: all that a hijacked worker can ask for.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum FromWorker {
-    /// Sandboxed and waiting for [`ToWorker::Open`].
-    Ready,
-    /// Vault and audit log are open; the number of secrets.
-    Opened(u64),
-    /// The device is being served.
-    Serving,
-    /// Alive, and no request is stuck.
-    Pong(u64),
-    /// Certify the first epoch key; once in a worker's life.
-    Certify(EpochClaim),
-    /// Certify the first key of a segment of the audit log; only upwards.
-    CertifySegment(SegmentClaim),
-    /// Give me the policy's text as it is now.
-    Policy,
-    /// The policy last given is in force.
-    Accepted,
-    /// How far the audit log has come, as a note.
-    Checkpoint(String),
-    /// It can't go on, and another worker could not either.
-    Failed(String),
-    /// The device is gone.
-    Ended(String),
-    /// The answer to [`ToWorker::Retire`].
-    Retired,
-}
-
-/// Which thread a question is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Whose {
-    /// Its id, which others may have after it.
-    pub(crate) tid: u32,
-    /// Its number, which no other ever has.
-    pub(crate) thread: u64,
-}
-
-/// The answer.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Program {
-    pub(crate) whose: Whose,
-    /// The path of its executable; `None` when it is gone or can't be shown.
-    pub(crate) path: Option<String>,
-}
-
-/// Longest path of a program that is recorded, in bytes.
-const MAX_PROGRAM: usize = 1024;
-
-/// Whether a path can stand in a record and be shown on a terminal.
-pub(crate) fn printable(path: &str) -> bool {
-    !path.is_empty() && path.len() <= MAX_PROGRAM && !path.chars().any(char::is_control)
-}
-
 /// The socket that a child was given as its standard input.
 ///
 /// # Errors
 /// When there is none.
-pub(crate) fn take_stdin() -> io::Result<Link> {
+pub(crate) fn take_stdin<S: Serialize, R: DeserializeOwned>() -> io::Result<Channel<S, R>> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::net::sockopt::socket_type(&socket)?;
     nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     Ok(socket.into())
 }
 
-/// One end of a socket pair.
-pub(crate) struct Link(OwnedFd);
+/// One end of a socket pair, on which `S` is sent and `R` is received.
+pub(crate) struct Channel<S, R> {
+    socket: OwnedFd,
+    messages: PhantomData<fn(S) -> R>,
+}
 
-impl AsFd for Link {
+impl<S, R> AsFd for Channel<S, R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
-impl From<OwnedFd> for Link {
+impl<S, R> From<OwnedFd> for Channel<S, R> {
     fn from(socket: OwnedFd) -> Self {
-        Self(socket)
+        Self {
+            socket,
+            messages: PhantomData,
+        }
     }
 }
 
-impl Link {
-    /// Both ends.
+impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
+    /// Makes a pair: this end, and the socket of the other.
+    ///
+    /// # Errors
+    /// What the system says.
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC;
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        Ok((Self(a), b))
+        Ok((a.into(), b))
     }
 
     /// Sends without waiting for room.
     ///
     /// # Errors
     /// `WouldBlock` when the other end does not read, `BrokenPipe` when it is gone.
-    pub(crate) fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) fn send(&self, message: &S, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = postcard::to_allocvec(message).map_err(io::Error::other)?;
         if bytes.len() > MAX || fds.len() > MAX_FDS {
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -212,7 +93,7 @@ impl Link {
             control.push(SendAncillaryMessage::ScmRights(fds));
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags)?;
+        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, flags)?;
         Ok(())
     }
 
@@ -221,7 +102,7 @@ impl Link {
         let Ok(timeout) = Timespec::try_from(patience) else {
             return false;
         };
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         matches!(poll(&mut fds, Some(&timeout)), Ok(1))
     }
 
@@ -230,13 +111,13 @@ impl Link {
     /// # Errors
     /// `UnexpectedEof` when the other end is gone, `InvalidData` for what is no
     /// message.
-    pub(crate) fn receive<M: DeserializeOwned>(&self) -> io::Result<(M, Vec<OwnedFd>)> {
+    pub(crate) fn receive(&self) -> io::Result<(R, Vec<OwnedFd>)> {
         let mut bytes = vec![0; MAX];
         let mut space = [MaybeUninit::uninit(); FD_SPACE];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             let into = &mut [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.0, into, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            match recvmsg(&self.socket, into, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
                 result => break result?,
             }
@@ -265,22 +146,31 @@ fn decode<M: DeserializeOwned>(bytes: &[u8]) -> io::Result<M> {
     }
 }
 
-/// Whether `bytes` are a worker's message: what the fuzzer calls.
-pub(crate) fn is_message(bytes: &[u8]) -> bool {
-    decode::<FromWorker>(bytes).is_ok()
+/// Whether `bytes` are a message of type `M`: what the fuzzer calls.
+pub(crate) fn is_message<M: DeserializeOwned>(bytes: &[u8]) -> bool {
+    decode::<M>(bytes).is_ok()
 }
 
-/// Whether `bytes` are a worker's question about a thread: what the fuzzer calls.
-pub(crate) fn is_question(bytes: &[u8]) -> bool {
-    decode::<Whose>(bytes).is_ok()
+/// An Ed25519 signature, 64 bytes, as it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[[u8; 32]; 2]", into = "[[u8; 32]; 2]")]
+pub(crate) struct Signature(pub(crate) [u8; 64]);
+
+// serde knows arrays of up to 32 items only.
+impl From<[[u8; 32]; 2]> for Signature {
+    fn from(halves: [[u8; 32]; 2]) -> Self {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(halves.as_flattened());
+        Self(signature)
+    }
 }
 
-/// Whether `bytes` are a message to or from the runner: what the fuzzer calls.
-pub(crate) fn is_errand(bytes: &[u8]) -> (bool, bool) {
-    (
-        decode::<ToRunner>(bytes).is_ok(),
-        decode::<FromRunner>(bytes).is_ok(),
-    )
+impl From<Signature> for [[u8; 32]; 2] {
+    fn from(Signature(bytes): Signature) -> Self {
+        let mut halves = [[0; 32]; 2];
+        halves.as_flattened_mut().copy_from_slice(&bytes);
+        halves
+    }
 }
 
 /// A pipe with all of `value` in it, and its end: read once, it is gone. The
@@ -314,13 +204,18 @@ pub(crate) fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jarvis_audit::EpochClaim;
     use proptest::prelude::*;
+
+    use super::programs::ThreadRef;
+    use super::runner::{FromRunner, ToRunner};
+    use super::worker::{FromWorker, SupervisorChannel, ToWorker, WorkerChannel};
+    use super::*;
 
     #[test]
     fn messages_and_fds_arrive() {
-        let (ours, theirs) = Link::pair().unwrap();
-        let theirs = Link::from(theirs);
+        let (ours, theirs) = WorkerChannel::pair().unwrap();
+        let theirs = SupervisorChannel::from(theirs);
         let claim = EpochClaim {
             epoch: 3,
             first_seq: 9,
@@ -331,26 +226,26 @@ mod tests {
         theirs
             .send(&FromWorker::Certify(claim), &[file.as_fd(), file.as_fd()])
             .unwrap();
-        let (message, fds) = ours.receive::<FromWorker>().unwrap();
+        let (message, fds) = ours.receive().unwrap();
         assert_eq!(message, FromWorker::Certify(claim));
         assert_eq!(fds.len(), 2);
         drop(theirs);
-        let gone = ours.receive::<FromWorker>().unwrap_err();
+        let gone = ours.receive().unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
     fn what_is_too_long_or_no_message_is_refused() {
-        let (ours, theirs) = Link::pair().unwrap();
+        let (ours, theirs) = WorkerChannel::pair().unwrap();
         let long = FromWorker::Failed("x".repeat(MAX));
         assert!(
-            Link::from(theirs.try_clone().unwrap())
+            SupervisorChannel::from(theirs.try_clone().unwrap())
                 .send(&long, &[])
                 .is_err()
         );
         for bytes in [&[200; 10][..], &[0, 0], &vec![0; MAX + 1]] {
             rustix::io::write(&theirs, bytes).unwrap();
-            let refused = ours.receive::<FromWorker>().unwrap_err();
+            let refused = ours.receive().unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
         }
     }
@@ -369,16 +264,18 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_errand_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            is_errand(&bytes);
-            is_question(&bytes);
+            is_message::<ToRunner>(&bytes);
+            is_message::<FromRunner>(&bytes);
+            is_message::<ThreadRef>(&bytes);
+            is_message::<ToWorker>(&bytes);
         }
 
         #[test]
         fn any_bytes_are_a_message_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let (ours, theirs) = Link::pair().unwrap();
+            let (ours, theirs) = WorkerChannel::pair().unwrap();
             if !bytes.is_empty() {
                 rustix::io::write(&theirs, &bytes).unwrap();
-                prop_assert_eq!(ours.receive::<FromWorker>().is_ok(), is_message(&bytes));
+                prop_assert_eq!(ours.receive().is_ok(), is_message::<FromWorker>(&bytes));
             }
         }
     }

@@ -1,14 +1,23 @@
-//! What worker, supervisor, runner and keeper say to each other.
+//! What supervisor, worker and runner say to each other.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Level, Notify};
-use crate::ipc::short;
+use crate::config::{EventKind, Level, Notify};
+use crate::ipc::keeper::End;
+use crate::ipc::{Channel, short};
+
+/// The supervisor's and then the worker's end of the socket to the runner.
+pub(crate) type RunnerChannel = Channel<ToRunner, FromRunner>;
+/// The runner's end.
+pub(crate) type RunnerEnd = Channel<FromRunner, ToRunner>;
 
 /// Most hooks at work at once.
 pub(crate) const MAX_HOOKS: usize = 8;
+/// How long after its time limit a hook that does not end is given up.
+pub(crate) const AFTERMATH: Duration = Duration::from_secs(15);
 /// Longest name of a hook, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -142,112 +151,6 @@ pub(crate) struct Order {
     pub(crate) old: bool,
 }
 
-/// How a program ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum End {
-    /// With this exit status.
-    Exited(u8),
-    /// By this signal.
-    Killed(u8),
-    /// It was ended for it took too long.
-    TimedOut,
-    /// It never began.
-    Refused(Refusal),
-    /// Whoever kept it is gone.
-    Lost,
-}
-
-/// Why a program was not started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
-    /// No directory of hooks is configured.
-    NoDirectory,
-    /// The directory belongs to somebody who must not have it.
-    DirectoryOwner,
-    /// Others may write the directory.
-    DirectoryWritable,
-    /// There is no such file.
-    Missing,
-    /// It is a link, a directory or something else that is no file.
-    NoFile,
-    /// It belongs to somebody who must not have it.
-    Owner,
-    /// Others may write it.
-    Writable,
-    /// Nobody may execute it.
-    NotExecutable,
-    /// Too many programs are at work.
-    Busy,
-    /// The system refused, with this errno.
-    System(i32),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoDirectory => "the configuration names no [hooks] dir",
-            Self::DirectoryOwner => "its directory does not belong to root",
-            Self::DirectoryWritable => "its directory can be written by group or others",
-            Self::Missing => "it is not there",
-            Self::NoFile => "it is no regular file",
-            Self::Owner => "it does not belong to root",
-            Self::Writable => "it can be written by group or others",
-            Self::NotExecutable => "it is not executable",
-            Self::Busy => "too many are at work",
-            Self::System(errno) => {
-                return std::io::Error::from_raw_os_error(*errno).fmt(f);
-            }
-        })
-    }
-}
-
-/// What happened that somebody may want to know of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
-    /// A secret was rotated.
-    Rotation,
-    /// A rotation was given up.
-    RotationFailed,
-    /// A version is past its time, or soon will be.
-    Expiry,
-    /// A version was revoked.
-    Revocation,
-    /// Somebody waits for an approval.
-    ApprovalWanted,
-    /// Suspicious activity was found.
-    Suspicious,
-    /// The audit log has come further; nobody is told who does not ask for it.
-    Checkpoint,
-}
-
-impl EventKind {
-    /// Every kind.
-    pub const ALL: [Self; 7] = [
-        Self::Rotation,
-        Self::RotationFailed,
-        Self::Expiry,
-        Self::Revocation,
-        Self::ApprovalWanted,
-        Self::Suspicious,
-        Self::Checkpoint,
-    ];
-
-    /// As configuration, body and metric have it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rotation => "rotation",
-            Self::RotationFailed => "rotation_failed",
-            Self::Expiry => "expiry",
-            Self::Revocation => "revocation",
-            Self::ApprovalWanted => "approval_wanted",
-            Self::Suspicious => "suspicious",
-            Self::Checkpoint => "checkpoint",
-        }
-    }
-}
-
 /// Something that happened; never a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -368,27 +271,6 @@ pub(crate) struct Tally {
     pub(crate) dropped: u8,
 }
 
-/// From the runner to a keeper: a program to run. Fds: its directory, then its
-/// input or the values, as `kind` says.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Task {
-    pub(crate) program: String,
-    pub(crate) arguments: Vec<String>,
-    pub(crate) environment: Vec<(String, String)>,
-    pub(crate) kind: TaskKind,
-    pub(crate) limit_ms: u64,
-    /// What belongs to the own user is as good as root's: there is no root.
-    pub(crate) trust_self: bool,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum TaskKind {
-    /// The old value, if `old`, as fd 3, and the new one as fd 4.
-    Hook { old: bool },
-    /// A text as standard input.
-    Notice,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,13 +288,6 @@ mod tests {
         }
         let sent = postcard::to_allocvec("../../bin/sh").unwrap();
         assert!(postcard::from_bytes::<HookName>(&sent).is_err());
-    }
-
-    #[test]
-    fn kinds_are_called_the_same_everywhere() {
-        for kind in EventKind::ALL {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
-        }
     }
 
     #[test]

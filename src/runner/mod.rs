@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::Mode;
@@ -19,17 +18,16 @@ use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Notify;
-use crate::daemon::{Failure, start_logging, text};
-use crate::ipc::{Link, take_stdin};
-use crate::worker::sandbox;
+use crate::ipc::take_stdin;
+use crate::process::privileges::drop_privileges;
+use crate::process::{Failure, start_logging, text};
 
 pub(crate) mod keeper;
 mod sink;
 mod webhook;
 
-use crate::ipc::runner::{
-    End, FromRunner, MAX_HOOKS, Order, Refusal, Task, TaskKind, Terms, ToRunner,
-};
+use crate::ipc::keeper::{End, KeeperChannel, Refusal, Task, TaskKind};
+use crate::ipc::runner::{FromRunner, MAX_HOOKS, Order, RunnerEnd, Terms, ToRunner};
 use sink::Sink;
 
 /// Where programs find others.
@@ -39,12 +37,9 @@ const MAX_FILES: u64 = 1024;
 /// Processes and threads of the runner's user.
 const MAX_PROCESSES: u64 = 512;
 
-/// How long after its time limit a hook that does not end is given up.
-pub(crate) const AFTERMATH: Duration = Duration::from_secs(15);
-
 /// Runs until nobody is left at the other end.
 pub(crate) fn main() -> ExitCode {
-    crate::abort_on_panic();
+    crate::process::abort_on_panic();
     rustix::thread::set_name(c"jarvis-runner").ok();
     match take_stdin().map_err(text).and_then(serve) {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +47,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn serve(link: Link) -> Result<(), Failure> {
+fn serve(link: RunnerEnd) -> Result<(), Failure> {
     jarvis_sys::keep_fds_from_children().map_err(text)?;
     let (ToRunner::Become(terms), mut fds) = link.receive().map_err(text)? else {
         return Err("the first message did not say who to be".into());
@@ -66,7 +61,7 @@ fn serve(link: Link) -> Result<(), Failure> {
         }
     }
     start_logging(terms.level);
-    sandbox::drop_privileges(terms.user, false).map_err(text)?;
+    drop_privileges(terms.user, false).map_err(text)?;
     bound(terms.user.is_some()).map_err(text)?;
     Runner::new(link, terms, hooks, sinks)?.obey()
 }
@@ -96,7 +91,7 @@ fn bound(own_user: bool) -> io::Result<()> {
 }
 
 struct Runner {
-    link: Arc<Link>,
+    link: Arc<RunnerEnd>,
     terms: Terms,
     hooks: Option<Arc<OwnedFd>>,
     desk: Arc<Desk>,
@@ -105,7 +100,7 @@ struct Runner {
 
 impl Runner {
     fn new(
-        link: Link,
+        link: RunnerEnd,
         terms: Terms,
         hooks: Option<OwnedFd>,
         sinks: Vec<(Notify, Option<OwnedFd>)>,
@@ -124,7 +119,7 @@ impl Runner {
 
     fn obey(self) -> Result<(), Failure> {
         loop {
-            match self.link.receive::<ToRunner>() {
+            match self.link.receive() {
                 Ok((ToRunner::Ping(number), _)) => {
                     self.link
                         .send(&FromRunner::Pong(number), &[])
@@ -203,10 +198,10 @@ fn task(order: Order, terms: &Terms) -> Task {
 
 /// Runs one program under a keeper of its own and waits for its end; `at_work`
 /// is told the way to the keeper.
-fn keep(task: &Task, fds: &[BorrowedFd<'_>], at_work: impl FnOnce(Arc<Link>)) -> End {
+fn keep(task: &Task, fds: &[BorrowedFd<'_>], at_work: impl FnOnce(Arc<KeeperChannel>)) -> End {
     let failed =
         |error: io::Error| End::Refused(Refusal::System(error.raw_os_error().unwrap_or(libc::EIO)));
-    let (link, theirs) = match Link::pair() {
+    let (link, theirs) = match KeeperChannel::pair() {
         Ok(pair) => pair,
         Err(error) => return failed(error),
     };
@@ -226,7 +221,7 @@ fn keep(task: &Task, fds: &[BorrowedFd<'_>], at_work: impl FnOnce(Arc<Link>)) ->
     at_work(link.clone());
     let end = link
         .send(task, fds)
-        .and_then(|()| link.receive::<End>())
+        .and_then(|()| link.receive())
         .map_or(End::Lost, |(end, _)| end);
     // It ends by itself once it has answered, or is gone.
     keeper.wait().ok();
@@ -244,7 +239,7 @@ struct Desk {
 struct Seats {
     /// Workers so far.
     employer: u64,
-    at_work: BTreeMap<u64, (u64, Option<Arc<Link>>)>,
+    at_work: BTreeMap<u64, (u64, Option<Arc<KeeperChannel>>)>,
 }
 
 /// A hook's place among those at work.
@@ -286,7 +281,7 @@ impl Desk {
 
 impl Seat {
     /// Runs `work` once no hook of an earlier worker is left.
-    fn occupy(self, work: impl FnOnce(Box<dyn FnOnce(Arc<Link>) + '_>) -> End) -> End {
+    fn occupy(self, work: impl FnOnce(Box<dyn FnOnce(Arc<KeeperChannel>) + '_>) -> End) -> End {
         {
             let mut seats = self.desk.seats.lock();
             let others = |seats: &Seats| seats.at_work.values().any(|(e, _)| *e < self.employer);
@@ -300,7 +295,7 @@ impl Seat {
         work(Box::new(|keeper| self.at_work(keeper)))
     }
 
-    fn at_work(&self, keeper: Arc<Link>) {
+    fn at_work(&self, keeper: Arc<KeeperChannel>) {
         let mut seats = self.desk.seats.lock();
         if seats.employer != self.employer {
             // The worker has changed meanwhile.

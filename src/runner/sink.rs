@@ -11,10 +11,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::webhook::Webhook;
 use super::{PATH, keep};
+use crate::config::EventKind;
 use crate::config::{Notify, Receiver};
-use crate::daemon::{Failure, text};
-use crate::ipc::runner::{End, EventKind, FromRunner, Tally, Task, TaskKind};
-use crate::ipc::{Link, pipe_of};
+use crate::ipc::keeper::{End, Task, TaskKind};
+use crate::ipc::pipe_of;
+use crate::ipc::runner::{FromRunner, RunnerEnd, Tally};
+use crate::process::{Failure, text};
 
 /// Notifications that wait for one sink; a newer one pushes the oldest out.
 const QUEUE: usize = 256;
@@ -26,14 +28,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Something to tell, to several perhaps. Once it is settled for all of them
 /// the worker is told what became of it.
 pub(super) struct Notice {
-    link: Arc<Link>,
+    link: Arc<RunnerEnd>,
     id: u64,
     body: String,
     tally: Mutex<Tally>,
 }
 
 impl Notice {
-    pub(super) fn new(link: Arc<Link>, id: u64, body: String) -> Arc<Self> {
+    pub(super) fn new(link: Arc<RunnerEnd>, id: u64, body: String) -> Arc<Self> {
         Arc::new(Self {
             link,
             id,

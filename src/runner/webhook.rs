@@ -1,7 +1,7 @@
 //! Notifications by HTTP.
 
 use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,10 +12,11 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use zeroize::Zeroizing;
 
 use super::sink::Trouble;
-use crate::daemon::{Failure, text};
+use crate::common::bounded;
+use crate::process::{Failure, text};
 
 /// Longest key of a signature, in bytes, and shortest.
-const MAX_KEY: u64 = 4096;
+const MAX_KEY: u32 = 4096;
 const MIN_KEY: usize = 16;
 /// Longest head of an answer, in bytes; its body is not read.
 const MAX_HEAD: usize = 16 * 1024;
@@ -104,14 +105,16 @@ fn system_roots() -> RootCerts {
 
 /// The content of a key file, without the newline at its end.
 fn read_key(file: File) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    // Reserved at once: growing would leave copies behind.
-    let mut key = Zeroizing::new(Vec::with_capacity(8192));
-    file.take(MAX_KEY + 1).read_to_end(&mut key).map_err(text)?;
+    // One more for a newline at the end; too long is no worse than too short.
+    let mut key = match bounded::secret(file, MAX_KEY + 1) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Zeroizing::default(),
+        read => read.map_err(text)?,
+    };
     if key.last() == Some(&b'\n') {
         key.pop();
     }
     match key.len() {
-        MIN_KEY.. if key.len() as u64 <= MAX_KEY => Ok(key),
+        MIN_KEY.. if key.len() <= MAX_KEY as usize => Ok(key),
         _ => Err(format!(
             "a [[notify]] secret_file must have {MIN_KEY} to {MAX_KEY} bytes"
         )),
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    use std::io::{Seek, Write};
+    use std::io::{Read, Seek, Write};
     use std::path::Path;
     use std::process::Command;
 

@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use jarvis_audit::HostId;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::{Config, Notify};
-use crate::daemon::Failure;
-use crate::ipc::runner::{Terms, ToRunner};
-use crate::ipc::{Facts, FromWorker, Link, ToWorker};
+use crate::ipc::Channel;
+use crate::ipc::runner::{RunnerChannel, Terms, ToRunner};
+use crate::ipc::worker::{Facts, FromWorker, ToWorker, WorkerChannel};
+use crate::process::Failure;
 
 /// How far a worker has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,8 +46,11 @@ pub(super) enum Death {
 }
 
 /// Starts `program` in `role` with one end of a socket pair as its standard input.
-fn start(program: &Path, role: &str) -> io::Result<(Child, OwnedFd, Link)> {
-    let (link, theirs) = Link::pair()?;
+fn start<S: Serialize, R: DeserializeOwned>(
+    program: &Path,
+    role: &str,
+) -> io::Result<(Child, OwnedFd, Channel<S, R>)> {
+    let (link, theirs) = Channel::pair()?;
     let mut process = Command::new(program)
         // The path may be a mere fd.
         .arg0("jarvis-secretsd")
@@ -71,7 +77,7 @@ pub struct Runner {
     process: Child,
     pidfd: OwnedFd,
     /// The workers' end.
-    link: Link,
+    link: RunnerChannel,
 }
 
 impl Runner {
@@ -190,7 +196,7 @@ impl Drop for Runner {
 pub(super) struct Worker {
     process: Child,
     pidfd: OwnedFd,
-    link: Link,
+    link: WorkerChannel,
     pub(super) phase: Phase,
     /// When the phase began.
     pub(super) since: Instant,
@@ -268,7 +274,7 @@ impl Worker {
 
     /// What it says, once [`Self::link`] is readable; `None` at the end.
     pub(super) fn hear(&mut self) -> Option<FromWorker> {
-        match self.link.receive::<FromWorker>() {
+        match self.link.receive() {
             // Fds from a worker mean nothing and are closed.
             Ok((message, _)) => Some(message),
             Err(error) => {

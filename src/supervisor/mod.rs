@@ -8,11 +8,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,17 +22,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Gid, MemfdFlags, Uid, chownat, memfd_create};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
-use crate::config::{Config, read_bounded};
-use crate::daemon::{self, Arguments, Failure, root, text};
-use crate::ipc::{Facts, FromWorker, Open, Start, ToWorker, short};
-use crate::worker::gate::MAX_POLICY;
+use crate::common::policy_file::policy_text;
+use crate::config::Config;
+use crate::ipc::worker::{Facts, FromWorker, Open, Start, ToWorker};
+use crate::ipc::{Signature, short};
+use crate::process::credential::put_credential;
+use crate::process::signals::SignalSocket;
+use crate::process::{Failure, is_root, text};
 
+mod arguments;
 mod backoff;
 mod checkpoints;
 mod child;
 mod programs;
 mod tables;
 
+pub(crate) use arguments::Arguments;
 use backoff::Backoff;
 use checkpoints::Witness;
 pub use child::Runner;
@@ -55,7 +59,16 @@ const FAREWELL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// A sentence for a person.
-pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), SupervisorError> {
+    start(config, arguments).map_err(SupervisorError)
+}
+
+/// Reason why the supervisor ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct SupervisorError(String);
+
+fn start(config: Config, arguments: &Arguments) -> Result<(), Failure> {
     protect(&config)?;
     if let Err(error) = jarvis_sys::keep_fds_from_children() {
         tracing::warn!(%error, "fds that the daemon inherited stay open in its workers");
@@ -91,9 +104,9 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
     // An edited policy is in force once it is loaded, not because we were restarted.
     let policy = match device {
         Some(_) => estate.policy()?,
-        None => read_policy_text(&config.policy.path)?,
+        None => policy_text(&config.policy.path).map_err(text)?,
     };
-    if read_policy_text(&config.policy.path).is_ok_and(|edited| edited != policy) {
+    if policy_text(&config.policy.path).is_ok_and(|edited| edited != policy) {
         tracing::warn!("the policy was edited and is not loaded yet; run: jarvisctl policy reload");
     }
     estate.set_policy(&policy)?;
@@ -139,7 +152,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Failure> 
     supervisor.active = Some(supervisor.hire(true)?);
     let Supervisor { config, estate, .. } = &supervisor;
     if estate.keys.get(Cell::RootKey).is_none() {
-        daemon::put_credential(config, arguments.passphrase_stdin, &estate.keys)?;
+        put_credential(config, arguments.passphrase_stdin, &estate.keys).map_err(text)?;
     }
     if supervisor.device.is_none() {
         prepare_mount_point(&config.mount.path)?;
@@ -162,42 +175,29 @@ fn recover(path: &Path) -> Result<Option<(Estate, OwnedFd)>, Failure> {
     }
 }
 
-/// Signals as bytes that can be waited for together with everything else.
+/// The signals that the supervisor acts on.
 struct Signals {
-    stop: UnixStream,
-    reload: UnixStream,
-    upgrade: UnixStream,
+    stop: SignalSocket,
+    reload: SignalSocket,
+    upgrade: SignalSocket,
 }
 
 impl Signals {
     fn watch() -> Result<Self, Failure> {
-        let register = |signals: &[i32]| -> io::Result<UnixStream> {
-            let (reader, writer) = UnixStream::pair()?;
-            reader.set_nonblocking(true)?;
-            for signal in signals {
-                signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
-            }
-            Ok(reader)
-        };
+        let register = |signals: &[i32]| SignalSocket::register(signals).map_err(text);
         Ok(Self {
-            stop: register(&[SIGTERM, SIGINT]).map_err(text)?,
-            reload: register(&[SIGHUP]).map_err(text)?,
-            upgrade: register(&[SIGUSR2]).map_err(text)?,
+            stop: register(&[SIGTERM, SIGINT])?,
+            reload: register(&[SIGHUP])?,
+            upgrade: register(&[SIGUSR2])?,
         })
     }
-}
-
-/// Whether a signal came since the last time.
-fn came(mut signal: &UnixStream) -> bool {
-    let mut bytes = [0; 64];
-    matches!(signal.read(&mut bytes), Ok(n) if n > 0)
 }
 
 fn protect(config: &Config) -> Result<(), Failure> {
     if let Locking::KeysOnly { .. } = jarvis_sys::harden(config.developer).map_err(text)? {
         tracing::warn!("developer mode: the supervisor's memory is not locked");
     }
-    if !root() {
+    if !is_root() {
         tracing::warn!(
             "not root: mounting with fusermount3; only this user can enter the mount, so neither \
              other users nor containers can be served"
@@ -211,7 +211,10 @@ fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
     if !config.http.enabled {
         return Ok(None);
     }
-    let listener = crate::worker::http::listen(config.http.listen)?;
+    let address = config.http.listen;
+    let listener = TcpListener::bind(address).map_err(|error| {
+        format!("cannot listen on {address} ({error}); change [http] listen or set enabled = false")
+    })?;
     let address = listener.local_addr().map_err(text)?;
     tracing::info!(%address, "http");
     Ok(Some(listener))
@@ -219,7 +222,7 @@ fn listen(config: &Config) -> Result<Option<TcpListener>, Failure> {
 
 /// Uid and gid for a child; `None` when it stays what the supervisor is.
 fn account(config: &Config, name: &str) -> Result<Option<(u32, u32)>, Failure> {
-    if !root() {
+    if !is_root() {
         return Ok(None);
     }
     match nix::unistd::User::from_name(name).map_err(text)? {
@@ -305,12 +308,6 @@ fn of_the_log(name: &str) -> bool {
     name.ends_with(".jsonl") || name.starts_with("torn-")
 }
 
-/// A signature as it is sent.
-fn certificate(signature: &[u8; 64]) -> ToWorker {
-    let half = |half: Option<&[u8; 32]>| half.copied().unwrap_or_default();
-    ToWorker::Certificate(half(signature.first_chunk()), half(signature.last_chunk()))
-}
-
 /// Makes the mount point when it is missing and clears a dead mount on it.
 fn prepare_mount_point(path: &Path) -> Result<(), Failure> {
     if jarvis_fs::clear_stale(path).map_err(text)? {
@@ -326,12 +323,6 @@ fn prepare_mount_point(path: &Path) -> Result<(), Failure> {
         std::fs::set_permissions(directory, open).map_err(failed)?;
     }
     Ok(())
-}
-
-fn read_policy_text(path: &Path) -> Result<String, Failure> {
-    File::open(path)
-        .and_then(|file| read_bounded(file, MAX_POLICY))
-        .map_err(|error| format!("cannot read the policy {}: {error}", path.display()))
 }
 
 /// `text` in a file without a name: each reader gets its own.
@@ -409,14 +400,14 @@ impl Supervisor {
         loop {
             self.keep_staffed()?;
             let ready = self.wait(signals)?;
-            if came(&signals.stop) && self.stopping.is_none() {
+            if signals.stop.drain() && self.stopping.is_none() {
                 self.stop();
             }
-            if came(&signals.reload) {
+            if signals.reload.drain() {
                 self.reload_pending = true;
                 self.pass_reload_on();
             }
-            if came(&signals.upgrade) {
+            if signals.upgrade.drain() {
                 self.upgrade();
             }
             self.hear(&ready.workers)?;
@@ -543,7 +534,7 @@ impl Supervisor {
                     tracing::error!(%why, "audit log");
                 }
                 let signature = identity.certify(&claim).map_err(text)?;
-                worker.say(&certificate(&signature), &[]);
+                worker.say(&ToWorker::Certificate(Signature(signature)), &[]);
             }
             FromWorker::CertifySegment(claim) => {
                 let serving = self.is_active(role, Phase::Serving);
@@ -556,7 +547,7 @@ impl Supervisor {
                 match serving && worker.certified.is_some_and(upwards) {
                     true => {
                         worker.certified = Some((claim.segment, claim.epoch - 1));
-                        worker.say(&certificate(&signature), &[]);
+                        worker.say(&ToWorker::Certificate(Signature(signature)), &[]);
                     }
                     false => worker.kill(),
                 }
@@ -598,7 +589,7 @@ impl Supervisor {
     }
 
     fn offer_policy(&mut self, role: Role) {
-        let found = read_policy_text(&self.config.policy.path);
+        let found = policy_text(&self.config.policy.path).map_err(text);
         let file = found.and_then(|policy| {
             let file = nameless(&policy).map_err(text)?;
             self.offered = Some(policy);
@@ -695,7 +686,7 @@ impl Supervisor {
         let start = Start {
             config: self.config.clone(),
             user: self.user,
-            shared: root(),
+            shared: is_root(),
             mount: self.estate.nonce(),
             started_ms: self.estate.started_ms(),
             alone,
@@ -740,7 +731,7 @@ impl Supervisor {
         let device = match self.device.take() {
             Some(device) => device,
             None => {
-                let device = Device::mount(&self.config.mount.path, root()).map_err(text)?;
+                let device = Device::mount(&self.config.mount.path, is_root()).map_err(text)?;
                 let keeps = self.config.mount.keep && device.resends();
                 if let (true, Some(fd)) = (self.fd_store && keeps, device.fd()) {
                     self.estate.store(fd);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::ipc::{Link, Program, Whose, printable};
+use crate::ipc::programs::{ExeReplies, ExeReply, ThreadRef, printable};
 
 /// Bytes of the answering thread's stack.
 const STACK: usize = 128 * 1024;
@@ -15,23 +15,30 @@ const STACK: usize = 128 * 1024;
 /// # Errors
 /// When there is no socket or no thread.
 pub(super) fn answer() -> io::Result<OwnedFd> {
-    let (ours, theirs) = Link::pair()?;
+    let (ours, theirs) = ExeReplies::pair()?;
     std::thread::Builder::new()
         .name("programs".into())
         // It is locked in memory.
         .stack_size(STACK)
         .spawn(move || {
-            while let Ok((whose, _)) = ours.receive::<Whose>() {
+            while let Ok((whose, _)) = ours.receive() {
                 let path = program(whose);
                 // A worker that does not read its answers gets none.
-                ours.send(&Program { whose, path }, &[]).ok();
+                ours.send(
+                    &ExeReply {
+                        thread: whose,
+                        path,
+                    },
+                    &[],
+                )
+                .ok();
             }
         })?;
     Ok(theirs)
 }
 
 /// The path of the program that `whose` thread runs, as far as it can be shown.
-fn program(whose: Whose) -> Option<String> {
+fn program(whose: ThreadRef) -> Option<String> {
     let still = || jarvis_sys::thread(whose.tid).is_ok_and(|t| t.number == whose.thread);
     if !still() {
         return None;
@@ -45,28 +52,29 @@ fn program(whose: Whose) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipc::programs::ExeQuestions;
 
-    fn ask(link: &Link, whose: Whose) -> Option<String> {
+    fn ask(link: &ExeQuestions, whose: ThreadRef) -> Option<String> {
         link.send(&whose, &[]).unwrap();
-        let (answer, _) = link.receive::<Program>().unwrap();
-        assert_eq!(answer.whose, whose);
+        let (answer, _) = link.receive().unwrap();
+        assert_eq!(answer.thread, whose);
         answer.path
     }
 
     #[test]
     fn a_thread_has_its_program_and_nobody_elses_number() {
-        let link = Link::from(answer().unwrap());
+        let link = ExeQuestions::from(answer().unwrap());
         let tid = std::process::id();
         let thread = jarvis_sys::thread(tid).unwrap().number;
         let own = std::env::current_exe().unwrap();
-        let found = ask(&link, Whose { tid, thread });
+        let found = ask(&link, ThreadRef { tid, thread });
         assert_eq!(found.as_deref(), own.to_str());
-        let other = Whose {
+        let other = ThreadRef {
             tid,
             thread: thread + 1,
         };
         assert_eq!(ask(&link, other), None);
-        let nobody = Whose {
+        let nobody = ThreadRef {
             tid: u32::MAX,
             thread,
         };

@@ -11,8 +11,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use sd_notify::NotifyState;
 
 use crate::common::clock::now_ms;
-use crate::daemon::{Failure, text};
-use crate::worker::gate::MAX_POLICY;
+use crate::common::policy_file::MAX_POLICY;
+use crate::process::{Failure, text};
 
 /// Words about the mount: two of its nonce, when it was made, workers so far.
 const INFO_WORDS: usize = 4;

@@ -1,7 +1,5 @@
 //! Authorise, record, release: the one path to plaintext.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +9,7 @@ use jarvis_audit::{
     Thresholds, TurnError,
 };
 use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Marks, Places, Watch};
-use jarvis_policy::{Decision, Policy, PolicyError, Rule, Verb};
+use jarvis_policy::{Decision, Policy, Rule, Verb};
 use jarvis_vault::{
     IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
 };
@@ -19,10 +17,11 @@ use jiff::SignedDuration;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 
-use crate::common::accounts::SystemAccounts;
 use crate::common::clock::{DAY_MS, HOUR_MS, now, now_ms};
-use crate::config::{Config, ReadDurability, read_bounded};
-use crate::ipc::Facts;
+use crate::common::policy_file::LoadError;
+use crate::config::{Config, EventKind, ReadDurability};
+use crate::ipc::runner as ipc_runner;
+use crate::ipc::worker::Facts;
 use crate::worker::audit::denial_limit::Denials;
 use crate::worker::audit::detector::Suspicions;
 use crate::worker::commit::change::{Change, Kind};
@@ -30,11 +29,8 @@ use crate::worker::commit::journal::Journal;
 use crate::worker::control;
 use crate::worker::identity::exe::Programs;
 use crate::worker::metrics::{Gauges, Metrics};
-use crate::worker::runner_client::{self, Errands, EventKind};
+use crate::worker::runner_client::Errands;
 use crate::worker::scheduler::Bell;
-
-/// Largest policy file, in bytes.
-pub(crate) const MAX_POLICY: u64 = 1024 * 1024;
 
 /// Everything a request may need, and the order in which it is asked.
 pub(crate) struct Gate {
@@ -157,54 +153,6 @@ impl AsRef<[u8]> for Snapshot {
     fn as_ref(&self) -> &[u8] {
         self.0.expose()
     }
-}
-
-/// Why a policy was not loaded.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LoadError {
-    /// It can't be read.
-    #[error("cannot read the policy {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: std::io::Error,
-    },
-    /// It is refused.
-    #[error("policy {path}: {source}")]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and why.
-        source: PolicyError,
-    },
-}
-
-/// Reads and compiles the policy at `path`.
-///
-/// # Errors
-/// [`LoadError`].
-pub(crate) fn load_policy(path: &Path) -> Result<Policy, LoadError> {
-    let file = File::open(path).map_err(|source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    read_policy(path, file)
-}
-
-/// Reads and compiles the policy in `file`, which was opened as `path`.
-///
-/// # Errors
-/// [`LoadError`].
-pub(crate) fn read_policy(path: &Path, file: File) -> Result<Policy, LoadError> {
-    let text = read_bounded(file, MAX_POLICY).map_err(|source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Policy::parse(&text, &SystemAccounts).map_err(|source| LoadError::Refused {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Where the policy comes from.
@@ -436,7 +384,7 @@ impl Gate {
             Kind::Revoke if change.wanted => EventKind::ApprovalWanted,
             _ => return,
         };
-        let mut event = runner_client::Event::new(kind);
+        let mut event = ipc_runner::Event::new(kind);
         if let Some(name) = &change.name {
             event = event.secret(name);
         }

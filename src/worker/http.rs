@@ -4,7 +4,7 @@
 //! whatever clients do here, no read of a secret waits for it.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -59,16 +59,6 @@ impl Answer {
             body: format!("{body}\n").into_bytes(),
         }
     }
-}
-
-/// Listens on `address`; who connects waits until somebody answers.
-///
-/// # Errors
-/// A sentence that names the address.
-pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).map_err(|error| {
-        format!("cannot listen on {address} ({error}); change [http] listen or set enabled = false")
-    })
 }
 
 /// Starts answering, which ends with the process.

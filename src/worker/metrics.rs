@@ -8,7 +8,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::ipc::Facts;
+use crate::ipc::worker::Facts;
 
 /// Every metric of the daemon, under the prefix `jarvis_`.
 pub(crate) struct Metrics {

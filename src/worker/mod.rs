@@ -23,14 +23,18 @@ use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultErro
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::daemon::{Failure, start_logging, text};
-use crate::ipc::{FromWorker, Link, Open, Start, ToWorker, short, take_stdin};
+use crate::common::policy_file::{read_policy, unreadable};
+use crate::ipc::programs::ExeQuestions;
+use crate::ipc::runner::Event;
+use crate::ipc::worker::{FromWorker, Open, Start, SupervisorChannel, ToWorker};
+use crate::ipc::{Signature, short, take_stdin};
+use crate::process::privileges::drop_privileges;
+use crate::process::{Failure, spawn, start_logging, text};
 use crate::worker::commit::journal::Journal;
-use crate::worker::gate::{Gate, LoadError, Parts, PolicySource, Settings, read_policy};
+use crate::worker::gate::{Gate, Parts, PolicySource, Settings};
 use crate::worker::http::Readiness;
 use crate::worker::identity::exe::Programs;
 use crate::worker::metrics::Metrics;
-use crate::worker::runner_client::Event;
 
 pub(crate) mod audit;
 pub(crate) mod commit;
@@ -40,7 +44,7 @@ pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod metrics;
 pub(crate) mod request;
-pub mod runner_client;
+pub(crate) mod runner_client;
 pub mod sandbox;
 pub(crate) mod scheduler;
 pub(crate) mod tree;
@@ -61,7 +65,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs a worker; the supervisor's socket is its standard input.
 #[must_use]
 pub(crate) fn main() -> ExitCode {
-    crate::abort_on_panic();
+    crate::process::abort_on_panic();
     // A name for ps; without one it would be a number.
     rustix::thread::set_name(c"jarvis-worker").ok();
     let link = match take_stdin() {
@@ -99,8 +103,8 @@ struct Estate {
 /// under `/proc/self/fd` are valid.
 type Directories = [OwnedFd; 2];
 
-fn run(link: &Arc<Link>) -> Result<(), Failure> {
-    let (message, fds) = link.receive::<ToWorker>().map_err(text)?;
+fn run(link: &Arc<SupervisorChannel>) -> Result<(), Failure> {
+    let (message, fds) = link.receive().map_err(text)?;
     let ToWorker::Start(start) = message else {
         return Err("the first message was not a start".into());
     };
@@ -174,7 +178,7 @@ fn give_up_privileges(estate: &Estate, directories: &Directories) -> Result<(), 
             "developer mode: only keys are locked in memory, values may reach swap"
         ),
     }
-    sandbox::drop_privileges(start.user, keep_lock).map_err(text)?;
+    drop_privileges(start.user, keep_lock).map_err(text)?;
     sandbox::enter(directories)
 }
 
@@ -186,7 +190,7 @@ enum State {
 }
 
 struct Worker {
-    link: Arc<Link>,
+    link: Arc<SupervisorChannel>,
     readiness: Readiness,
     policies: PolicyCourier,
     certificates: Desk<[u8; 64]>,
@@ -204,7 +208,7 @@ impl Worker {
         }
         self.say(&FromWorker::Ready)?;
         loop {
-            let (message, mut fds) = self.link.receive::<ToWorker>().map_err(text)?;
+            let (message, mut fds) = self.link.receive().map_err(text)?;
             match message {
                 ToWorker::Ping(facts) => {
                     if let State::Serving(gate) = &self.state {
@@ -235,8 +239,8 @@ impl Worker {
                     self.retire(&reason);
                     return self.say(&FromWorker::Retired);
                 }
-                ToWorker::Certificate(first, second) => {
-                    self.certificates.deliver(signature(first, second));
+                ToWorker::Certificate(Signature(signature)) => {
+                    self.certificates.deliver(signature);
                 }
                 ToWorker::Start(_) => return Err("an unexpected message".into()),
             }
@@ -279,7 +283,9 @@ impl Worker {
             handles,
             metrics: Metrics::new().map_err(text)?,
             settings: Settings::from(config),
-            programs: Programs::new(Link::from(estate.programs.try_clone().map_err(text)?)),
+            programs: Programs::new(ExeQuestions::from(
+                estate.programs.try_clone().map_err(text)?,
+            )),
             started_ms: estate.start.started_ms,
             watch: Arc::new(watch),
             recorded,
@@ -442,29 +448,31 @@ fn hand_over(keys: &SecretPage, vault: &Vault) -> Result<(), Failure> {
 
 fn keep_house(gate: &Arc<Gate>) -> Result<(), Failure> {
     let gate = gate.clone();
-    let keeper = std::thread::Builder::new().name("housekeeping".into());
-    let started = keeper.spawn(move || {
+    let started = spawn("housekeeping", move || {
         loop {
             gate.housekeep();
             std::thread::sleep(HOUSEKEEPING);
         }
     });
-    started.map(drop).map_err(text)
+    started.map_err(text)
 }
 
 /// Records denials that were only counted, and tells the supervisor how far the
 /// audit log has come, while it grows.
-fn look_after_log(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<(), Failure> {
+fn look_after_log(
+    gate: &Arc<Gate>,
+    link: &Arc<SupervisorChannel>,
+    noted: &Noted,
+) -> Result<(), Failure> {
     let (gate, link, noted) = (gate.clone(), link.clone(), noted.clone());
-    let noter = std::thread::Builder::new().name("checkpoints".into());
-    let started = noter.spawn(move || {
+    let started = spawn("checkpoints", move || {
         loop {
             gate.tell_overdue();
             note(&gate, &link, &noted);
             std::thread::sleep(CHECKPOINTS);
         }
     });
-    started.map(drop).map_err(text)
+    started.map_err(text)
 }
 
 /// The last record that the supervisor was told of; locked from a checkpoint to
@@ -472,7 +480,7 @@ fn look_after_log(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<(
 type Noted = Arc<Mutex<u64>>;
 
 /// Tells the supervisor how far the audit log has come, if it has.
-fn note(gate: &Gate, link: &Link, noted: &Noted) {
+fn note(gate: &Gate, link: &SupervisorChannel, noted: &Noted) {
     let mut noted = noted.lock();
     let checkpoint = gate.checkpoint();
     if checkpoint.seq != *noted {
@@ -492,10 +500,13 @@ fn turn(audit: &crate::config::Audit) -> Turn {
 }
 
 /// Ends segments of the audit log when it is time, and removes old ones.
-fn keep_segments(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<(), Failure> {
+fn keep_segments(
+    gate: &Arc<Gate>,
+    link: &Arc<SupervisorChannel>,
+    noted: &Noted,
+) -> Result<(), Failure> {
     let (gate, link, noted) = (gate.clone(), link.clone(), noted.clone());
-    let keeper = std::thread::Builder::new().name("segments".into());
-    let started = keeper.spawn(move || {
+    let started = spawn("segments", move || {
         loop {
             if let Err(error) = gate.prune_audit() {
                 tracing::error!(%error, "old audit records stay");
@@ -511,12 +522,12 @@ fn keep_segments(gate: &Arc<Gate>, link: &Arc<Link>, noted: &Noted) -> Result<()
             }
         }
     });
-    started.map(drop).map_err(text)
+    started.map_err(text)
 }
 
 /// The supervisor signs with the host's identity.
 struct Certifier<'l> {
-    link: &'l Link,
+    link: &'l SupervisorChannel,
     host: HostId,
 }
 
@@ -531,8 +542,8 @@ impl Certify for Certifier<'_> {
             .send(&FromWorker::Certify(*claim), &[])
             .map_err(failed)?;
         loop {
-            match self.link.receive::<ToWorker>().map_err(failed)?.0 {
-                ToWorker::Certificate(first, second) => return Ok(signature(first, second)),
+            match self.link.receive().map_err(failed)?.0 {
+                ToWorker::Certificate(Signature(signature)) => return Ok(signature),
                 ToWorker::Ping(facts) => {
                     let pong = FromWorker::Pong(facts.ping);
                     self.link.send(&pong, &[]).map_err(failed)?;
@@ -545,16 +556,6 @@ impl Certify for Certifier<'_> {
     fn certify_segment(&self, _claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
         Err(KeyError::NotCertified("nothing is served yet".into()))
     }
-}
-
-fn signature(first: [u8; 32], second: [u8; 32]) -> [u8; 64] {
-    let mut signature = [0; 64];
-    let halves = first.into_iter().chain(second);
-    signature
-        .iter_mut()
-        .zip(halves)
-        .for_each(|(to, from)| *to = from);
-    signature
 }
 
 /// Where a thread gets the supervisor's answer to what it asked.
@@ -589,7 +590,7 @@ impl<T> Desk<T> {
     }
 
     /// Sends `question` and waits for its answer; one asks at a time.
-    fn ask(&self, link: &Link, question: &FromWorker) -> Result<T, String> {
+    fn ask(&self, link: &SupervisorChannel, question: &FromWorker) -> Result<T, String> {
         let arrived = self.arrived.lock();
         // What came too late for an earlier question.
         while arrived.try_recv().is_ok() {}
@@ -601,7 +602,7 @@ impl<T> Desk<T> {
 
 /// The same while the worker serves, when another thread hears the supervisor.
 struct Notary {
-    link: Arc<Link>,
+    link: Arc<SupervisorChannel>,
     host: HostId,
     certificates: Desk<[u8; 64]>,
 }
@@ -626,13 +627,13 @@ type PolicyFile = Result<OwnedFd, String>;
 
 /// Fetches the policy's text from the supervisor, which alone may read it.
 struct PolicyCourier {
-    link: Arc<Link>,
+    link: Arc<SupervisorChannel>,
     path: PathBuf,
     desk: Desk<PolicyFile>,
 }
 
 impl PolicyCourier {
-    fn start(link: Arc<Link>, path: PathBuf) -> Self {
+    fn start(link: Arc<SupervisorChannel>, path: PathBuf) -> Self {
         Self {
             link,
             path,
@@ -653,15 +654,8 @@ impl PolicyCourier {
                 Ok(file) => read_policy(&path, file.into()).inspect(|_| {
                     link.send(&FromWorker::Accepted, &[]).ok();
                 }),
-                Err(why) => Err(unreadable(&path, why)),
+                Err(why) => Err(unreadable(&path, io::Error::other(why))),
             }
         })
-    }
-}
-
-fn unreadable(path: &Path, why: String) -> LoadError {
-    LoadError::Read {
-        path: path.to_owned(),
-        source: io::Error::other(why),
     }
 }

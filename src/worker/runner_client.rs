@@ -16,11 +16,12 @@ use parking_lot::Mutex;
 use prometheus::IntCounterVec;
 use rustix::net::{Shutdown, shutdown};
 
-use crate::ipc::runner::{End, FromRunner, MAX_HOOKS, Order, Tally, ToRunner};
-pub use crate::ipc::runner::{Event, EventKind, HookName, Phase, Refusal};
-use crate::ipc::{Link, pipe_of};
-#[doc(hidden)]
-pub use crate::supervisor::Runner;
+use crate::config::EventKind;
+use crate::ipc::keeper::{End, Refusal};
+use crate::ipc::pipe_of;
+use crate::ipc::runner::{
+    AFTERMATH, Event, FromRunner, HookName, MAX_HOOKS, Order, Phase, RunnerChannel, Tally, ToRunner,
+};
 
 /// How long a runner may take to answer a ping.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -102,7 +103,7 @@ struct Shared {
 }
 
 struct State {
-    runner: Option<Arc<Link>>,
+    runner: Option<Arc<RunnerChannel>>,
     /// Runners so far.
     runners: u64,
     /// The next number; no earlier worker has used it.
@@ -153,7 +154,7 @@ impl Errands {
 
     /// The runner behind `socket` takes the place of the last.
     pub fn employ(&self, socket: OwnedFd) {
-        let link = Arc::new(Link::from(socket));
+        let link = Arc::new(RunnerChannel::from(socket));
         let mut state = self.shared.state.lock();
         state.runners += 1;
         // Who waits for the last one learns that it is gone.
@@ -215,7 +216,7 @@ impl Errands {
             };
             (ToRunner::Hook(order), pipes)
         };
-        let patience = self.hook_limit + crate::runner::AFTERMATH;
+        let patience = self.hook_limit + AFTERMATH;
         let FromRunner::Hook(_, end) = self.ask(order, patience)? else {
             return Err(HookError::Unanswered);
         };
@@ -314,10 +315,10 @@ impl State {
 
 impl Shared {
     /// Passes on what the runner says until it ends.
-    fn listen(&self, link: &Link, number: u64) {
+    fn listen(&self, link: &RunnerChannel, number: u64) {
         let mut strays = 0;
         let why = loop {
-            match link.receive::<FromRunner>() {
+            match link.receive() {
                 Ok((message, _)) => {
                     if !self.deliver(message) {
                         strays += 1;

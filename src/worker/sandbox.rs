@@ -7,17 +7,13 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
-use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, set_parent_process_death_signal};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_keep_capabilities,
-    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
-};
+use rustix::process::{Pid, Resource, Rlimit};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition,
     SeccompFilter, SeccompRule,
 };
 
-use crate::daemon::{Failure, text};
+use crate::process::{Failure, text};
 
 /// System calls a worker makes, and what for. Everything else is EPERM.
 const CALLS: &[(libc::c_long, &str)] = &[
@@ -126,46 +122,6 @@ pub(super) fn lift_memory_limit() -> bool {
         maximum: None,
     };
     rustix::process::setrlimit(Resource::Memlock, unlimited).is_err()
-}
-
-/// Becomes `user` and nothing more; dies with the supervisor.
-///
-/// # Errors
-/// The kernel's errno: then nothing may be served.
-pub fn drop_privileges(user: Option<(u32, u32)>, keep_lock: bool) -> Result<(), rustix::io::Errno> {
-    let root = rustix::process::geteuid().is_root();
-    let supervisor = getppid();
-    if root {
-        set_keep_capabilities(true)?;
-    }
-    if let Some((uid, gid)) = user {
-        set_thread_groups(&[])?;
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        set_thread_res_gid(gid, gid, gid)?;
-        set_thread_res_uid(uid, uid, uid)?;
-    }
-    if root {
-        // Locking memory is all that may be left, where the limit stands.
-        let kept = match keep_lock {
-            true => capabilities(None)?.permitted & CapabilitySet::IPC_LOCK,
-            false => CapabilitySet::empty(),
-        };
-        let sets = CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: CapabilitySet::empty(),
-        };
-        set_capabilities(None, sets)?;
-    }
-    set_no_new_privs(true)?;
-    // A change of user resets both.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    match getppid() == supervisor {
-        true => Ok(()),
-        // It died before it could be watched.
-        false => Err(rustix::io::Errno::SRCH),
-    }
 }
 
 /// Shuts the calling thread, and all that it starts, in for good; `directories`

@@ -4,7 +4,7 @@
 fn main() -> std::process::ExitCode {
     let beside = std::env::current_exe().map(|program| program.with_file_name("clock"));
     if let Ok(file) = beside.and_then(std::fs::File::open) {
-        jarvis_secretsd::follow_clock(file);
+        jarvis_secretsd::testing::follow_clock(file);
     }
     jarvis_secretsd::daemon::main()
 }

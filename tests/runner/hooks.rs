@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use jarvis_secretsd::errands::{HookError, HookName, Phase, Refusal};
+use jarvis_secretsd::testing::{HookError, HookName, Phase, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::office::*;

@@ -8,7 +8,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use hmac::{Hmac, KeyInit, Mac};
-use jarvis_secretsd::errands::{Event, EventKind};
+use jarvis_secretsd::config::EventKind;
+use jarvis_secretsd::testing::Event;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::Sha256;

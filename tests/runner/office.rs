@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jarvis_audit::{Certify, Identity};
-use jarvis_secretsd::config::Config;
-use jarvis_secretsd::errands::{About, Errands, EventKind, HookError, HookName, Phase, Runner};
+use jarvis_secretsd::config::{Config, EventKind};
+use jarvis_secretsd::testing::{About, Errands, HookError, HookName, Phase, Runner};
 use prometheus::{IntCounterVec, Opts};
 use rustix::fs::Mode;
 

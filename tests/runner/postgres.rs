@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jarvis_secretsd::errands::{HookError, HookName, Phase};
+use jarvis_secretsd::testing::{HookError, HookName, Phase};
 use rustix::process::Signal;
 use serde_json::json;
 

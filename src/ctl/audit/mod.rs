@@ -23,7 +23,7 @@ use super::client::request;
 use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
-use crate::config::read_bounded;
+use crate::common::bounded;
 use query::{LastRead, Query, Summary, Unused};
 use suspicious::Suspicious;
 
@@ -160,7 +160,7 @@ impl Receipt {
         let path = self.check.as_deref().unwrap_or(Path::new(""));
         let identity = open_identity(&self.place, self.identity.as_deref())?;
         let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-        let text = read_bounded(file, MAX_RECEIPT).map_err(|e| Failure::io("read", path, &e))?;
+        let text = bounded::text(file, MAX_RECEIPT).map_err(|e| Failure::io("read", path, &e))?;
         let record = verify_receipt(text.as_bytes(), &identity)
             .map_err(|error| Failure::new(Code::Integrity, error.to_string()))?;
         let json = serde_json::to_value(&record).map_err(Failure::other)?;
@@ -309,7 +309,7 @@ fn doubts(report: &Report) -> Option<String> {
 fn read_checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
     let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
     let text =
-        read_bounded(file, MAX_CHECKPOINT as u64).map_err(|e| Failure::io("read", path, &e))?;
+        bounded::text(file, MAX_CHECKPOINT as u64).map_err(|e| Failure::io("read", path, &e))?;
     Checkpoint::parse(&text)
         .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", path.display())))
 }

@@ -6,9 +6,8 @@
 //! be told from what other programs left. It holds values only as fds.
 
 use std::fs::File;
-use std::io::{self, Read};
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -20,10 +19,12 @@ use rustix::process::{
 };
 use signal_hook::consts::SIGCHLD;
 
-use crate::ipc::runner::{End, Refusal, Task, TaskKind};
+use crate::ipc::keeper::{End, KeeperEnd, Refusal, Task, TaskKind};
+use crate::ipc::take_stdin;
+use crate::process::signals::SignalSocket;
+use crate::process::{Failure, text};
+
 mod program;
-use crate::daemon::{Failure, text};
-use crate::ipc::{Link, take_stdin};
 
 /// How long a program may take to end once it is told to.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,7 +36,7 @@ const NEW: i32 = 4;
 
 /// Runs one program for the runner, whose socket is the standard input.
 pub(crate) fn main() -> ExitCode {
-    crate::abort_on_panic();
+    crate::process::abort_on_panic();
     rustix::thread::set_name(c"jarvis-keeper").ok();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,10 +47,10 @@ pub(crate) fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     jarvis_sys::keep_fds_from_children().map_err(text)?;
     let places = [place(OLD)?, place(NEW)?];
-    let link = take_stdin().map_err(text)?;
-    let (task, fds) = link.receive::<Task>().map_err(text)?;
+    let link: KeeperEnd = take_stdin().map_err(text)?;
+    let (task, fds) = link.receive().map_err(text)?;
     set_child_subreaper(Some(rustix::process::getpid())).map_err(text)?;
-    let children = children_end().map_err(text)?;
+    let children = SignalSocket::register(&[SIGCHLD]).map_err(text)?;
     let end = match begin(&task, fds, places) {
         Ok((main, _open)) => Watch {
             main: Some(main),
@@ -70,14 +71,6 @@ fn place(wanted: i32) -> Result<OwnedFd, Failure> {
         number if number == wanted => Ok(null),
         _ => Err(format!("fd {wanted} is taken")),
     }
-}
-
-/// Readable when a child has ended.
-fn children_end() -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    reader.set_nonblocking(true)?;
-    signal_hook::low_level::pipe::register(SIGCHLD, writer)?;
-    Ok(reader)
 }
 
 /// Starts the program; gives what has to stay open for as long as it runs.
@@ -156,7 +149,7 @@ struct Watch {
 impl Watch {
     /// Waits for the end of the program, of its time or of the other end of
     /// `link`, and then until nothing is left.
-    fn until_all_gone(mut self, link: &Link, children: UnixStream) -> End {
+    fn until_all_gone(mut self, link: &KeeperEnd, children: SignalSocket) -> End {
         loop {
             if self.reap() {
                 return self.end.unwrap_or(End::Lost);
@@ -249,7 +242,7 @@ impl Watch {
 }
 
 /// Waits for a child's end and, if `wanted`, the other end's; true for the latter.
-fn wait_for(mut children: &UnixStream, link: &Link, left: Duration, wanted: bool) -> bool {
+fn wait_for(children: &SignalSocket, link: &KeeperEnd, left: Duration, wanted: bool) -> bool {
     let mut fds = vec![PollFd::new(children, PollFlags::IN)];
     if wanted {
         fds.push(PollFd::new(link, PollFlags::IN));
@@ -260,8 +253,7 @@ fn wait_for(mut children: &UnixStream, link: &Link, left: Duration, wanted: bool
     // An interruption is as good as an end: who has ended is looked at next.
     poll(&mut fds, Some(&timeout)).ok();
     let hung_up = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
-    let mut bytes = [0; 64];
     // Nothing to read is no failure: the poll may have been for the other.
-    let _drained = children.read(&mut bytes);
+    children.drain();
     hung_up
 }

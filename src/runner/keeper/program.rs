@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
-use crate::ipc::runner::Refusal;
+use crate::ipc::keeper::Refusal;
 
 /// Opens `name` in `directory` after looking at both. What is executed later is
 /// this very file, whatever the name leads to by then.

@@ -16,8 +16,9 @@ use jarvis_audit::{
 use parking_lot::Mutex;
 
 use crate::common::clock::now;
+use crate::config::EventKind;
+use crate::ipc::runner as ipc_runner;
 use crate::worker::gate::Gate;
-use crate::worker::runner_client::{self, EventKind};
 
 /// How much of the log's end is recalled, in bytes: some 130,000 reads.
 const RECALLED: u64 = 64 * 1024 * 1024;
@@ -128,7 +129,7 @@ impl Gate {
         };
         // What was found stands in the records it was found in; `append` logs a failure.
         self.append(&event, Durability::Write).ok();
-        let told = runner_client::Event::new(EventKind::Suspicious).actor(finding.uid);
+        let told = ipc_runner::Event::new(EventKind::Suspicious).actor(finding.uid);
         let told = told.reason(&finding.to_string());
         self.errands.notify(match name {
             Some(name) => told.secret(name),

@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::common::clock::now_ms;
+use crate::common::policy_file::LoadError;
 use crate::worker::commit::change::{Actor, Change, Kind};
-use crate::worker::gate::{Gate, LoadError, rule_of, subject};
+use crate::worker::gate::{Gate, rule_of, subject};
 use crate::worker::request::{Malformed, Operation, Parsed, Question, parse};
 
 pub(crate) mod lifecycle;

@@ -10,7 +10,7 @@ use jarvis_fs::Caller;
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
-use crate::ipc::{Link, Program, Whose};
+use crate::ipc::programs::{ExeQuestions, ThreadRef};
 
 /// How long a read may wait for an answer.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -31,12 +31,12 @@ pub(crate) struct Programs {
 }
 
 struct Desk {
-    link: Link,
+    link: ExeQuestions,
     rests_until: Option<Instant>,
 }
 
 impl Programs {
-    pub(crate) fn new(link: Link) -> Self {
+    pub(crate) fn new(link: ExeQuestions) -> Self {
         Self {
             asked: RwLock::default(),
             numberless: AtomicBool::new(false),
@@ -66,7 +66,9 @@ impl Programs {
         asked.insert(key, Instant::now());
         drop(asked);
         let tid = caller.tid;
-        self.desk.try_lock_for(PATIENCE)?.ask(Whose { tid, thread })
+        self.desk
+            .try_lock_for(PATIENCE)?
+            .ask(ThreadRef { tid, thread })
     }
 
     fn number(&self, tid: u32) -> Option<u64> {
@@ -85,7 +87,7 @@ impl Programs {
 }
 
 impl Desk {
-    fn ask(&mut self, whose: Whose) -> Option<String> {
+    fn ask(&mut self, whose: ThreadRef) -> Option<String> {
         if self.rests_until.is_some_and(|until| Instant::now() < until) {
             return None;
         }
@@ -97,9 +99,9 @@ impl Desk {
                 self.rests_until = Some(Instant::now() + REST);
                 return None;
             }
-            let (answer, _) = self.link.receive::<Program>().ok()?;
+            let (answer, _) = self.link.receive().ok()?;
             // An earlier question's may have come too late.
-            if answer.whose == whose {
+            if answer.thread == whose {
                 return answer.path;
             }
         }
@@ -109,6 +111,7 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ipc::programs::{ExeReplies, ExeReply};
 
     fn caller() -> Caller {
         Caller {
@@ -128,16 +131,16 @@ mod tests {
 
     #[test]
     fn a_thread_is_asked_about_once_for_each_secret() {
-        let (ours, theirs) = Link::pair().unwrap();
-        let programs = Programs::new(Link::from(theirs));
+        let (ours, theirs) = ExeReplies::pair().unwrap();
+        let programs = Programs::new(ExeQuestions::from(theirs));
         let supervisor = std::thread::spawn(move || {
             let mut questions = Vec::new();
-            while let Ok((whose, _)) = ours.receive::<Whose>() {
+            while let Ok((whose, _)) = ours.receive() {
                 questions.push(whose);
-                let late = Whose { tid: 1, thread: 1 };
-                for (whose, path) in [(late, "/late"), (whose, "/bin/cat")] {
+                let late = ThreadRef { tid: 1, thread: 1 };
+                for (thread, path) in [(late, "/late"), (whose, "/bin/cat")] {
                     let path = Some(path.to_owned());
-                    ours.send(&Program { whose, path }, &[]).unwrap();
+                    ours.send(&ExeReply { thread, path }, &[]).unwrap();
                 }
             }
             questions
@@ -147,17 +150,20 @@ mod tests {
         assert_eq!(ask(1), None);
         assert_eq!(ask(2).as_deref(), Some("/bin/cat"));
         drop(programs);
-        assert_eq!(supervisor.join().unwrap(), [Whose { tid: 8, thread: 9 }; 2]);
+        assert_eq!(
+            supervisor.join().unwrap(),
+            [ThreadRef { tid: 8, thread: 9 }; 2]
+        );
     }
 
     #[test]
     fn who_does_not_answer_is_left_alone() {
-        let (ours, theirs) = Link::pair().unwrap();
-        let programs = Programs::new(Link::from(theirs));
+        let (ours, theirs) = ExeReplies::pair().unwrap();
+        let programs = Programs::new(ExeQuestions::from(theirs));
         for secret in 1..=50 {
             assert_eq!(programs.at_first(&caller(), secret), None);
         }
-        ours.receive::<Whose>().unwrap();
+        ours.receive().unwrap();
         assert!(!ours.readable(Duration::ZERO), "one question only");
         drop(ours);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Checked, Malformed, Operation, Parsed, Question, checked_name, invalid, json_error};
 use crate::common::calendar::Windows;
-use crate::worker::runner_client::HookName;
+use crate::ipc::runner::HookName;
 
 /// Longest text of somebody's own words, in bytes.
 const MAX_TEXT: usize = 512;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use prometheus::Opts;
 
 use super::*;
+use crate::ipc::runner::RunnerEnd;
 
 const ABOUT: About<'_> = About {
     name: "app/db",
@@ -12,10 +13,10 @@ const ABOUT: About<'_> = About {
     kid: "k",
 };
 
-fn errands(limit: Duration) -> (Errands, Link) {
+fn errands(limit: Duration) -> (Errands, RunnerEnd) {
     let counts = IntCounterVec::new(Opts::new("n", "n"), &["kind", "result"]).unwrap();
     let errands = Errands::new(limit, EventKind::ALL.to_vec(), counts);
-    let (runner, ours) = Link::pair().unwrap();
+    let (runner, ours) = RunnerEnd::pair().unwrap();
     errands.employ(ours);
     assert!(matches!(runner.receive().unwrap(), (ToRunner::Employed, _)));
     (errands, runner)
@@ -27,7 +28,7 @@ fn hook(errands: &Errands) -> Result<(), HookError> {
 }
 
 /// The number of the hook that was asked for.
-fn asked(runner: &Link) -> u64 {
+fn asked(runner: &RunnerEnd) -> u64 {
     match runner.receive().unwrap() {
         (ToRunner::Hook(order), fds) => {
             assert_eq!(fds.len(), 1);
@@ -86,7 +87,7 @@ fn fds_from_a_runner_are_closed() {
     io::Read::read_to_end(&mut reader, &mut Vec::new()).unwrap();
 }
 
-fn cut_off(say: impl FnOnce(&Link)) {
+fn cut_off(say: impl FnOnce(&RunnerEnd)) {
     let (errands, runner) = errands(Duration::from_secs(60));
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| hook(&errands));
@@ -97,11 +98,11 @@ fn cut_off(say: impl FnOnce(&Link)) {
     });
     assert!(matches!(hook(&errands), Err(HookError::NoRunner)));
     assert!(!errands.alive());
-    let end = runner.receive::<ToRunner>().unwrap_err();
+    let end = runner.receive().unwrap_err();
     let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
     assert!(kinds.contains(&end.kind()), "{end}");
     // Another one is as good as the first.
-    let (runner, ours) = Link::pair().unwrap();
+    let (runner, ours) = RunnerEnd::pair().unwrap();
     errands.employ(ours);
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| hook(&errands));

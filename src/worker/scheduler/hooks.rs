@@ -10,10 +10,11 @@ use std::sync::Arc;
 use jarvis_vault::{Body, Node, PendingVersion, Secret, SecretBytes, SecretName, VaultError};
 
 use super::rotation_failed;
+use crate::ipc::runner::{HookName, Phase};
 use crate::worker::commit::change::{Change, Kind};
 use crate::worker::control;
 use crate::worker::gate::Gate;
-use crate::worker::runner_client::{About, HookError, HookName, Phase};
+use crate::worker::runner_client::{About, HookError};
 
 /// The phases that bring a new value to where it is checked, in their order.
 const PHASES: [Phase; 3] = [Phase::Prepare, Phase::Apply, Phase::Verify];

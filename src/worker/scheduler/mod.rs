@@ -15,11 +15,12 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::common::calendar::due_ms;
 use crate::common::clock::{now_ms, rfc3339};
-use crate::daemon::{Failure, text};
+use crate::config::EventKind;
+use crate::ipc::runner as ipc_runner;
+use crate::process::{Failure, text};
 use crate::worker::commit::change::{Change, Kind};
 use crate::worker::control::{self, lifecycle};
 use crate::worker::gate::Gate;
-use crate::worker::runner_client::{self, EventKind};
 
 mod adoption;
 mod hooks;
@@ -343,7 +344,7 @@ pub(crate) fn rotation_failed(gate: &Gate, name: Option<&str>, id: u64, why: &st
         ..gate.event(Action::Rotate, None)
     };
     gate.append(&event, Durability::Sync).ok();
-    let told = runner_client::Event::new(EventKind::RotationFailed).reason(why);
+    let told = ipc_runner::Event::new(EventKind::RotationFailed).reason(why);
     gate.errands.notify(match name {
         Some(name) => told.secret(name),
         None => told,

@@ -1,0 +1,69 @@
+//! Reading that ends: no more than a limit, whatever the other side has.
+
+use std::io::{self, Read};
+
+use zeroize::Zeroizing;
+
+/// At most `limit` bytes of `source`.
+///
+/// # Errors
+/// `FileTooLarge` when there are more; else what the system says.
+pub(crate) fn bytes(source: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fill(source, limit, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// At most `limit` bytes of `source`, in memory that is wiped.
+///
+/// # Errors
+/// `FileTooLarge` when there are more; else what the system says.
+pub(crate) fn secret(source: impl Read, limit: u32) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Reserved at once: growing would leave copies behind. `read_to_end` probes
+    // for the end with 32 bytes more than it has.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit as usize + 64));
+    fill(source, limit.into(), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// At most `limit` bytes of `source`, which must be UTF-8.
+///
+/// # Errors
+/// `FileTooLarge` when there are more, `InvalidData` when they are no text; else
+/// what the system says.
+pub(crate) fn text(source: impl Read, limit: u64) -> io::Result<String> {
+    let bytes = bytes(source, limit)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn fill(source: impl Read, limit: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    source.take(limit.saturating_add(1)).read_to_end(bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_fits_and_one_more_does_not() {
+        assert_eq!(bytes(&b"abc"[..], 3).unwrap(), b"abc");
+        assert_eq!(text(&b""[..], 0).unwrap(), "");
+        let over = secret(&b"abcd"[..], 3).unwrap_err();
+        assert_eq!(over.kind(), io::ErrorKind::FileTooLarge);
+        let endless = bytes(io::repeat(1), 1000).unwrap_err();
+        assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
+        let no_text = text(&[0xff][..], 9).unwrap_err();
+        assert_eq!(no_text.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_secret_never_moves_while_it_is_read() {
+        let read = secret(io::repeat(7).take(4096), 4096).unwrap();
+        assert_eq!(read.len(), 4096);
+        assert!(read.capacity() <= 4096 + 64, "it grew");
+    }
+}

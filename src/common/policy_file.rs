@@ -1,0 +1,72 @@
+//! The policy file: read within a bound and compiled.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use jarvis_policy::{Policy, PolicyError};
+
+use crate::common::accounts::SystemAccounts;
+use crate::common::bounded;
+
+/// Largest policy file, in bytes.
+pub(crate) const MAX_POLICY: u64 = 1024 * 1024;
+
+/// Why a policy was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// Reading the file failed.
+    #[error("cannot read the policy {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The text is no policy.
+    #[error("policy {path}: {source}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and why.
+        source: PolicyError,
+    },
+}
+
+/// Reads and compiles the policy at `path`.
+///
+/// # Errors
+/// [`LoadError`].
+pub(crate) fn load_policy(path: &Path) -> Result<Policy, LoadError> {
+    let file = File::open(path).map_err(|source| unreadable(path, source))?;
+    read_policy(path, file)
+}
+
+/// Reads and compiles the policy in `file`, which was opened as `path`.
+///
+/// # Errors
+/// [`LoadError`].
+pub(crate) fn read_policy(path: &Path, file: File) -> Result<Policy, LoadError> {
+    let text = bounded::text(file, MAX_POLICY).map_err(|source| unreadable(path, source))?;
+    Policy::parse(&text, &SystemAccounts).map_err(|source| LoadError::Refused {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The text of the policy at `path`, not compiled.
+///
+/// # Errors
+/// [`LoadError::Read`].
+pub(crate) fn policy_text(path: &Path) -> Result<String, LoadError> {
+    File::open(path)
+        .and_then(|file| bounded::text(file, MAX_POLICY))
+        .map_err(|source| unreadable(path, source))
+}
+
+/// [`LoadError::Read`] of `path`.
+pub(crate) fn unreadable(path: &Path, source: std::io::Error) -> LoadError {
+    LoadError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,131 @@
+//! `[audit]`: what was done, and what looks suspicious.
+
+use std::path::PathBuf;
+
+use jarvis_audit::{MAX_BULK_SECRETS, MAX_DENIALS, Threshold, Thresholds};
+use serde::{Deserialize, Serialize};
+
+use super::rule::{MAX_HOURS, Rule};
+
+/// `[audit]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The directory of the log.
+    pub dir: PathBuf,
+    /// The host's identity key.
+    pub identity: PathBuf,
+    /// A directory, best on another machine, that gets a signed checkpoint of the
+    /// log every ten seconds in which it grew, and at the end.
+    pub checkpoints: Option<PathBuf>,
+    /// When a read's record is durable enough to release the secret.
+    #[serde(default)]
+    pub durability: ReadDurability,
+    /// Megabytes after which a segment of the log ends, 1 to 4096.
+    #[serde(default = "Audit::segment_mb")]
+    pub segment_mb: u32,
+    /// Hours after which a segment of the log ends, at least 1.
+    #[serde(default = "Audit::segment_hours")]
+    pub segment_hours: u32,
+    /// Days for which records are kept; 0 is for ever.
+    #[serde(default = "Audit::retention_days")]
+    pub retention_days: u32,
+    /// What looks suspicious.
+    #[serde(default)]
+    pub suspicion: Suspicion,
+}
+
+impl Audit {
+    fn segment_mb() -> u32 {
+        64
+    }
+
+    fn segment_hours() -> u32 {
+        24
+    }
+
+    fn retention_days() -> u32 {
+        90
+    }
+
+    /// What must hold of this section.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        let mut rules = vec![
+            Rule::within("audit.segment_mb", self.segment_mb, 1..=4096),
+            Rule::within("audit.segment_hours", self.segment_hours, 1..=MAX_HOURS),
+        ];
+        rules.extend(self.suspicion.rules());
+        rules
+    }
+}
+
+/// `[audit.suspicion]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Suspicion {
+    /// Denials of one uid that are told, up to 100; 0: never.
+    pub denials: u32,
+    /// Within so many minutes, up to a day.
+    pub denials_minutes: u32,
+    /// Different secrets read by one uid that are told, 2 to 500; 0: never.
+    pub bulk_secrets: u32,
+    /// Within so many seconds, up to an hour.
+    pub bulk_seconds: u32,
+}
+
+impl Default for Suspicion {
+    fn default() -> Self {
+        let Thresholds { denials, bulk } = Thresholds::default();
+        Self {
+            denials: denials.count,
+            denials_minutes: denials.seconds / 60,
+            bulk_secrets: bulk.count,
+            bulk_seconds: bulk.seconds,
+        }
+    }
+}
+
+impl Suspicion {
+    fn rules(&self) -> [Rule; 4] {
+        [
+            Rule::within_or_never("audit.suspicion.denials", self.denials, 1..=MAX_DENIALS),
+            Rule::within(
+                "audit.suspicion.denials_minutes",
+                self.denials_minutes,
+                1..=24 * 60,
+            ),
+            // One secret would make every read a bulk read.
+            Rule::within_or_never(
+                "audit.suspicion.bulk_secrets",
+                self.bulk_secrets,
+                2..=MAX_BULK_SECRETS,
+            ),
+            Rule::within("audit.suspicion.bulk_seconds", self.bulk_seconds, 1..=3600),
+        ]
+    }
+
+    /// The limits as the detector takes them.
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            denials: Threshold {
+                count: self.denials,
+                seconds: self.denials_minutes * 60,
+            },
+            bulk: Threshold {
+                count: self.bulk_secrets,
+                seconds: self.bulk_seconds,
+            },
+        }
+    }
+}
+
+/// Durability of the records of reads; changes are always `sync`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadDurability {
+    /// In the kernel: survives the daemon, a power loss can take 10 ms of it.
+    #[default]
+    Write,
+    /// On disk.
+    Sync,
+}

@@ -1,0 +1,35 @@
+//! Why a configuration is refused.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+/// Reason to refuse a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Reading the file failed.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The text is no valid TOML, or has unknown or missing keys.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// With line and column.
+        message: String,
+    },
+    /// A value is out of range.
+    #[error("{path}: {key} {rule}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        rule: Cow<'static, str>,
+    },
+}

@@ -1,0 +1,54 @@
+//! `[mount]`: where and how the tree is shown.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::rule::Rule;
+
+/// `[mount]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// The mount point.
+    pub path: PathBuf,
+    /// Serving threads, 2 to 64.
+    #[serde(default = "Mount::threads")]
+    pub threads: usize,
+    /// Open handles one uid may hold.
+    #[serde(default = "Mount::handles")]
+    pub handles_per_uid: u32,
+    /// Opens of one uid that may be served at once.
+    #[serde(default = "Mount::pending")]
+    pub pending_opens_per_uid: u32,
+    /// Keep the mount when the worker dies (needs Linux 6.9); otherwise mount anew.
+    #[serde(default = "Mount::keep")]
+    pub keep: bool,
+}
+
+impl Mount {
+    fn threads() -> usize {
+        std::thread::available_parallelism().map_or(4, |n| n.get().clamp(4, 64))
+    }
+
+    fn handles() -> u32 {
+        1024
+    }
+
+    fn pending() -> u32 {
+        64
+    }
+
+    fn keep() -> bool {
+        true
+    }
+
+    /// What must hold of this section.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        vec![
+            Rule::within("mount.threads", self.threads, 2..=64),
+            Rule::at_least_one("mount.handles_per_uid", self.handles_per_uid),
+            Rule::at_least_one("mount.pending_opens_per_uid", self.pending_opens_per_uid),
+        ]
+    }
+}

@@ -1,0 +1,110 @@
+//! Credentials of the vault: from a file, or from standard input.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jarvis_sys::{Cell, SecretPage};
+use jarvis_vault::SecretBytes;
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+
+/// Longest passphrase line read from standard input, in bytes.
+const MAX_PASSPHRASE: u64 = 4096;
+/// Most bytes read of a key file: more than one that fits, so that a longer one shows.
+const MAX_KEY_FILE: u64 = 4096;
+/// Memory reserved for either, in bytes: growing would leave copies behind.
+const RESERVED: usize = 8192;
+
+/// Why there is no credential.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CredentialError {
+    /// Neither a key file nor a passphrase is to be had.
+    #[error(
+        "the configuration names no [vault] key_file; give the passphrase with --passphrase-stdin"
+    )]
+    Missing,
+    /// Reading the key file failed.
+    #[error("cannot read the key file {path}: {source}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Others could read the key file.
+    #[error(
+        "the key file {path} has mode {mode:04o}, others could read it; run: chmod 0600 {path}"
+    )]
+    TooWide {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Reading the passphrase failed.
+    #[error("cannot read the passphrase: {0}")]
+    Passphrase(io::Error),
+    /// The key page does not take the credential.
+    #[error(transparent)]
+    Page(#[from] rustix::io::Errno),
+}
+
+/// Puts what unlocks the vault where a worker finds it: `k` and a key file's
+/// bytes, or `p` and a passphrase.
+///
+/// # Errors
+/// [`CredentialError`].
+pub(crate) fn put_credential(
+    config: &Config,
+    from_stdin: bool,
+    keys: &SecretPage,
+) -> Result<(), CredentialError> {
+    let (kind, secret) = match (&config.vault.key_file, from_stdin) {
+        (Some(path), false) => (b'k', read_key_file(path)?),
+        (_, true) => (b'p', read_passphrase(io::stdin().lock())?),
+        (None, false) => return Err(CredentialError::Missing),
+    };
+    let mut tagged = Zeroizing::new(Vec::with_capacity(secret.expose().len() + 1));
+    tagged.push(kind);
+    tagged.extend_from_slice(secret.expose());
+    Ok(keys.put(Cell::Credential, &tagged)?)
+}
+
+/// The content of a key file that nobody else can read.
+///
+/// # Errors
+/// [`CredentialError::KeyFile`], [`CredentialError::TooWide`].
+pub(crate) fn read_key_file(path: &Path) -> Result<SecretBytes, CredentialError> {
+    let failed = |source| CredentialError::KeyFile {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        let path = path.to_owned();
+        return Err(CredentialError::TooWide { path, mode });
+    }
+    let mut bytes = Vec::with_capacity(RESERVED);
+    file.take(MAX_KEY_FILE)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    Ok(SecretBytes::new(bytes))
+}
+
+/// One line without its newline.
+///
+/// # Errors
+/// [`CredentialError::Passphrase`].
+pub(crate) fn read_passphrase(input: impl Read) -> Result<SecretBytes, CredentialError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(RESERVED));
+    input
+        .take(MAX_PASSPHRASE)
+        .read_to_end(&mut bytes)
+        .map_err(CredentialError::Passphrase)?;
+    let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
+    Ok(SecretBytes::new(line.to_vec()))
+}

@@ -1,0 +1,60 @@
+//! What each process of ours does when it starts.
+//!
+//! Runs in: supervisor, workers, runner, keepers; `jarvisctl` asks for credentials here.
+//! Touches: the credential (plaintext), the process's own rights.
+//! Imported by: processes.
+
+use std::io;
+
+use crate::config::Level;
+
+pub(crate) mod credential;
+pub(crate) mod privileges;
+pub(crate) mod signals;
+
+/// Why a process did not start: a sentence for a person.
+pub(crate) type Failure = String;
+
+pub(crate) fn text(error: impl std::fmt::Display) -> Failure {
+    error.to_string()
+}
+
+/// Ends the process when a thread panics: a file system that lost one thread
+/// looks alive and serves nothing.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Starts logging to standard error.
+pub(crate) fn start_logging(level: Level) {
+    let level = match level {
+        Level::Error => tracing::Level::ERROR,
+        Level::Warn => tracing::Level::WARN,
+        Level::Info => tracing::Level::INFO,
+        Level::Debug => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+/// Whether this process is root's.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Starts a thread called `name` (15 bytes are shown) that ends with its work or
+/// with the process.
+///
+/// # Errors
+/// When no thread can be had.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(work).map(drop)
+}

@@ -1,0 +1,26 @@
+//! The daemon's command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Shows secrets as files, each read checked and recorded.
+#[derive(Parser)]
+#[command(name = "jarvis-secretsd", version)]
+pub(crate) struct Arguments {
+    /// The configuration, as `jarvisctl init` writes it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Read the vault's passphrase from standard input (one line)
+    #[arg(long)]
+    pub(crate) passphrase_stdin: bool,
+    /// Leave the mount to systemd's fd store when told to stop, and take it from there
+    #[arg(long)]
+    pub(crate) fd_store: bool,
+    /// Take the mount away that a daemon left, and end
+    #[arg(long)]
+    pub(crate) unmount: bool,
+    /// Accept a vault that is older than its audit log (a restored copy); recorded
+    #[arg(long)]
+    pub(crate) accept_restored_vault: bool,
+}
