@@ -192,7 +192,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         let _busy = match self.watch.begin(unique) {
             Ok(busy) => busy,
             // What an earlier process has carried out is not refused.
-            Err(_) if self.tree.carried_out(unique & !RESENT) => self.watch.attend(unique),
+            Err(_) if self.control.carried_out(unique & !RESENT) => self.watch.attend(unique),
             Err(error) => return reply.error(error.errno()),
         };
         match self.opened(fh.0).as_deref() {

@@ -17,7 +17,7 @@ use crate::errno::FsError;
 use crate::filesystem::slice;
 use crate::in_flight::Watch;
 use crate::notify::pages::PageCache;
-use crate::tree::{Origin, Tree};
+use crate::tree::{Control, Origin};
 
 /// Requests that may wait for their turn.
 const QUEUE: usize = 64;
@@ -101,15 +101,15 @@ pub(crate) struct Executor {
 impl Executor {
     /// # Errors
     /// When no thread can be had.
-    pub(crate) fn start<T: Tree>(
-        tree: Arc<T>,
+    pub(crate) fn start(
+        control: Arc<dyn Control>,
         pages: Arc<PageCache>,
         watch: Arc<Watch>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || run(&*tree, &jobs, &pages, &watch))?;
+            .spawn(move || run(&*control, &jobs, &pages, &watch))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -117,7 +117,7 @@ impl Executor {
     }
 
     /// Queues `job`, or answers it when the queue is full.
-    pub(crate) fn submit<T: Tree>(&self, job: Job, tree: &T) {
+    pub(crate) fn submit(&self, job: Job, control: &dyn Control) {
         let Some(queue) = &self.queue else {
             return job.reply.error(FsError::Busy.errno());
         };
@@ -127,7 +127,7 @@ impl Executor {
         };
         let message = "too many control requests are waiting; try again";
         job.handle.put(
-            tree.refuse_control(FsError::Busy, message).body,
+            control.refuse_control(FsError::Busy, message).body,
             job.origin.start,
         );
         job.reply.error(FsError::Busy.errno());
@@ -144,13 +144,13 @@ impl Drop for Executor {
     }
 }
 
-fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch) {
+fn run(control: &dyn Control, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch) {
     for job in jobs {
         let number = job.origin.request;
         // Suspects were refused before they came here.
         let _busy = watch.begin(number);
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
-        let answer = tree.control(&job.caller, job.request, job.origin);
+        let answer = control.control(&job.caller, job.request, job.origin);
         let at = match answer.error {
             None => job.origin.end,
             Some(_) => job.origin.start,
@@ -166,6 +166,6 @@ fn run<T: Tree>(tree: &T, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch
             None => job.reply.written(written),
             Some(error) => job.reply.error(error.errno()),
         }
-        tree.answered(number);
+        control.answered(number);
     }
 }

@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
 use crate::attr::{self, View};
+use crate::caller::cgroup::Places;
 use crate::caller::{Caller, Claim, Ids, Unidentified};
 use crate::control::{ControlHandle, Executor, Job};
 use crate::errno::FsError;
@@ -23,8 +24,8 @@ use crate::handles::{HandleTable, OpenFile};
 use crate::in_flight::Watch;
 use crate::notify::pages::PageCache;
 use crate::tree::{
-    CONTROL, CONTROL_NAME, Entry, EntryKind, Inode, Limit, Origin, ROOT, Request, SharedRead, Tree,
-    XATTRS,
+    Backend, CONTROL, CONTROL_NAME, CallerIds, Control, Entry, EntryKind, Inode, Limit, Origin,
+    ROOT, Refusals, Request, SharedRead, Tree, XATTRS,
 };
 
 /// The kernel's write size in bytes.
@@ -49,8 +50,12 @@ const CONTROL_OFFSET: u64 = 3;
 /// The file system served to the kernel.
 pub struct FileSystem<T: Tree> {
     pub(crate) tree: Arc<T>,
+    pub(crate) control: Arc<dyn Control>,
+    callers: Arc<dyn CallerIds>,
+    refusals: Arc<dyn Refusals>,
+    places: Places,
     handles: Arc<HandleTable>,
-    open: RwLock<HashMap<u64, Arc<Open<T::Snapshot>>>>,
+    open: RwLock<HashMap<u64, Arc<Open<T::Plaintext>>>>,
     cached: AtomicUsize,
     executor: Executor,
     pages: Arc<PageCache>,
@@ -68,24 +73,32 @@ pub(crate) enum Open<S> {
 pub(crate) struct SecretHandle<S> {
     pub(crate) file: OpenFile,
     snapshot: Option<S>,
-    /// [`Tree::fences`] when it was last found readable.
+    /// [`Tree::revocation_epoch`] when it was last found readable.
     fences: AtomicU64,
     /// Other readers' uids and whether they may read.
     shared: RwLock<HashMap<u32, Result<(), FsError>>>,
 }
 
 impl<T: Tree> FileSystem<T> {
-    /// A file system over `tree`.
+    /// A file system over `backend`.
     ///
     /// # Errors
     /// When the control thread can't be started.
-    pub fn new(tree: Arc<T>, handles: Arc<HandleTable>, watch: Arc<Watch>) -> io::Result<Self> {
+    pub fn new(
+        backend: Backend<T>,
+        handles: Arc<HandleTable>,
+        watch: Arc<Watch>,
+    ) -> io::Result<Self> {
         let pages = Arc::new(PageCache::start()?);
         Ok(Self {
-            executor: Executor::start(tree.clone(), pages.clone(), watch.clone())?,
+            executor: Executor::start(backend.control.clone(), pages.clone(), watch.clone())?,
             watch,
             pages,
-            tree,
+            tree: backend.tree,
+            control: backend.control,
+            callers: backend.callers,
+            refusals: backend.refusals,
+            places: Places::default(),
             handles,
             open: RwLock::default(),
             cached: AtomicUsize::new(0),
@@ -138,7 +151,7 @@ impl<T: Tree> FileSystem<T> {
         let view = |allowed| View { claim, allowed };
         match (entry.ino, entry.kind) {
             (CONTROL, _) => {
-                let allowed = caller().is_some_and(|c| self.tree.may_control(&c));
+                let allowed = caller().is_some_and(|c| self.control.may_control(&c));
                 attr::control(entry, view(allowed))
             }
             (_, EntryKind::Directory) => attr::of(entry, view(true)),
@@ -150,7 +163,7 @@ impl<T: Tree> FileSystem<T> {
     }
 
     fn identify(&self, claim: Claim, ids: Ids) -> Result<Caller, Unidentified> {
-        claim.identify(ids, |tid| self.tree.brief(tid))
+        claim.identify(ids, |tid| self.callers.thread_ids(tid))
     }
 
     /// The caller of an operation that is refused and recorded without identity.
@@ -161,10 +174,10 @@ impl<T: Tree> FileSystem<T> {
             _ => self.identify(claim, Ids::FileSystem),
         };
         let mut caller = identity.map_err(|why| {
-            self.tree.unidentified(claim, ino, why);
+            self.refusals.unidentified(claim, ino, why);
             FsError::Denied
         })?;
-        caller.place = self.tree.place(&caller);
+        caller.place = self.places.of(caller.pid, caller.marks);
         Ok(caller)
     }
 
@@ -187,7 +200,7 @@ impl<T: Tree> FileSystem<T> {
                     FsError::TableFull => Limit::Table,
                     _ => Limit::Caller,
                 };
-                self.tree.limited(claim, limit, count);
+                self.refusals.limited(claim, limit, count);
             }
             refused.error
         })?;
@@ -231,7 +244,7 @@ impl<T: Tree> FileSystem<T> {
         request: Request,
     ) -> Result<FopenFlags, FsError> {
         // Before the decision: what is revoked after it fences this handle, too.
-        let fences = self.tree.fences();
+        let fences = self.tree.revocation_epoch();
         let opened = self.tree.open(caller, request)?;
         let file = OpenFile {
             ino: opened.id,
@@ -254,7 +267,7 @@ impl<T: Tree> FileSystem<T> {
     }
 
     /// Keeps a snapshot while the budget lasts.
-    fn keep(&self, snapshot: T::Snapshot) -> Option<T::Snapshot> {
+    fn keep(&self, snapshot: T::Plaintext) -> Option<T::Plaintext> {
         let len = snapshot.as_ref().len();
         let before = self.cached.fetch_add(len, Ordering::Relaxed);
         if before.saturating_add(len) <= SNAPSHOT_BUDGET {
@@ -265,7 +278,7 @@ impl<T: Tree> FileSystem<T> {
     }
 
     fn open_control(&self, caller: Caller, handle: u64) -> Result<FopenFlags, FsError> {
-        self.tree.open_control(&caller)?;
+        self.control.open_control(&caller)?;
         let file = OpenFile {
             ino: CONTROL,
             version: 0,
@@ -279,7 +292,7 @@ impl<T: Tree> FileSystem<T> {
         Ok(open_flags(&file))
     }
 
-    pub(crate) fn opened(&self, handle: u64) -> Result<Arc<Open<T::Snapshot>>, FsError> {
+    pub(crate) fn opened(&self, handle: u64) -> Result<Arc<Open<T::Plaintext>>, FsError> {
         if let Some(open) = self.open.read().get(&handle) {
             return Ok(open.clone());
         }
@@ -287,7 +300,7 @@ impl<T: Tree> FileSystem<T> {
         let file = self.handles.get(handle).ok_or(FsError::BadHandle)?;
         let open = Arc::new(match file.control {
             true => {
-                let answer = self.tree.kept_answer(handle);
+                let answer = self.control.kept_answer(handle);
                 Open::Control(Arc::new(ControlHandle::adopted(file.uid, answer)))
             }
             false => Open::Secret(SecretHandle {
@@ -304,7 +317,7 @@ impl<T: Tree> FileSystem<T> {
 
     pub(crate) fn read_secret(
         &self,
-        open: &SecretHandle<T::Snapshot>,
+        open: &SecretHandle<T::Plaintext>,
         reader: Claim,
         range: (u64, u32),
         reply: ReplyData,
@@ -326,8 +339,8 @@ impl<T: Tree> FileSystem<T> {
     }
 
     /// A handle outlives neither its version's revocation nor its secret's.
-    fn check_fences(&self, open: &SecretHandle<T::Snapshot>) -> Result<(), FsError> {
-        let fences = self.tree.fences();
+    fn check_fences(&self, open: &SecretHandle<T::Plaintext>) -> Result<(), FsError> {
+        let fences = self.tree.revocation_epoch();
         if open.fences.load(Ordering::Relaxed) == fences {
             return Ok(());
         }
@@ -337,14 +350,18 @@ impl<T: Tree> FileSystem<T> {
     }
 
     /// A handle may be passed on; who reads with it is recorded once.
-    fn check_reader(&self, open: &SecretHandle<T::Snapshot>, reader: Claim) -> Result<(), FsError> {
+    fn check_reader(
+        &self,
+        open: &SecretHandle<T::Plaintext>,
+        reader: Claim,
+    ) -> Result<(), FsError> {
         if reader.uid == open.file.uid {
             return Ok(());
         }
         if let Some(known) = open.shared.read().get(&reader.uid) {
             return *known;
         }
-        let verdict = self.tree.shared_read(SharedRead {
+        let verdict = self.refusals.shared_read(SharedRead {
             ino: open.file.ino,
             version: open.file.version,
             opener: open.file.uid,
@@ -366,7 +383,7 @@ impl<T: Tree> FileSystem<T> {
         reply: ReplyWrite,
     ) {
         if writer.uid != handle.uid {
-            self.tree.foreign_control(handle.uid, writer);
+            self.refusals.foreign_control(handle.uid, writer);
             return reply.error(FsError::Denied.errno());
         }
         let caller = match handle.caller.get() {
@@ -382,7 +399,7 @@ impl<T: Tree> FileSystem<T> {
                 "the request is longer than {MAX_REQUEST} bytes or part of a longer write; one \
                  write is one request"
             );
-            let answer = self.tree.refuse_control(FsError::TooLong, &message);
+            let answer = self.control.refuse_control(FsError::TooLong, &message);
             handle.put(answer.body, origin.start);
             return reply.error(FsError::TooLong.errno());
         }
@@ -393,7 +410,7 @@ impl<T: Tree> FileSystem<T> {
             request: Zeroizing::new(data.to_vec()),
             reply,
         };
-        self.executor.submit(job, &*self.tree);
+        self.executor.submit(job, &*self.control);
     }
 
     pub(crate) fn close(&self, handle: u64) {
@@ -420,7 +437,7 @@ impl<T: Tree> FileSystem<T> {
         let entry = self.entry(ino)?;
         let caller = || self.identify(claim, Ids::RealOrFileSystem).ok();
         if ino == CONTROL {
-            let allowed = mask.is_empty() || caller().is_some_and(|c| self.tree.may_control(&c));
+            let allowed = mask.is_empty() || caller().is_some_and(|c| self.control.may_control(&c));
             let executes = mask.contains(AccessFlags::X_OK);
             return if allowed && !executes {
                 Ok(())
@@ -458,7 +475,7 @@ impl<T: Tree> FileSystem<T> {
         let Ok(caller) = self.identify(claim, Ids::FileSystem) else {
             return Ok(());
         };
-        if dir == ROOT && offset < CONTROL_OFFSET && self.tree.may_control(&caller) {
+        if dir == ROOT && offset < CONTROL_OFFSET && self.control.may_control(&caller) {
             let control = INodeNo(CONTROL);
             if reply.add(control, CONTROL_OFFSET, FileType::RegularFile, CONTROL_NAME) {
                 return Ok(());

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use crate::caller::cgroup::Place;
 use crate::caller::{Brief, Caller, Claim, Unidentified};
 use crate::control::Kept;
 use crate::errno::FsError;
@@ -221,11 +220,11 @@ pub struct Origin {
     pub end: u64,
 }
 
-/// The secrets behind the file system. Every method may be called from several
+/// The files: secrets and directories. Every method may be called from several
 /// threads; none may touch the mount.
 pub trait Tree: Send + Sync + 'static {
     /// Plaintext of one version, wiped on drop.
-    type Snapshot: AsRef<[u8]> + Send + Sync;
+    type Plaintext: AsRef<[u8]> + Send + Sync;
 
     /// The entry `name` of directory `parent`; the same for every caller.
     ///
@@ -238,20 +237,6 @@ pub trait Tree: Send + Sync + 'static {
     /// # Errors
     /// [`FsError::NotFound`] once it is deleted, or [`FsError::Io`].
     fn entry(&self, ino: u64) -> Result<Entry, FsError>;
-
-    /// Thread `tid`, when its ids without its groups are enough to decide by;
-    /// `None` has `/proc/TID/status` read. Asked while the thread waits.
-    fn brief(&self, tid: u32) -> Option<Brief>;
-
-    /// Where `caller` runs, for its record; `None` where that can't be told,
-    /// which decides nothing. Asked while it waits.
-    fn place(&self, caller: &Caller) -> Option<Arc<Place>>;
-
-    /// Whether `caller` may read `ino` (a secret).
-    fn may_read(&self, caller: &Caller, ino: u64) -> bool;
-
-    /// Whether `caller` may open the control file.
-    fn may_control(&self, caller: &Caller) -> bool;
 
     /// Shows the entries of `dir` that `caller` may see, those after inode
     /// `after`, until `visit` breaks.
@@ -271,29 +256,44 @@ pub trait Tree: Send + Sync + 'static {
     /// # Errors
     /// [`FsError::Denied`] (recorded), [`FsError::NotFound`], or
     /// [`FsError::Io`] when vault or audit log fail.
-    fn open(&self, caller: &Caller, request: Request) -> Result<Opened<Self::Snapshot>, FsError>;
+    fn open(&self, caller: &Caller, request: Request) -> Result<Opened<Self::Plaintext>, FsError>;
 
     /// Decrypts a version that a handle is entitled to.
     ///
     /// # Errors
     /// [`FsError::Io`].
-    fn reload(&self, ino: u64, version: u32) -> Result<Self::Snapshot, FsError>;
+    fn reload(&self, ino: u64, version: u32) -> Result<Self::Plaintext, FsError>;
 
     /// Grows when versions that were good cease to be.
-    fn fences(&self) -> u64;
+    fn revocation_epoch(&self) -> u64;
 
-    /// Whether a handle may still be read after [`Tree::fences`] grew.
+    /// Whether a handle may still be read after [`Tree::revocation_epoch`] grew.
     ///
     /// # Errors
     /// [`FsError::Revoked`] or [`FsError::Io`].
     fn check(&self, id: u64, version: u32) -> Result<(), FsError>;
 
-    /// A handle is read by another user than its opener: called once a pair.
+    /// An attribute of `ino` for `caller`.
     ///
     /// # Errors
-    /// [`FsError::Denied`] when that is not allowed; [`FsError::Io`] when it
-    /// cannot be recorded.
-    fn shared_read(&self, read: SharedRead) -> Result<(), FsError>;
+    /// [`FsError::Denied`] (recorded), [`FsError::NoAttribute`] for a
+    /// directory, [`FsError::NotFound`] or [`FsError::Io`].
+    fn xattr(&self, caller: &Caller, ino: u64, attribute: Xattr) -> Result<String, FsError>;
+
+    /// Whether `caller` may read `ino` (a secret).
+    fn may_read(&self, caller: &Caller, ino: u64) -> bool;
+
+    /// Whether `caller` may see the attributes of `ino`.
+    fn may_list_xattrs(&self, caller: &Caller, ino: u64) -> bool;
+
+    /// Live secrets.
+    fn secrets(&self) -> u64;
+}
+
+/// The control file: requests to change something, and their answers.
+pub trait Control: Send + Sync + 'static {
+    /// Whether `caller` may open the control file.
+    fn may_control(&self, caller: &Caller) -> bool;
 
     /// Decides and records whether `caller` may open the control file.
     ///
@@ -315,19 +315,19 @@ pub trait Tree: Send + Sync + 'static {
     /// `handle`.
     fn kept_answer(&self, handle: u64) -> Option<Kept>;
 
-    /// A control request that was not even handed to [`Tree::control`].
+    /// A control request that was not even handed to [`Control::control`].
     fn refuse_control(&self, error: FsError, message: &str) -> Answer;
+}
 
-    /// An attribute of `ino` for `caller`.
-    ///
-    /// # Errors
-    /// [`FsError::Denied`] (recorded), [`FsError::NoAttribute`] for a
-    /// directory, [`FsError::NotFound`] or [`FsError::Io`].
-    fn xattr(&self, caller: &Caller, ino: u64, attribute: Xattr) -> Result<String, FsError>;
+/// The kernel's account of a thread, where that is quicker than `/proc`.
+pub trait CallerIds: Send + Sync + 'static {
+    /// Thread `tid`, when its ids without its groups are enough to decide by;
+    /// `None` has `/proc/TID/status` read. Asked while the thread waits.
+    fn thread_ids(&self, tid: u32) -> Option<Brief>;
+}
 
-    /// Whether `caller` may see the attributes of `ino`.
-    fn may_list_xattrs(&self, caller: &Caller, ino: u64) -> bool;
-
+/// Records of what the file system refuses, or decides by itself.
+pub trait Refusals: Send + Sync + 'static {
     /// Records an open, a control open or an attribute read by a caller without
     /// identity.
     fn unidentified(&self, claim: Claim, ino: u64, why: Unidentified);
@@ -338,6 +338,24 @@ pub trait Tree: Send + Sync + 'static {
     /// A bound was hit `count` times since the last call for this uid.
     fn limited(&self, claim: Claim, limit: Limit, count: u64);
 
-    /// Live secrets.
-    fn secrets(&self) -> u64;
+    /// A handle is read by another user than its opener: called once a pair.
+    ///
+    /// # Errors
+    /// [`FsError::Denied`] when that is not allowed; [`FsError::Io`] when it
+    /// cannot be recorded.
+    fn shared_read(&self, read: SharedRead) -> Result<(), FsError>;
+}
+
+/// The parts of the daemon behind a file system: one object a trait, or one for
+/// several. READ and the decision of an OPEN go to `tree`, without an indirect
+/// call.
+pub struct Backend<T> {
+    /// The files.
+    pub tree: Arc<T>,
+    /// The control file.
+    pub control: Arc<dyn Control>,
+    /// Callers' identity.
+    pub callers: Arc<dyn CallerIds>,
+    /// The records.
+    pub refusals: Arc<dyn Refusals>,
 }

@@ -8,7 +8,7 @@ use jarvis_audit::{
     Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
     Thresholds, TurnError,
 };
-use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Marks, Places, Watch};
+use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Marks, Watch};
 use jarvis_policy::{Decision, Policy, Rule, Verb};
 use jarvis_vault::{
     IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
@@ -38,7 +38,6 @@ pub(crate) struct Gate {
     policies: RwLock<Policies>,
     /// The kernel tells a thread's ids without `/proc`.
     brief: AtomicBool,
-    pub(crate) places: Places,
     programs: Programs,
     policy_source: PolicySource,
     audit: Log,
@@ -204,7 +203,6 @@ impl Gate {
             vault: parts.vault,
             policies: RwLock::new(Policies::default().followed_by(parts.policy)),
             brief: AtomicBool::new(true),
-            places: Places::default(),
             programs: parts.programs,
             policy_source: parts.policy_source,
             recall_until: parts.audit.checkpoint().seq,

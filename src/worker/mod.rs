@@ -17,7 +17,7 @@ use std::time::Duration;
 use jarvis_audit::{
     Certify, EpochClaim, HostId, KeyError, Log, OpenError, Opening, SegmentClaim, Turn,
 };
-use jarvis_fs::{FileSystem, HandleTable, Limits, Server, Watch};
+use jarvis_fs::{Backend, FileSystem, HandleTable, Limits, Server, Watch};
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
 use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError};
 use parking_lot::Mutex;
@@ -302,7 +302,13 @@ impl Worker {
             return Err("asked to attach before it was asked to open".into());
         };
         let (estate, gate) = *open;
-        let fs = FileSystem::new(gate.clone(), gate.handles.clone(), gate.watch.clone());
+        let backend = Backend {
+            tree: gate.clone(),
+            control: gate.clone(),
+            callers: gate.clone(),
+            refusals: gate.clone(),
+        };
+        let fs = FileSystem::new(backend, gate.handles.clone(), gate.watch.clone());
         let threads = estate.start.config.mount.threads;
         let server = Server::new(fs.map_err(text)?, estate.start.shared, threads).map_err(text)?;
         if resend {

@@ -1,4 +1,4 @@
-//! The gate as the file system's tree.
+//! The gate as what the file system asks.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
-    Answer, Brief, Caller, Claim, Entry, EntryKind, FsError, Inode, KEY_IDS_NAME, Kept, Limit,
-    Listed, Opened, Origin, Place, Request, SharedRead, Tree, Unidentified, Xattr,
+    Answer, Brief, Caller, CallerIds, Claim, Control, Entry, EntryKind, FsError, Inode,
+    KEY_IDS_NAME, Kept, Limit, Listed, Opened, Origin, Refusals, Request, SharedRead, Tree,
+    Unidentified, Xattr,
 };
 use jarvis_policy::Verb;
 use jarvis_vault::{Body, Mark, Node, Secret, Version, VersionState, Which};
@@ -64,7 +65,7 @@ fn version_file(gate: &Gate, node: &Node, which: Which<'_>) -> Result<Entry, FsE
 }
 
 impl Tree for Gate {
-    type Snapshot = Snapshot;
+    type Plaintext = Snapshot;
 
     fn lookup(&self, parent: u64, name: &str) -> Result<Entry, FsError> {
         let find = |parent| match self.vault.lookup(parent, name) {
@@ -107,20 +108,8 @@ impl Tree for Gate {
         }
     }
 
-    fn brief(&self, tid: u32) -> Option<Brief> {
-        self.brief_thread(tid)
-    }
-
-    fn place(&self, caller: &Caller) -> Option<Arc<Place>> {
-        self.places.of(caller.pid, caller.marks)
-    }
-
     fn may_read(&self, caller: &Caller, ino: u64) -> bool {
         self.allows(caller, Verb::Read, Inode::of(ino).id())
-    }
-
-    fn may_control(&self, caller: &Caller) -> bool {
-        self.policy_for(caller).manages(&subject(caller))
     }
 
     fn list(
@@ -199,7 +188,7 @@ impl Tree for Gate {
         Ok(opened)
     }
 
-    fn fences(&self) -> u64 {
+    fn revocation_epoch(&self) -> u64 {
         self.fences.load(Ordering::Acquire)
     }
 
@@ -224,28 +213,55 @@ impl Tree for Gate {
         }
     }
 
-    fn shared_read(&self, read: SharedRead) -> Result<(), FsError> {
-        self.metrics.shared_handles.inc();
-        let node = self.node(read.ino)?;
-        let strict = self.policy().strict_handles();
-        let opener = format!("opened by uid {}", read.opener);
-        let event = Event {
-            result: if strict { Outcome::Denied } else { Outcome::Ok },
-            errno: strict.then(|| FsError::Denied.code()),
-            name: Some(&node.path),
-            id: Some(node.id),
-            version: Some(read.version),
-            uid: Some(read.reader.uid),
-            gid: Some(read.reader.gid),
-            pid: Some(read.reader.tid),
-            reason: Some(&opener),
-            ..self.event(Action::SharedHandle, None)
-        };
-        self.append(&event, self.settings.durability)?;
-        match strict {
-            true => Err(FsError::Denied),
-            false => Ok(()),
+    fn xattr(&self, caller: &Caller, ino: u64, attribute: Xattr) -> Result<String, FsError> {
+        let inode = Inode::of(ino);
+        if matches!(inode, Inode::KeyIds | Inode::Mirror(_)) {
+            return Err(FsError::NoAttribute);
         }
+        let node = self.node(inode.id())?;
+        if matches!(node.body, Body::Directory { .. }) {
+            return Err(FsError::NoAttribute);
+        }
+        let secret = node.live_secret().ok_or(FsError::NotFound)?;
+        let version = match inode {
+            Inode::Version { number, .. } => secret.version(number),
+            _ => secret.newest(),
+        };
+        let current = version.ok_or(FsError::NotFound)?;
+        if !self.may_list_xattrs(caller, ino) {
+            self.deny(Event {
+                name: Some(&node.path),
+                id: Some(node.id),
+                reason: Some(Verb::List.as_str()),
+                ..self.event(Action::Deny, Some(caller))
+            });
+            return Err(FsError::Denied);
+        }
+        Ok(match attribute {
+            Xattr::Kid => current.kid.clone(),
+            Xattr::Version => current.number.to_string(),
+            Xattr::CreatedAt => rfc3339(current.created_ms),
+            Xattr::ExpiresAt => rfc3339(current.expires_ms),
+            Xattr::State => match self.state_of(secret, current) {
+                VersionState::Current if current.expires_ms <= now_ms() => "expired".into(),
+                state => state.to_string(),
+            },
+        })
+    }
+
+    fn may_list_xattrs(&self, caller: &Caller, ino: u64) -> bool {
+        let id = Inode::of(ino).id();
+        self.allows(caller, Verb::Read, id) || self.allows(caller, Verb::List, id)
+    }
+
+    fn secrets(&self) -> u64 {
+        self.vault.counts().secrets
+    }
+}
+
+impl Control for Gate {
+    fn may_control(&self, caller: &Caller) -> bool {
+        self.policy_for(caller).manages(&subject(caller))
     }
 
     fn open_control(&self, caller: &Caller) -> Result<(), FsError> {
@@ -290,48 +306,15 @@ impl Tree for Gate {
         self.metrics.control.with_label_values(&["error"]).inc();
         control::refuse(error, message)
     }
+}
 
-    fn xattr(&self, caller: &Caller, ino: u64, attribute: Xattr) -> Result<String, FsError> {
-        let inode = Inode::of(ino);
-        if matches!(inode, Inode::KeyIds | Inode::Mirror(_)) {
-            return Err(FsError::NoAttribute);
-        }
-        let node = self.node(inode.id())?;
-        if matches!(node.body, Body::Directory { .. }) {
-            return Err(FsError::NoAttribute);
-        }
-        let secret = node.live_secret().ok_or(FsError::NotFound)?;
-        let version = match inode {
-            Inode::Version { number, .. } => secret.version(number),
-            _ => secret.newest(),
-        };
-        let current = version.ok_or(FsError::NotFound)?;
-        if !self.may_list_xattrs(caller, ino) {
-            self.deny(Event {
-                name: Some(&node.path),
-                id: Some(node.id),
-                reason: Some(Verb::List.as_str()),
-                ..self.event(Action::Deny, Some(caller))
-            });
-            return Err(FsError::Denied);
-        }
-        Ok(match attribute {
-            Xattr::Kid => current.kid.clone(),
-            Xattr::Version => current.number.to_string(),
-            Xattr::CreatedAt => rfc3339(current.created_ms),
-            Xattr::ExpiresAt => rfc3339(current.expires_ms),
-            Xattr::State => match self.state_of(secret, current) {
-                VersionState::Current if current.expires_ms <= now_ms() => "expired".into(),
-                state => state.to_string(),
-            },
-        })
+impl CallerIds for Gate {
+    fn thread_ids(&self, tid: u32) -> Option<Brief> {
+        self.brief_thread(tid)
     }
+}
 
-    fn may_list_xattrs(&self, caller: &Caller, ino: u64) -> bool {
-        let id = Inode::of(ino).id();
-        self.allows(caller, Verb::Read, id) || self.allows(caller, Verb::List, id)
-    }
-
+impl Refusals for Gate {
     fn unidentified(&self, claim: Claim, ino: u64, why: Unidentified) {
         let id = Inode::of(ino).id();
         let node = self.node(id).ok();
@@ -371,8 +354,28 @@ impl Tree for Gate {
         self.append(&event, Durability::Write).ok();
     }
 
-    fn secrets(&self) -> u64 {
-        self.vault.counts().secrets
+    fn shared_read(&self, read: SharedRead) -> Result<(), FsError> {
+        self.metrics.shared_handles.inc();
+        let node = self.node(read.ino)?;
+        let strict = self.policy().strict_handles();
+        let opener = format!("opened by uid {}", read.opener);
+        let event = Event {
+            result: if strict { Outcome::Denied } else { Outcome::Ok },
+            errno: strict.then(|| FsError::Denied.code()),
+            name: Some(&node.path),
+            id: Some(node.id),
+            version: Some(read.version),
+            uid: Some(read.reader.uid),
+            gid: Some(read.reader.gid),
+            pid: Some(read.reader.tid),
+            reason: Some(&opener),
+            ..self.event(Action::SharedHandle, None)
+        };
+        self.append(&event, self.settings.durability)?;
+        match strict {
+            true => Err(FsError::Denied),
+            false => Ok(()),
+        }
     }
 }
 

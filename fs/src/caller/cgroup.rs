@@ -40,15 +40,14 @@ pub struct Marks {
 
 /// Places that were asked for before.
 #[derive(Default)]
-pub struct Places(RwLock<HashMap<u64, Arc<Place>>>);
+pub(crate) struct Places(RwLock<HashMap<u64, Arc<Place>>>);
 
 impl Places {
     /// Where process `pid` runs; `None` when that can't be read. It is remembered
     /// by the number of its cgroup, which tells everything where there is no other
     /// hierarchy; else by that of the thread, which may be moved later: then its
     /// records go on naming where it was.
-    #[must_use]
-    pub fn of(&self, pid: u32, marks: Option<Marks>) -> Option<Arc<Place>> {
+    pub(crate) fn of(&self, pid: u32, marks: Option<Marks>) -> Option<Arc<Place>> {
         let number = marks.and_then(|marks| match *UNIFIED {
             true => marks.cgroup,
             false => Some(marks.thread),
