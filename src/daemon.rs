@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), DaemonError> {
     let config = Config::load(&arguments.config)?;
     if arguments.unmount {
-        return Ok(jarvis_fs::end(&config.mount.path)?);
+        return Ok(jarvis_fs::unmount(&config.mount.path)?);
     }
     start_logging(config.logging.level);
     Ok(supervisor::run(config, arguments)?)

@@ -12,11 +12,11 @@ use fuser::{
 };
 
 use crate::attr::{self, View};
-use crate::caller::Claim;
+use crate::caller::HeaderIds;
 use crate::errno::FsError;
 use crate::filesystem::{FileSystem, Open, RESENT};
 use crate::mount::negotiate;
-use crate::tree::{CONTROL, EntryKind, Origin, Tree};
+use crate::tree::{CONTROL, EntryKind, RequestOrigin, Tree};
 
 /// Attributes differ by caller and directory entries may appear: cache nothing.
 const TTL: Duration = Duration::ZERO;
@@ -26,15 +26,15 @@ const GENERATION: Generation = Generation(0);
 /// Marks the thread as at work on the request, or refuses the request.
 macro_rules! busy {
     ($fs:ident, $request:ident, $reply:ident) => {
-        match $fs.watch.begin($request.unique().0) {
+        match $fs.in_flight.begin($request.unique().0) {
             Ok(busy) => busy,
             Err(error) => return $reply.error(error.errno()),
         }
     };
 }
 
-fn claim(request: &FuseRequest) -> Claim {
-    Claim {
+fn header_ids(request: &FuseRequest) -> HeaderIds {
+    HeaderIds {
         uid: request.uid(),
         gid: request.gid(),
         tid: request.pid(),
@@ -71,7 +71,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
             // GETATTR, which the kernel asks before it shows any attribute.
             Ok(entry) => {
                 let view = View {
-                    claim: claim(req),
+                    header: header_ids(req),
                     allowed: false,
                 };
                 let attributes = match entry.ino {
@@ -87,7 +87,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     fn getattr(&self, req: &FuseRequest, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let _busy = busy!(self, req, reply);
         match self.entry(ino.0) {
-            Ok(entry) => reply.attr(&TTL, &self.attributes(&entry, claim(req))),
+            Ok(entry) => reply.attr(&TTL, &self.attributes(&entry, header_ids(req))),
             Err(error) => reply.error(error.errno()),
         }
     }
@@ -117,7 +117,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         if ino.0 != CONTROL || !truncates {
             return reply.error(FsError::ReadOnly.errno());
         }
-        let attributes = self.attributes(&self.control_entry(), claim(req));
+        let attributes = self.attributes(&self.control_entry(), header_ids(req));
         match attributes.perm {
             0 => reply.error(FsError::Denied.errno()),
             _ => reply.attr(&TTL, &attributes),
@@ -126,7 +126,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
 
     fn open(&self, req: &FuseRequest, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let unique = req.unique().0;
-        let _busy = match self.watch.begin(unique) {
+        let _busy = match self.in_flight.begin(unique) {
             Ok(busy) => busy,
             Err(error) => {
                 // An earlier process may have entered it: no RELEASE will come.
@@ -134,7 +134,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
                 return reply.error(error.errno());
             }
         };
-        match self.open_file(claim(req), unique, ino.0, flags) {
+        match self.open_file(header_ids(req), unique, ino.0, flags) {
             Ok(flags) => reply.opened(FileHandle(unique & !RESENT), flags),
             Err(error) => reply.error(error.errno()),
         }
@@ -161,9 +161,9 @@ impl<T: Tree> Filesystem for FileSystem<T> {
                     reply.error(FsError::Invalid.errno());
                 }
                 Open::Secret(secret) => {
-                    self.read_secret(secret, claim(req), (offset, size), reply);
+                    self.read_secret(secret, header_ids(req), (offset, size), reply);
                 }
-                Open::Control(control) if claim(req).uid != control.uid => {
+                Open::Control(control) if header_ids(req).uid != control.uid => {
                     reply.error(FsError::Denied.errno());
                 }
                 Open::Control(control) => {
@@ -189,24 +189,24 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         reply: ReplyWrite,
     ) {
         let unique = req.unique().0;
-        let _busy = match self.watch.begin(unique) {
+        let _busy = match self.in_flight.begin(unique) {
             Ok(busy) => busy,
             // What an earlier process has carried out is not refused.
-            Err(_) if self.control.carried_out(unique & !RESENT) => self.watch.attend(unique),
+            Err(_) if self.control.carried_out(unique & !RESENT) => self.in_flight.attend(unique),
             Err(error) => return reply.error(error.errno()),
         };
         match self.opened(fh.0).as_deref() {
             Err(error) => reply.error(error.errno()),
             Ok(Open::Secret(_)) => reply.error(FsError::ReadOnly.errno()),
             Ok(Open::Control(control)) => {
-                let origin = Origin {
+                let origin = RequestOrigin {
                     request: req.unique().0 & !RESENT,
                     resent: req.unique().0 & RESENT != 0,
                     handle: fh.0,
                     start: offset,
                     end: offset.saturating_add(data.len() as u64),
                 };
-                self.write_control(claim(req), control, data, origin, reply);
+                self.write_control(header_ids(req), control, data, origin, reply);
             }
         }
     }
@@ -233,7 +233,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         reply: ReplyEmpty,
     ) {
         // Refusing it would leave the handle in the table for ever.
-        let _busy = self.watch.attend(req.unique().0);
+        let _busy = self.in_flight.attend(req.unique().0);
         self.close(fh.0);
         reply.ok();
     }
@@ -266,7 +266,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         mut reply: ReplyDirectory,
     ) {
         let _busy = busy!(self, req, reply);
-        match self.fill_directory(claim(req), ino.0, offset, &mut reply) {
+        match self.fill_directory(header_ids(req), ino.0, offset, &mut reply) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(error.errno()),
         }
@@ -278,7 +278,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
 
     fn access(&self, req: &FuseRequest, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let _busy = busy!(self, req, reply);
-        reply_empty(self.check_access(claim(req), ino.0, mask), reply);
+        reply_empty(self.check_access(header_ids(req), ino.0, mask), reply);
     }
 
     fn getxattr(
@@ -290,13 +290,13 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         reply: ReplyXattr,
     ) {
         let _busy = busy!(self, req, reply);
-        let value = self.attribute(claim(req), ino.0, name);
+        let value = self.attribute(header_ids(req), ino.0, name);
         reply_xattr(value.map(String::into_bytes), size, reply);
     }
 
     fn listxattr(&self, req: &FuseRequest, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let _busy = busy!(self, req, reply);
-        reply_xattr(self.attribute_names(claim(req), ino.0), size, reply);
+        reply_xattr(self.attribute_names(header_ids(req), ino.0), size, reply);
     }
 
     // Everything below would change the tree: secrets are written through the

@@ -2,13 +2,13 @@
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use crate::caller::Claim;
+use crate::caller::HeaderIds;
 use crate::tree::{Entry, EntryKind};
 
 /// What the caller may do with the inode.
 #[derive(Clone, Copy)]
 pub(crate) struct View {
-    pub(crate) claim: Claim,
+    pub(crate) header: HeaderIds,
     pub(crate) allowed: bool,
 }
 
@@ -42,8 +42,8 @@ fn build(entry: &Entry, view: View, kind: FileType, perm: u16, size: u64) -> Fil
         kind,
         perm,
         nlink: if kind == FileType::Directory { 2 } else { 1 },
-        uid: view.claim.uid,
-        gid: view.claim.gid,
+        uid: view.header.uid,
+        gid: view.header.gid,
         rdev: 0,
         blksize: 4096,
         flags: 0,

@@ -15,9 +15,9 @@ use zeroize::Zeroizing;
 use crate::caller::Caller;
 use crate::errno::FsError;
 use crate::filesystem::slice;
-use crate::in_flight::Watch;
+use crate::in_flight::InFlight;
 use crate::notify::pages::PageCache;
-use crate::tree::{Control, Origin};
+use crate::tree::{Control, RequestOrigin};
 
 /// Requests that may wait for their turn.
 const QUEUE: usize = 64;
@@ -28,13 +28,13 @@ const QUEUE: usize = 64;
 pub(crate) struct ControlHandle {
     pub(crate) uid: u32,
     pub(crate) caller: OnceLock<Caller>,
-    answer: Mutex<Kept>,
+    answer: Mutex<KeptAnswer>,
 }
 
 /// An answer, and where in the file it stands: behind the request it answers.
 /// That way a read can be repeated, by another process too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptAnswer {
     /// Its bytes.
     pub body: Vec<u8>,
     /// The position after the request, or before a refused one.
@@ -51,7 +51,7 @@ impl ControlHandle {
     }
 
     /// An earlier process's, with the answer it may have left.
-    pub(crate) fn adopted(uid: u32, answer: Option<Kept>) -> Self {
+    pub(crate) fn adopted(uid: u32, answer: Option<KeptAnswer>) -> Self {
         Self {
             uid,
             caller: OnceLock::new(),
@@ -61,7 +61,7 @@ impl ControlHandle {
 
     /// Sets the answer, which stands at `at`.
     pub(crate) fn put(&self, body: Vec<u8>, at: u64) {
-        *self.answer.lock() = Kept { body, at };
+        *self.answer.lock() = KeptAnswer { body, at };
     }
 
     /// Shows `size` bytes of the answer from `offset` of the file on; nothing at
@@ -87,7 +87,7 @@ impl ControlHandle {
 pub(crate) struct Job {
     pub(crate) handle: Arc<ControlHandle>,
     pub(crate) caller: Caller,
-    pub(crate) origin: Origin,
+    pub(crate) origin: RequestOrigin,
     pub(crate) request: Zeroizing<Vec<u8>>,
     pub(crate) reply: ReplyWrite,
 }
@@ -104,12 +104,12 @@ impl Executor {
     pub(crate) fn start(
         control: Arc<dyn Control>,
         pages: Arc<PageCache>,
-        watch: Arc<Watch>,
+        in_flight: Arc<InFlight>,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || run(&*control, &jobs, &pages, &watch))?;
+            .spawn(move || run(&*control, &jobs, &pages, &in_flight))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -144,11 +144,11 @@ impl Drop for Executor {
     }
 }
 
-fn run(control: &dyn Control, jobs: &Receiver<Job>, pages: &PageCache, watch: &Watch) {
+fn run(control: &dyn Control, jobs: &Receiver<Job>, pages: &PageCache, in_flight: &InFlight) {
     for job in jobs {
         let number = job.origin.request;
         // Suspects were refused before they came here.
-        let _busy = watch.begin(number);
+        let _busy = in_flight.begin(number);
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
         let answer = control.control(&job.caller, job.request, job.origin);
         let at = match answer.error {

@@ -16,16 +16,16 @@ use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
 use crate::attr::{self, View};
-use crate::caller::cgroup::Places;
-use crate::caller::{Caller, Claim, Ids, Unidentified};
+use crate::caller::cgroup::WorkloadCache;
+use crate::caller::{Caller, CarriedIds, HeaderIds, IdentityError};
 use crate::control::{ControlHandle, Executor, Job};
 use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
-use crate::in_flight::Watch;
+use crate::in_flight::InFlight;
 use crate::notify::pages::PageCache;
 use crate::tree::{
-    Backend, CONTROL, CONTROL_NAME, CallerIds, Control, Entry, EntryKind, Inode, Limit, Origin,
-    ROOT, Refusals, Request, SharedRead, Tree, XATTRS,
+    Backend, CONTROL, CONTROL_NAME, CallerIds, Control, Entry, EntryKind, Inode, LimitScope,
+    OpenRequest, ROOT, Refusals, RequestOrigin, SharedRead, Tree, XATTRS,
 };
 
 /// The kernel's write size in bytes.
@@ -53,13 +53,13 @@ pub struct FileSystem<T: Tree> {
     pub(crate) control: Arc<dyn Control>,
     callers: Arc<dyn CallerIds>,
     refusals: Arc<dyn Refusals>,
-    places: Places,
+    workloads: WorkloadCache,
     handles: Arc<HandleTable>,
     open: RwLock<HashMap<u64, Arc<Open<T::Plaintext>>>>,
     cached: AtomicUsize,
     executor: Executor,
     pages: Arc<PageCache>,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) in_flight: Arc<InFlight>,
     started: SystemTime,
 }
 
@@ -87,18 +87,18 @@ impl<T: Tree> FileSystem<T> {
     pub fn new(
         backend: Backend<T>,
         handles: Arc<HandleTable>,
-        watch: Arc<Watch>,
+        in_flight: Arc<InFlight>,
     ) -> io::Result<Self> {
         let pages = Arc::new(PageCache::start()?);
         Ok(Self {
-            executor: Executor::start(backend.control.clone(), pages.clone(), watch.clone())?,
-            watch,
+            executor: Executor::start(backend.control.clone(), pages.clone(), in_flight.clone())?,
+            in_flight,
             pages,
             tree: backend.tree,
             control: backend.control,
             callers: backend.callers,
             refusals: backend.refusals,
-            places: Places::default(),
+            workloads: WorkloadCache::default(),
             handles,
             open: RwLock::default(),
             cached: AtomicUsize::new(0),
@@ -146,9 +146,9 @@ impl<T: Tree> FileSystem<T> {
 
     /// The attributes of `entry` for whoever claims to ask. Nobody is refused
     /// here: a caller without identity sees a file it may not read.
-    pub(crate) fn attributes(&self, entry: &Entry, claim: Claim) -> FileAttr {
-        let caller = || self.identify(claim, Ids::FileSystem).ok();
-        let view = |allowed| View { claim, allowed };
+    pub(crate) fn attributes(&self, entry: &Entry, header: HeaderIds) -> FileAttr {
+        let caller = || self.identify(header, CarriedIds::FileSystem).ok();
+        let view = |allowed| View { header, allowed };
         match (entry.ino, entry.kind) {
             (CONTROL, _) => {
                 let allowed = caller().is_some_and(|c| self.control.may_control(&c));
@@ -162,28 +162,28 @@ impl<T: Tree> FileSystem<T> {
         }
     }
 
-    fn identify(&self, claim: Claim, ids: Ids) -> Result<Caller, Unidentified> {
-        claim.identify(ids, |tid| self.callers.thread_ids(tid))
+    fn identify(&self, header: HeaderIds, ids: CarriedIds) -> Result<Caller, IdentityError> {
+        header.identify(ids, |tid| self.callers.thread_ids(tid))
     }
 
     /// The caller of an operation that is refused and recorded without identity.
-    fn identified(&self, claim: Claim, ino: u64) -> Result<Caller, FsError> {
+    fn identified(&self, header: HeaderIds, ino: u64) -> Result<Caller, FsError> {
         let identity = match ino {
             // It is kept for as long as the handle, and policies may change.
-            CONTROL => claim.identify(Ids::FileSystem, |_| None),
-            _ => self.identify(claim, Ids::FileSystem),
+            CONTROL => header.identify(CarriedIds::FileSystem, |_| None),
+            _ => self.identify(header, CarriedIds::FileSystem),
         };
         let mut caller = identity.map_err(|why| {
-            self.refusals.unidentified(claim, ino, why);
+            self.refusals.unidentified(header, ino, why);
             FsError::Denied
         })?;
-        caller.place = self.places.of(caller.pid, caller.marks);
+        caller.workload = self.workloads.of(caller.pid, caller.kernel_ids);
         Ok(caller)
     }
 
     pub(crate) fn open_file(
         &self,
-        claim: Claim,
+        header: HeaderIds,
         unique: u64,
         ino: u64,
         flags: OpenFlags,
@@ -191,26 +191,26 @@ impl<T: Tree> FileSystem<T> {
         if ino != CONTROL {
             self.check_secret_open(ino, flags)?;
         }
-        if let Some(flags) = self.opened_before(claim, unique, ino) {
+        if let Some(flags) = self.opened_before(header, unique, ino) {
             return Ok(flags);
         }
-        let pending = self.handles.begin(claim.uid).map_err(|refused| {
+        let pending = self.handles.begin(header.uid).map_err(|refused| {
             if let Some(count) = refused.report {
                 let limit = match refused.error {
-                    FsError::TableFull => Limit::Table,
-                    _ => Limit::Caller,
+                    FsError::TableFull => LimitScope::Table,
+                    _ => LimitScope::Caller,
                 };
-                self.refusals.limited(claim, limit, count);
+                self.refusals.limited(header, limit, count);
             }
             refused.error
         })?;
-        let caller = self.identified(claim, ino)?;
+        let caller = self.identified(header, ino)?;
         let handle = unique & !RESENT;
         let flags = if ino == CONTROL {
             self.open_control(caller, handle)?
         } else {
             let resent = unique & RESENT != 0;
-            self.open_secret(&caller, handle, Request { ino, resent })?
+            self.open_secret(&caller, handle, OpenRequest { ino, resent })?
         };
         drop(pending);
         Ok(flags)
@@ -218,12 +218,12 @@ impl<T: Tree> FileSystem<T> {
 
     /// The kernel asks again for what an earlier process decided, recorded and
     /// entered in the table, but did not live to answer.
-    fn opened_before(&self, claim: Claim, unique: u64, ino: u64) -> Option<FopenFlags> {
+    fn opened_before(&self, header: HeaderIds, unique: u64, ino: u64) -> Option<FopenFlags> {
         if unique & RESENT == 0 {
             return None;
         }
         let file = self.handles.get(unique & !RESENT)?;
-        let same = file.ino == Inode::of(ino).id() && file.uid == claim.uid;
+        let same = file.ino == Inode::of(ino).id() && file.uid == header.uid;
         same.then(|| open_flags(&file))
     }
 
@@ -241,7 +241,7 @@ impl<T: Tree> FileSystem<T> {
         &self,
         caller: &Caller,
         handle: u64,
-        request: Request,
+        request: OpenRequest,
     ) -> Result<FopenFlags, FsError> {
         // Before the decision: what is revoked after it fences this handle, too.
         let fences = self.tree.revocation_epoch();
@@ -256,7 +256,7 @@ impl<T: Tree> FileSystem<T> {
         self.handles.insert(handle, file)?;
         let open = SecretHandle {
             file,
-            snapshot: self.keep(opened.snapshot),
+            snapshot: self.keep(opened.plaintext),
             fences: AtomicU64::new(fences),
             shared: RwLock::default(),
         };
@@ -318,7 +318,7 @@ impl<T: Tree> FileSystem<T> {
     pub(crate) fn read_secret(
         &self,
         open: &SecretHandle<T::Plaintext>,
-        reader: Claim,
+        reader: HeaderIds,
         range: (u64, u32),
         reply: ReplyData,
     ) {
@@ -353,7 +353,7 @@ impl<T: Tree> FileSystem<T> {
     fn check_reader(
         &self,
         open: &SecretHandle<T::Plaintext>,
-        reader: Claim,
+        reader: HeaderIds,
     ) -> Result<(), FsError> {
         if reader.uid == open.file.uid {
             return Ok(());
@@ -376,10 +376,10 @@ impl<T: Tree> FileSystem<T> {
 
     pub(crate) fn write_control(
         &self,
-        writer: Claim,
+        writer: HeaderIds,
         handle: &Arc<ControlHandle>,
         data: &[u8],
-        origin: Origin,
+        origin: RequestOrigin,
         reply: ReplyWrite,
     ) {
         if writer.uid != handle.uid {
@@ -430,12 +430,12 @@ impl<T: Tree> FileSystem<T> {
 
     pub(crate) fn check_access(
         &self,
-        claim: Claim,
+        header: HeaderIds,
         ino: u64,
         mask: AccessFlags,
     ) -> Result<(), FsError> {
         let entry = self.entry(ino)?;
-        let caller = || self.identify(claim, Ids::RealOrFileSystem).ok();
+        let caller = || self.identify(header, CarriedIds::RealOrFileSystem).ok();
         if ino == CONTROL {
             let allowed = mask.is_empty() || caller().is_some_and(|c| self.control.may_control(&c));
             let executes = mask.contains(AccessFlags::X_OK);
@@ -461,7 +461,7 @@ impl<T: Tree> FileSystem<T> {
 
     pub(crate) fn fill_directory(
         &self,
-        claim: Claim,
+        header: HeaderIds,
         dir: u64,
         offset: u64,
         reply: &mut ReplyDirectory,
@@ -472,7 +472,7 @@ impl<T: Tree> FileSystem<T> {
             }
         }
         // Who has no identity sees an empty directory.
-        let Ok(caller) = self.identify(claim, Ids::FileSystem) else {
+        let Ok(caller) = self.identify(header, CarriedIds::FileSystem) else {
             return Ok(());
         };
         if dir == ROOT && offset < CONTROL_OFFSET && self.control.may_control(&caller) {
@@ -495,7 +495,7 @@ impl<T: Tree> FileSystem<T> {
 
     pub(crate) fn attribute(
         &self,
-        claim: Claim,
+        header: HeaderIds,
         ino: u64,
         name: &OsStr,
     ) -> Result<String, FsError> {
@@ -504,15 +504,15 @@ impl<T: Tree> FileSystem<T> {
         if matches!(ino, ROOT | CONTROL) {
             return Err(FsError::NoAttribute);
         }
-        let caller = self.identified(claim, ino)?;
+        let caller = self.identified(header, ino)?;
         self.tree.xattr(&caller, ino, *attribute)
     }
 
-    pub(crate) fn attribute_names(&self, claim: Claim, ino: u64) -> Result<Vec<u8>, FsError> {
+    pub(crate) fn attribute_names(&self, header: HeaderIds, ino: u64) -> Result<Vec<u8>, FsError> {
         let secret = matches!(self.entry(ino)?.kind, EntryKind::Secret { .. }) && ino != CONTROL;
         let visible = secret
             && self
-                .identify(claim, Ids::FileSystem)
+                .identify(header, CarriedIds::FileSystem)
                 .is_ok_and(|caller| self.tree.may_list_xattrs(&caller, ino));
         if !visible {
             return Ok(Vec::new());

@@ -19,7 +19,7 @@ const SLOTS: usize = 1 << 15;
 /// Linear probing degrades when full; beyond this the table refuses.
 const MOST: usize = SLOTS / 4 * 3;
 /// Size of the table in 64-bit words (1 MiB).
-pub const WORDS: usize = SLOTS * SLOT_WORDS;
+pub const HANDLE_WORDS: usize = SLOTS * SLOT_WORDS;
 
 const EMPTY: u64 = 0;
 const REMOVED: u64 = u64::MAX;
@@ -37,7 +37,7 @@ const CACHED: u64 = 1 << 34;
 
 /// Bounds on what one uid may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HandleLimits {
     /// Open handles.
     pub handles: u32,
     /// Opens being served.
@@ -57,7 +57,7 @@ pub(crate) struct OpenFile {
 /// The table, and counts a uid derived from it.
 pub struct HandleTable {
     words: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
-    limits: Limits,
+    limits: HandleLimits,
     inner: Mutex<Inner>,
 }
 
@@ -82,15 +82,15 @@ pub(crate) struct Refused {
 }
 
 impl HandleTable {
-    /// A table over `words` ([`WORDS`] of them, zero or as another process left them).
+    /// A table over `words` ([`HANDLE_WORDS`] of them, zero or as another process left them).
     ///
     /// # Errors
-    /// [`FsError::Invalid`] when there are not [`WORDS`] words.
+    /// [`FsError::Invalid`] when there are not [`HANDLE_WORDS`] words.
     pub fn new(
         words: impl AsRef<[AtomicU64]> + Send + Sync + 'static,
-        limits: Limits,
+        limits: HandleLimits,
     ) -> Result<Self, FsError> {
-        if words.as_ref().len() != WORDS {
+        if words.as_ref().len() != HANDLE_WORDS {
             return Err(FsError::Invalid);
         }
         let table = Self {
@@ -314,11 +314,11 @@ mod tests {
     }
 
     fn words() -> Arc<Vec<AtomicU64>> {
-        Arc::new((0..WORDS).map(|_| AtomicU64::new(0)).collect())
+        Arc::new((0..HANDLE_WORDS).map(|_| AtomicU64::new(0)).collect())
     }
 
     fn table(words: &Arc<Vec<AtomicU64>>, handles: u32, pending: u32) -> HandleTable {
-        HandleTable::new(Words(words.clone()), Limits { handles, pending }).unwrap()
+        HandleTable::new(Words(words.clone()), HandleLimits { handles, pending }).unwrap()
     }
 
     fn file(ino: u64, uid: u32) -> OpenFile {

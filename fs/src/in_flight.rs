@@ -17,13 +17,13 @@ const SLOTS: usize = 96;
 const SUSPECTS: usize = 32;
 /// Size of the table in 64-bit words: request and start of each thread, then
 /// request and crashes of each suspect.
-pub const WATCH_WORDS: usize = 2 * (SLOTS + SUSPECTS);
+pub const IN_FLIGHT_WORDS: usize = 2 * (SLOTS + SUSPECTS);
 
 /// A request that was at work in this many crashes is answered EIO.
 const LIMIT: u64 = 3;
 
 /// The watched threads of this process.
-pub struct Watch {
+pub struct InFlight {
     words: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     start: Instant,
     resent: AtomicU64,
@@ -54,17 +54,17 @@ fn slot() -> usize {
     })
 }
 
-impl Watch {
+impl InFlight {
     /// Over `words`, as the process before left them; with `crashed`, what it
     /// was at work on becomes suspect.
     ///
     /// # Errors
-    /// [`FsError::Invalid`] when there are not [`WATCH_WORDS`] words.
+    /// [`FsError::Invalid`] when there are not [`IN_FLIGHT_WORDS`] words.
     pub fn new(
         words: impl AsRef<[AtomicU64]> + Send + Sync + 'static,
         crashed: bool,
     ) -> Result<Self, FsError> {
-        if words.as_ref().len() != WATCH_WORDS {
+        if words.as_ref().len() != IN_FLIGHT_WORDS {
             return Err(FsError::Invalid);
         }
         let watch = Self {
@@ -167,11 +167,11 @@ mod tests {
     }
 
     fn words() -> Arc<Vec<AtomicU64>> {
-        Arc::new((0..WATCH_WORDS).map(|_| AtomicU64::new(0)).collect())
+        Arc::new((0..IN_FLIGHT_WORDS).map(|_| AtomicU64::new(0)).collect())
     }
 
-    fn watch(words: &Arc<Vec<AtomicU64>>, crashed: bool) -> Watch {
-        Watch::new(Words(words.clone()), crashed).unwrap()
+    fn watch(words: &Arc<Vec<AtomicU64>>, crashed: bool) -> InFlight {
+        InFlight::new(Words(words.clone()), crashed).unwrap()
     }
 
     #[test]

@@ -19,16 +19,16 @@ mod mount;
 mod notify;
 mod tree;
 
-pub use caller::cgroup::{Marks, Place};
-pub use caller::{Brief, Caller, Claim, Unidentified, check_proc};
-pub use control::Kept;
+pub use caller::cgroup::{KernelIds, Workload};
+pub use caller::{Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc};
+pub use control::KeptAnswer;
 pub use errno::FsError;
 pub use filesystem::{FileSystem, MAX_REQUEST};
-pub use handles::{HandleTable, Limits, WORDS};
-pub use in_flight::{WATCH_WORDS, Watch};
-pub use mount::{Device, MountError, Server, answers, clear_stale, connection, end, resend};
+pub use handles::{HANDLE_WORDS, HandleLimits, HandleTable};
+pub use in_flight::{IN_FLIGHT_WORDS, InFlight};
+pub use mount::{Device, MountError, Server, answers, clear_stale, connection, resend, unmount};
 pub use tree::{
-    Answer, Backend, CONTROL, CONTROL_NAME, CallerIds, Control, Entry, EntryKind, Inode,
-    KEY_IDS_NAME, Limit, Listed, Opened, Origin, Refusals, Request, SharedRead, Tree, XATTRS,
-    Xattr,
+    Answer, Backend, CONTROL, CONTROL_NAME, CallerIds, Control, DirEntry, Entry, EntryKind, Inode,
+    KEY_IDS_NAME, LimitScope, OpenRequest, OpenedSecret, Refusals, RequestOrigin, SharedRead, Tree,
+    XATTRS, Xattr,
 };

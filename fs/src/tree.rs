@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use crate::caller::{Brief, Caller, Claim, Unidentified};
-use crate::control::Kept;
+use crate::caller::{Caller, HeaderIds, IdentityError, ThreadIds};
+use crate::control::KeptAnswer;
 use crate::errno::FsError;
 
 /// Inode of the control file.
@@ -115,7 +115,7 @@ pub struct Entry {
 }
 
 /// A name in a directory listing.
-pub struct Listed<'a> {
+pub struct DirEntry<'a> {
     /// Inode number; also the offset to resume after.
     pub ino: u64,
     /// Last segment of the name.
@@ -125,20 +125,20 @@ pub struct Listed<'a> {
 }
 
 /// A granted open.
-pub struct Opened<S> {
+pub struct OpenedSecret<P> {
     /// The secret's id.
     pub id: u64,
     /// The version the handle will show.
     pub version: u32,
-    /// Its plaintext.
-    pub snapshot: S,
+    /// The value.
+    pub plaintext: P,
     /// It may enter the page cache.
     pub cached: bool,
 }
 
 /// An OPEN to be decided.
 #[derive(Clone, Copy)]
-pub struct Request {
+pub struct OpenRequest {
     /// The secret.
     pub ino: u64,
     /// The kernel sent it before; an earlier process may have served it.
@@ -155,7 +155,7 @@ pub struct SharedRead {
     /// Who opened it.
     pub opener: u32,
     /// Who reads; not cross-checked, READ may not look at `/proc`.
-    pub reader: Claim,
+    pub reader: HeaderIds,
 }
 
 /// Extended attributes of a secret.
@@ -184,7 +184,7 @@ pub const XATTRS: [(&str, Xattr); 5] = [
 
 /// Which bound a caller ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum LimitScope {
     /// Handles or pending opens of one uid.
     Caller,
     /// Handles of the whole file system.
@@ -206,7 +206,7 @@ pub struct Answer {
 
 /// Which request it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct RequestOrigin {
     /// Its number, never used again on this mount.
     pub request: u64,
     /// The kernel has sent it before, to a process that did not answer.
@@ -248,7 +248,7 @@ pub trait Tree: Send + Sync + 'static {
         caller: &Caller,
         dir: u64,
         after: u64,
-        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<(), FsError>;
 
     /// Decides, records and decrypts.
@@ -256,7 +256,11 @@ pub trait Tree: Send + Sync + 'static {
     /// # Errors
     /// [`FsError::Denied`] (recorded), [`FsError::NotFound`], or
     /// [`FsError::Io`] when vault or audit log fail.
-    fn open(&self, caller: &Caller, request: Request) -> Result<Opened<Self::Plaintext>, FsError>;
+    fn open(
+        &self,
+        caller: &Caller,
+        request: OpenRequest,
+    ) -> Result<OpenedSecret<Self::Plaintext>, FsError>;
 
     /// Decrypts a version that a handle is entitled to.
     ///
@@ -303,7 +307,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// Carries out a control request of `caller`; one that was carried out for
     /// an earlier process is not carried out again, it gets the same answer.
-    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>, origin: Origin) -> Answer;
+    fn control(
+        &self,
+        caller: &Caller,
+        request: Zeroizing<Vec<u8>>,
+        origin: RequestOrigin,
+    ) -> Answer;
 
     /// Whether an earlier process carried out request number `request`.
     fn carried_out(&self, request: u64) -> bool;
@@ -313,7 +322,7 @@ pub trait Control: Send + Sync + 'static {
 
     /// The last answer that an earlier process committed for control handle
     /// `handle`.
-    fn kept_answer(&self, handle: u64) -> Option<Kept>;
+    fn kept_answer(&self, handle: u64) -> Option<KeptAnswer>;
 
     /// A control request that was not even handed to [`Control::control`].
     fn refuse_control(&self, error: FsError, message: &str) -> Answer;
@@ -323,20 +332,20 @@ pub trait Control: Send + Sync + 'static {
 pub trait CallerIds: Send + Sync + 'static {
     /// Thread `tid`, when its ids without its groups are enough to decide by;
     /// `None` has `/proc/TID/status` read. Asked while the thread waits.
-    fn thread_ids(&self, tid: u32) -> Option<Brief>;
+    fn thread_ids(&self, tid: u32) -> Option<ThreadIds>;
 }
 
 /// Records of what the file system refuses, or decides by itself.
 pub trait Refusals: Send + Sync + 'static {
     /// Records an open, a control open or an attribute read by a caller without
     /// identity.
-    fn unidentified(&self, claim: Claim, ino: u64, why: Unidentified);
+    fn unidentified(&self, header: HeaderIds, ino: u64, why: IdentityError);
 
     /// A control write by somebody else than the handle's opener.
-    fn foreign_control(&self, opener: u32, writer: Claim);
+    fn foreign_control(&self, opener: u32, writer: HeaderIds);
 
     /// A bound was hit `count` times since the last call for this uid.
-    fn limited(&self, claim: Claim, limit: Limit, count: u64);
+    fn limited(&self, header: HeaderIds, limit: LimitScope, count: u64);
 
     /// A handle is read by another user than its opener: called once a pair.
     ///

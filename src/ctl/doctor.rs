@@ -40,7 +40,9 @@ impl Doctor {
             ("locked memory", locked_memory()),
             (
                 "/proc",
-                jarvis_fs::check_proc().map(|()| "shows every process".into()),
+                jarvis_fs::check_proc()
+                    .map(|()| "shows every process".into())
+                    .map_err(|error| error.to_string()),
             ),
             ("configuration", self.configuration()),
             ("files", self.files()),

@@ -73,7 +73,7 @@ fn start(config: Config, arguments: &Arguments) -> Result<(), Failure> {
     if let Err(error) = jarvis_sys::keep_fds_from_children() {
         tracing::warn!(%error, "fds that the daemon inherited stay open in its workers");
     }
-    jarvis_fs::check_proc()?;
+    jarvis_fs::check_proc().map_err(text)?;
     let left = match arguments.fd_store {
         true => recover(&config.mount.path)?,
         false => None,
@@ -95,7 +95,7 @@ fn start(config: Config, arguments: &Arguments) -> Result<(), Failure> {
             device => {
                 // It was taken away meanwhile, or is not to be kept any more.
                 Estate::withdraw();
-                device.map_or(Ok(()), Device::end).map_err(text)?;
+                device.map_or(Ok(()), Device::unmount).map_err(text)?;
                 (Estate::new(estate.keys)?, None)
             }
         },
@@ -169,7 +169,7 @@ fn recover(path: &Path) -> Result<Option<(Estate, OwnedFd)>, Failure> {
         Err(why) => {
             tracing::error!(%why, "the mount in the fd store cannot be taken over: mounting anew");
             Estate::withdraw();
-            jarvis_fs::end(path).map_err(text)?;
+            jarvis_fs::unmount(path).map_err(text)?;
             Ok(None)
         }
     }
@@ -879,7 +879,7 @@ impl Supervisor {
             Estate::withdraw();
         }
         if let Some(device) = self.device.take() {
-            match device.end() {
+            match device.unmount() {
                 Ok(()) => tracing::info!("unmounted"),
                 Err(error) => tracing::error!(%error, "cannot unmount"),
             }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jarvis_fs::{WATCH_WORDS, WORDS};
+use jarvis_fs::{HANDLE_WORDS, IN_FLIGHT_WORDS};
 use jarvis_sys::{SecretPage, SharedWords};
 use rustix::fs::{MemfdFlags, memfd_create};
 use sd_notify::NotifyState;
@@ -58,8 +58,8 @@ impl Estate {
             word.store(value, Ordering::Release);
         }
         Ok(Self {
-            handles: words(HANDLES, WORDS)?,
-            watch: words(WATCH, WATCH_WORDS)?,
+            handles: words(HANDLES, HANDLE_WORDS)?,
+            watch: words(WATCH, IN_FLIGHT_WORDS)?,
             keys,
             info,
             policy: policy.into(),
@@ -122,8 +122,8 @@ impl Estate {
             }
         };
         let estate = Self {
-            handles: table(handles, WORDS)?,
-            watch: table(watch, WATCH_WORDS)?,
+            handles: table(handles, HANDLE_WORDS)?,
+            watch: table(watch, IN_FLIGHT_WORDS)?,
             keys: SecretPage::map(keys).map_err(text)?,
             info: table(info, INFO_WORDS)?,
             policy: policy.into(),

@@ -8,7 +8,7 @@ use jarvis_audit::{
     Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
     Thresholds, TurnError,
 };
-use jarvis_fs::{Brief, Caller, Claim, FsError, HandleTable, Marks, Watch};
+use jarvis_fs::{Caller, FsError, HandleTable, HeaderIds, InFlight, KernelIds, ThreadIds};
 use jarvis_policy::{Decision, Policy, Rule, Verb};
 use jarvis_vault::{
     IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
@@ -48,7 +48,7 @@ pub(crate) struct Gate {
     pub(crate) started_ms: i64,
     pub(crate) journal: Journal,
     pub(crate) errands: Errands,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) watch: Arc<InFlight>,
     facts: Mutex<Facts>,
     /// Commits whose records are written; what every other record carries.
     recorded: AtomicU64,
@@ -173,7 +173,7 @@ pub(crate) struct Parts {
     pub(crate) programs: Programs,
     pub(crate) started_ms: i64,
     pub(crate) journal: Journal,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) watch: Arc<InFlight>,
     /// The sequence number up to which the audit log has the vault's commits.
     pub(crate) recorded: u64,
 }
@@ -249,16 +249,16 @@ impl Gate {
     }
 
     /// The thread's ids, where nothing depends on its groups.
-    pub(crate) fn brief_thread(&self, tid: u32) -> Option<Brief> {
+    pub(crate) fn brief_thread(&self, tid: u32) -> Option<ThreadIds> {
         if !self.brief.load(Ordering::Relaxed) || self.policy().reads_groups() {
             return None;
         }
         match jarvis_sys::thread(tid) {
-            Ok(thread) => Some(Brief {
+            Ok(thread) => Some(ThreadIds {
                 process: thread.process,
                 real: (thread.uids.real, thread.gids.real),
                 fs: (thread.uids.fs, thread.gids.fs),
-                marks: Marks {
+                kernel_ids: KernelIds {
                     cgroup: thread.cgroup,
                     thread: thread.number,
                 },
@@ -331,10 +331,10 @@ impl Gate {
 
     /// A record's common part.
     pub(crate) fn event<'a>(&self, action: Action, caller: Option<&'a Caller>) -> Event<'a> {
-        let place = caller.and_then(|c| c.place.as_deref());
+        let workload = caller.and_then(|c| c.workload.as_deref());
         Event {
-            unit: place.and_then(|place| place.unit.as_deref()),
-            container: place.and_then(|place| place.container.as_deref()),
+            unit: workload.and_then(|workload| workload.unit.as_deref()),
+            container: workload.and_then(|workload| workload.container.as_deref()),
             uid: caller.map(|c| c.uid),
             gid: caller.map(|c| c.gid),
             pid: caller.map(|c| c.pid),
@@ -741,7 +741,7 @@ impl Gate {
 
 impl Gate {
     /// A record about somebody whose identity is only claimed.
-    pub(crate) fn claimed<'a>(&self, action: Action, claim: Claim) -> Event<'a> {
+    pub(crate) fn claimed<'a>(&self, action: Action, claim: HeaderIds) -> Event<'a> {
         Event {
             uid: Some(claim.uid),
             gid: Some(claim.gid),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use jarvis_audit::{
     Certify, EpochClaim, HostId, KeyError, Log, OpenError, Opening, SegmentClaim, Turn,
 };
-use jarvis_fs::{Backend, FileSystem, HandleTable, Limits, Server, Watch};
+use jarvis_fs::{Backend, FileSystem, HandleLimits, HandleTable, InFlight, Server};
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
 use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError};
 use parking_lot::Mutex;
@@ -262,13 +262,13 @@ impl Worker {
         let vault = locked.start(probe).map_err(text)?;
         hand_over(&estate.keys, &vault)?;
         let words = SharedWords::map(estate.handles.try_clone().map_err(text)?).map_err(text)?;
-        let limits = Limits {
+        let limits = HandleLimits {
             handles: config.mount.handles_per_uid,
             pending: config.mount.pending_opens_per_uid,
         };
         let handles = Arc::new(HandleTable::new(words, limits).map_err(text)?);
         let words = SharedWords::map(estate.watch.try_clone().map_err(text)?).map_err(text)?;
-        let watch = Watch::new(words, how.crashed).map_err(text)?;
+        let watch = InFlight::new(words, how.crashed).map_err(text)?;
         let gate = Arc::new(Gate::new(Parts {
             journal: Journal::load(&vault, estate.start.mount, handles.clone()).map_err(text)?,
             vault,

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
-    Answer, Brief, Caller, CallerIds, Claim, Control, Entry, EntryKind, FsError, Inode,
-    KEY_IDS_NAME, Kept, Limit, Listed, Opened, Origin, Refusals, Request, SharedRead, Tree,
-    Unidentified, Xattr,
+    Answer, Caller, CallerIds, Control, DirEntry, Entry, EntryKind, FsError, HeaderIds,
+    IdentityError, Inode, KEY_IDS_NAME, KeptAnswer, LimitScope, OpenRequest, OpenedSecret,
+    Refusals, RequestOrigin, SharedRead, ThreadIds, Tree, Xattr,
 };
 use jarvis_policy::Verb;
 use jarvis_vault::{Body, Mark, Node, Secret, Version, VersionState, Which};
@@ -117,7 +117,7 @@ impl Tree for Gate {
         caller: &Caller,
         dir: u64,
         after: u64,
-        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<(), FsError> {
         let inode = Inode::of(dir);
         if let Inode::Mirror(id) = inode
@@ -148,7 +148,7 @@ impl Tree for Gate {
             let Some(ino) = shown.number().filter(|_| visible(node)) else {
                 return ControlFlow::Continue(());
             };
-            visit(Listed {
+            visit(DirEntry {
                 ino,
                 name: node.segment(),
                 directory: mirrored || matches!(node.body, Body::Directory { .. }),
@@ -157,7 +157,11 @@ impl Tree for Gate {
         listing.map_err(|error| self.trouble(&error))
     }
 
-    fn open(&self, caller: &Caller, request: Request) -> Result<Opened<Snapshot>, FsError> {
+    fn open(
+        &self,
+        caller: &Caller,
+        request: OpenRequest,
+    ) -> Result<OpenedSecret<Snapshot>, FsError> {
         let timer = self.metrics.open_seconds.start_timer();
         self.check_serving();
         self.settle()?;
@@ -172,10 +176,10 @@ impl Tree for Gate {
         };
         let opened = self.with_version(node.id, wanted, |node, version, value| {
             self.record_read(caller, &decision, (node, version), request.resent)?;
-            Ok(Opened {
+            Ok(OpenedSecret {
                 id: node.id,
                 version: version.number,
-                snapshot: Snapshot(value),
+                plaintext: Snapshot(value),
                 cached: wanted.is_none() && node.live_secret().is_some_and(|secret| secret.cached),
             })
         });
@@ -278,7 +282,12 @@ impl Control for Gate {
         Err(FsError::Denied)
     }
 
-    fn control(&self, caller: &Caller, request: Zeroizing<Vec<u8>>, origin: Origin) -> Answer {
+    fn control(
+        &self,
+        caller: &Caller,
+        request: Zeroizing<Vec<u8>>,
+        origin: RequestOrigin,
+    ) -> Answer {
         self.check_serving();
         let answer = control::run(self, caller, &request, origin);
         let result = if answer.error.is_none() {
@@ -298,7 +307,7 @@ impl Control for Gate {
         self.journal.answered(request);
     }
 
-    fn kept_answer(&self, handle: u64) -> Option<Kept> {
+    fn kept_answer(&self, handle: u64) -> Option<KeptAnswer> {
         self.journal.answer_for(handle)
     }
 
@@ -309,13 +318,13 @@ impl Control for Gate {
 }
 
 impl CallerIds for Gate {
-    fn thread_ids(&self, tid: u32) -> Option<Brief> {
+    fn thread_ids(&self, tid: u32) -> Option<ThreadIds> {
         self.brief_thread(tid)
     }
 }
 
 impl Refusals for Gate {
-    fn unidentified(&self, claim: Claim, ino: u64, why: Unidentified) {
+    fn unidentified(&self, header: HeaderIds, ino: u64, why: IdentityError) {
         let id = Inode::of(ino).id();
         let node = self.node(id).ok();
         let reason = why.to_string();
@@ -323,11 +332,11 @@ impl Refusals for Gate {
             name: node.as_ref().map(|n| &*n.path),
             id: Some(id),
             reason: Some(&reason),
-            ..self.claimed(Action::Deny, claim)
+            ..self.claimed(Action::Deny, header)
         });
     }
 
-    fn foreign_control(&self, opener: u32, writer: Claim) {
+    fn foreign_control(&self, opener: u32, writer: HeaderIds) {
         let reason = format!("control handle opened by uid {opener}");
         self.deny(Event {
             name: Some(jarvis_fs::CONTROL_NAME),
@@ -336,10 +345,10 @@ impl Refusals for Gate {
         });
     }
 
-    fn limited(&self, claim: Claim, limit: Limit, count: u64) {
+    fn limited(&self, header: HeaderIds, limit: LimitScope, count: u64) {
         let (label, reason) = match limit {
-            Limit::Caller => ("caller", "handles or pending opens of this uid"),
-            Limit::Table => ("table", "handles of the file system"),
+            LimitScope::Caller => ("caller", "handles or pending opens of this uid"),
+            LimitScope::Table => ("table", "handles of the file system"),
         };
         self.metrics
             .limited
@@ -349,7 +358,7 @@ impl Refusals for Gate {
             result: Outcome::Denied,
             reason: Some(reason),
             count: Some(count),
-            ..self.claimed(Action::Limit, claim)
+            ..self.claimed(Action::Limit, header)
         };
         self.append(&event, Durability::Write).ok();
     }
@@ -386,7 +395,7 @@ impl Gate {
         caller: &Caller,
         node: &Node,
         after: u64,
-        visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<(), FsError> {
         if !self.allows(caller, Verb::Read, node.id) {
             return Ok(());
@@ -401,7 +410,7 @@ impl Gate {
             let Some(ino) = inode.number().filter(|&ino| ino > after) else {
                 continue;
             };
-            let listed = Listed {
+            let listed = DirEntry {
                 ino,
                 name: &version.kid,
                 directory: false,

@@ -15,14 +15,14 @@ use parking_lot::RwLock;
 const MAX_CGROUP: u64 = 64 * 1024;
 /// Longest name recorded, in bytes.
 const MAX_NAME: usize = 256;
-/// Places remembered; they are forgotten together.
+/// Workloads remembered; they are forgotten together.
 const REMEMBERED: usize = 4096;
 /// Hexadecimal digits of a container's id.
 const ID_DIGITS: usize = 64;
 
 /// Where a process runs, as far as its cgroup tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Workload {
     /// Its systemd unit; of a user's own units, `user@UID.service/UNIT`.
     pub unit: Option<Box<str>>,
     /// The id or name of its container.
@@ -31,39 +31,39 @@ pub struct Place {
 
 /// Numbers the kernel tells with a thread's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
+pub struct KernelIds {
     /// Of its cgroup in the unified hierarchy.
     pub cgroup: Option<u64>,
     /// Its own, which no other thread has until the machine is started anew.
     pub thread: u64,
 }
 
-/// Places that were asked for before.
+/// Workloads that were asked for before.
 #[derive(Default)]
-pub(crate) struct Places(RwLock<HashMap<u64, Arc<Place>>>);
+pub(crate) struct WorkloadCache(RwLock<HashMap<u64, Arc<Workload>>>);
 
-impl Places {
+impl WorkloadCache {
     /// Where process `pid` runs; `None` when that can't be read. It is remembered
     /// by the number of its cgroup, which tells everything where there is no other
     /// hierarchy; else by that of the thread, which may be moved later: then its
     /// records go on naming where it was.
-    pub(crate) fn of(&self, pid: u32, marks: Option<Marks>) -> Option<Arc<Place>> {
-        let number = marks.and_then(|marks| match *UNIFIED {
-            true => marks.cgroup,
-            false => Some(marks.thread),
+    pub(crate) fn of(&self, pid: u32, kernel_ids: Option<KernelIds>) -> Option<Arc<Workload>> {
+        let number = kernel_ids.and_then(|kernel_ids| match *UNIFIED {
+            true => kernel_ids.cgroup,
+            false => Some(kernel_ids.thread),
         });
-        if let Some(place) = number.and_then(|number| self.0.read().get(&number).cloned()) {
-            return Some(place);
+        if let Some(workload) = number.and_then(|number| self.0.read().get(&number).cloned()) {
+            return Some(workload);
         }
-        let place = Arc::new(Place::parse(&about(&pid.to_string(), "cgroup").ok()?));
+        let workload = Arc::new(Workload::parse(&about(&pid.to_string(), "cgroup").ok()?));
         if let Some(number) = number {
-            let mut places = self.0.write();
-            if places.len() >= REMEMBERED {
-                places.clear();
+            let mut known = self.0.write();
+            if known.len() >= REMEMBERED {
+                known.clear();
             }
-            places.insert(number, place.clone());
+            known.insert(number, workload.clone());
         }
-        Some(place)
+        Some(workload)
     }
 }
 
@@ -72,21 +72,21 @@ static UNIFIED: LazyLock<bool> = LazyLock::new(|| {
     about("self", "cgroup").is_ok_and(|text| text.lines().all(|line| line.starts_with("0::")))
 });
 
-impl Place {
+impl Workload {
     /// Reads the text of `/proc/PID/cgroup`.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let mut place = Self::default();
+        let mut workload = Self::default();
         for (controllers, path) in text.lines().filter_map(split) {
             let systemd = controllers.is_empty() || controllers == "name=systemd";
-            if systemd && place.unit.is_none() {
-                place.unit = unit_of(path);
+            if systemd && workload.unit.is_none() {
+                workload.unit = unit_of(path);
             }
-            if place.container.is_none() {
-                place.container = container_of(path);
+            if workload.container.is_none() {
+                workload.container = container_of(path);
             }
         }
-        place
+        workload
     }
 }
 
@@ -224,9 +224,12 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    fn place(text: &str) -> (Option<String>, Option<String>) {
-        let place = Place::parse(text);
-        (place.unit.map(Into::into), place.container.map(Into::into))
+    fn workload(text: &str) -> (Option<String>, Option<String>) {
+        let workload = Workload::parse(text);
+        (
+            workload.unit.map(Into::into),
+            workload.container.map(Into::into),
+        )
     }
 
     #[test]
@@ -259,7 +262,7 @@ mod tests {
             ("4:cpu:/system.slice/nginx.service\n", None),
             ("rubbish", None),
         ] {
-            assert_eq!(place(text).0.as_deref(), unit, "{text}");
+            assert_eq!(workload(text).0.as_deref(), unit, "{text}");
         }
     }
 
@@ -272,7 +275,7 @@ mod tests {
             format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n"),
             format!("0::/docker/{}/docker/{ID}\n", "1".repeat(64)),
         ] {
-            assert_eq!(place(&text).1.as_deref(), Some(ID), "{text}");
+            assert_eq!(workload(&text).1.as_deref(), Some(ID), "{text}");
         }
         for (text, name) in [
             ("0::/lxc.payload.web/system.slice/x.service\n", Some("web")),
@@ -282,23 +285,26 @@ mod tests {
             (&format!("0::/{}\n", &ID[1..]), None),
             (&format!("0::/{ID}0\n"), None),
         ] {
-            assert_eq!(place(text).1.as_deref(), name, "{text}");
+            assert_eq!(workload(text).1.as_deref(), name, "{text}");
         }
     }
 
     #[test]
     fn what_cannot_be_shown_is_not_recorded() {
         let long = format!("0::/{}.service\n", "x".repeat(MAX_NAME));
-        assert_eq!(place(&long), (None, None));
-        assert_eq!(place("0::/a\u{1b}[2J.service\n"), (None, None));
-        assert_eq!(place("0::/a:b.service\n").0.as_deref(), Some("a:b.service"));
+        assert_eq!(workload(&long), (None, None));
+        assert_eq!(workload("0::/a\u{1b}[2J.service\n"), (None, None));
+        assert_eq!(
+            workload("0::/a:b.service\n").0.as_deref(),
+            Some("a:b.service")
+        );
     }
 
     proptest! {
         #[test]
         fn any_text_gives_short_names_or_none(text in "\\PC{0,80}[:/\n.a-f0-9]{0,300}") {
-            let place = Place::parse(&text);
-            for name in [place.unit, place.container].into_iter().flatten() {
+            let workload = Workload::parse(&text);
+            for name in [workload.unit, workload.container].into_iter().flatten() {
                 prop_assert!(!name.is_empty() && name.len() <= MAX_NAME);
             }
         }

@@ -13,14 +13,14 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::caller::cgroup::{Marks, Place, in_container};
+use crate::caller::cgroup::{KernelIds, Workload, in_container};
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
 
 /// What a request's header says; not yet believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct HeaderIds {
     /// fsuid (real uid for `access`).
     pub uid: u32,
     /// fsgid (real gid for `access`).
@@ -36,7 +36,7 @@ pub struct Caller {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups; `None` when [`Brief`] ids were enough.
+    /// Supplementary groups; `None` when [`ThreadIds`] were enough.
     pub groups: Option<Vec<u32>>,
     /// Process id (thread group leader).
     pub pid: u32,
@@ -45,18 +45,18 @@ pub struct Caller {
     /// Whether it runs in a container or another user or pid namespace; only
     /// determined where id 0 is involved, whose meaning depends on it.
     pub containerized: bool,
-    /// What its place is remembered by, where the kernel told it.
-    pub marks: Option<Marks>,
+    /// What its workload is remembered by, where the kernel told it.
+    pub kernel_ids: Option<KernelIds>,
     /// Where it runs, for records; only asked for where there will be one.
-    pub place: Option<Arc<Place>>,
+    pub workload: Option<Arc<Workload>>,
 }
 
 /// Why a caller has no identity; always a denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unidentified {
+pub enum IdentityError {
     /// pid 0: the caller is outside of the mount's pid namespace.
     #[error("caller outside of the daemon's pid namespace")]
-    Foreign,
+    OutsideNamespace,
     /// uid or gid -1: not mapped.
     #[error("unmapped user or group")]
     Unmapped,
@@ -70,20 +70,20 @@ pub enum Unidentified {
 
 /// What the kernel tells of a thread without its `/proc` files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Brief {
+pub struct ThreadIds {
     /// Process id (thread group leader).
     pub process: u32,
     /// Real uid and gid.
     pub real: (u32, u32),
     /// File-system uid and gid.
     pub fs: (u32, u32),
-    /// What its place is remembered by.
-    pub marks: Marks,
+    /// What its workload is remembered by.
+    pub kernel_ids: KernelIds,
 }
 
 /// Which of a thread's ids the header of a request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ids {
+pub(crate) enum CarriedIds {
     /// The file-system ids: every request but ACCESS.
     FileSystem,
     /// Real or file-system ids: `access` swaps the real ones in, `faccessat`
@@ -91,10 +91,10 @@ pub(crate) enum Ids {
     RealOrFileSystem,
 }
 
-impl Ids {
-    /// Whether `claim` has the thread's `real` or `fs` uid and gid.
-    fn agree(self, claim: Claim, real: (u32, u32), fs: (u32, u32)) -> bool {
-        let claimed = (claim.uid, claim.gid);
+impl CarriedIds {
+    /// Whether `header` has the thread's `real` or `fs` uid and gid.
+    fn agree(self, header: HeaderIds, real: (u32, u32), fs: (u32, u32)) -> bool {
+        let claimed = (header.uid, header.gid);
         match self {
             Self::FileSystem => fs == claimed,
             Self::RealOrFileSystem => fs == claimed || real == claimed,
@@ -102,53 +102,57 @@ impl Ids {
     }
 }
 
-impl Claim {
-    /// Believes the claim, or says why not: by what `brief` knows of the thread,
-    /// else by `/proc`. Only to be called while the caller waits in OPEN,
+impl HeaderIds {
+    /// Believes the header, or says why not: by what `thread_ids` tells of the
+    /// thread, else by `/proc`. Only to be called while the caller waits in OPEN,
     /// GETATTR, ACCESS, READDIR or an xattr call.
     pub(crate) fn identify(
         self,
-        ids: Ids,
-        brief: impl FnOnce(u32) -> Option<Brief>,
-    ) -> Result<Caller, Unidentified> {
+        carried: CarriedIds,
+        thread_ids: impl FnOnce(u32) -> Option<ThreadIds>,
+    ) -> Result<Caller, IdentityError> {
         if self.tid == 0 {
-            return Err(Unidentified::Foreign);
+            return Err(IdentityError::OutsideNamespace);
         }
         if self.uid == u32::MAX || self.gid == u32::MAX {
-            return Err(Unidentified::Unmapped);
+            return Err(IdentityError::Unmapped);
         }
         // What uid 0 means depends on its namespaces.
-        let brief = (self.uid != 0).then(|| brief(self.tid)).flatten();
-        match brief {
-            Some(brief) => self.believe_brief(&brief, ids),
-            None => self.believe_status(ids),
+        let ids = (self.uid != 0).then(|| thread_ids(self.tid)).flatten();
+        match ids {
+            Some(ids) => self.identify_by_ids(&ids, carried),
+            None => self.identify_by_status(carried),
         }
     }
 
-    fn believe_brief(self, brief: &Brief, ids: Ids) -> Result<Caller, Unidentified> {
-        if !ids.agree(self, brief.real, brief.fs) {
-            return Err(Unidentified::Forged);
+    fn identify_by_ids(
+        self,
+        ids: &ThreadIds,
+        carried: CarriedIds,
+    ) -> Result<Caller, IdentityError> {
+        if !carried.agree(self, ids.real, ids.fs) {
+            return Err(IdentityError::Forged);
         }
         Ok(Caller {
             uid: self.uid,
             gid: self.gid,
             groups: None,
-            pid: brief.process,
+            pid: ids.process,
             tid: self.tid,
             containerized: false,
-            marks: Some(brief.marks),
-            place: None,
+            kernel_ids: Some(ids.kernel_ids),
+            workload: None,
         })
     }
 
-    fn believe_status(self, ids: Ids) -> Result<Caller, Unidentified> {
+    fn identify_by_status(self, carried: CarriedIds) -> Result<Caller, IdentityError> {
         let mut buffer = [0; 4096];
         let mut long = Vec::new();
         let text =
-            read_status(self.tid, &mut buffer, &mut long).map_err(|_| Unidentified::Vanished)?;
-        let status = Status::parse(text).ok_or(Unidentified::Vanished)?;
-        if !status.agrees(self, ids) {
-            return Err(Unidentified::Forged);
+            read_status(self.tid, &mut buffer, &mut long).map_err(|_| IdentityError::Vanished)?;
+        let status = Status::parse(text).ok_or(IdentityError::Vanished)?;
+        if !status.agrees(self, carried) {
+            return Err(IdentityError::Forged);
         }
         let root_involved = self.uid == 0 || self.gid == 0 || status.groups.contains(&0);
         Ok(Caller {
@@ -158,8 +162,8 @@ impl Claim {
             groups: Some(status.groups),
             pid: status.tgid,
             tid: self.tid,
-            marks: None,
-            place: None,
+            kernel_ids: None,
+            workload: None,
         })
     }
 }
@@ -224,10 +228,10 @@ impl Status {
         })
     }
 
-    fn agrees(&self, claim: Claim, ids: Ids) -> bool {
+    fn agrees(&self, header: HeaderIds, carried: CarriedIds) -> bool {
         let [real_uid, _, _, fs_uid] = self.uids;
         let [real_gid, _, _, fs_gid] = self.gids;
-        ids.agree(claim, (real_uid, real_gid), (fs_uid, fs_gid))
+        carried.agree(header, (real_uid, real_gid), (fs_uid, fs_gid))
     }
 }
 
@@ -236,31 +240,43 @@ fn four<E>(numbers: &mut impl Iterator<Item = Result<u32, E>>) -> Option<[u32; 4
     Some([next()?, next()?, next()?, next()?])
 }
 
+/// Why `/proc` cannot tell who is calling, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// `/proc` is not mounted, or closed to us.
+    #[error("/proc cannot be read ({0}); mount it")]
+    Unreadable(io::Error),
+    /// `/proc` shows the processes of another namespace.
+    #[error(
+        "/proc belongs to another pid namespace, callers cannot be identified; mount a proc of \
+         this namespace on /proc"
+    )]
+    OtherNamespace,
+    /// The list of mounts, which shows the options of `/proc`, cannot be read.
+    #[error("/proc/self/mountinfo cannot be read ({0})")]
+    NoMountinfo(io::Error),
+    /// `/proc` shows each user their own processes only.
+    #[error(
+        "/proc is mounted with hidepid, callers cannot be identified; remount it with hidepid=0"
+    )]
+    HidesProcesses,
+}
+
 /// Whether `/proc` can tell who is calling: it must belong to our pid namespace
 /// and show every process.
 ///
 /// # Errors
-/// A sentence that says what is wrong and what to do.
-pub fn check_proc() -> Result<(), String> {
-    let own = std::fs::read_link("/proc/self")
-        .map_err(|e| format!("/proc cannot be read ({e}); mount it"))?;
+/// [`ProcError`].
+pub fn check_proc() -> Result<(), ProcError> {
+    let own = std::fs::read_link("/proc/self").map_err(ProcError::Unreadable)?;
     if own != Path::new(&std::process::id().to_string()) {
-        return Err(
-            "/proc belongs to another pid namespace, callers cannot be identified; \
-             mount a proc of this namespace on /proc"
-                .into(),
-        );
+        return Err(ProcError::OtherNamespace);
     }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|e| format!("/proc/self/mountinfo cannot be read ({e})"))?;
-    match mounts.lines().find(|line| hides_processes(line)) {
-        Some(_) => Err(
-            "/proc is mounted with hidepid, callers cannot be identified; \
-             remount it with hidepid=0"
-                .into(),
-        ),
-        None => Ok(()),
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(ProcError::NoMountinfo)?;
+    if mounts.lines().any(hides_processes) {
+        return Err(ProcError::HidesProcesses);
     }
+    Ok(())
 }
 
 fn hides_processes(line: &str) -> bool {
@@ -308,57 +324,58 @@ mod tests {
     #[test]
     fn header_and_status_must_agree() {
         let status = Status::parse(STATUS).unwrap();
-        let claim = |uid, gid| Claim { uid, gid, tid: 1 };
-        assert!(status.agrees(claim(1001, 101), Ids::FileSystem));
-        assert!(!status.agrees(claim(1000, 100), Ids::FileSystem));
-        assert!(status.agrees(claim(1000, 100), Ids::RealOrFileSystem));
-        assert!(!status.agrees(claim(1000, 101), Ids::RealOrFileSystem));
-        assert!(!status.agrees(claim(0, 5), Ids::RealOrFileSystem));
+        let header = |uid, gid| HeaderIds { uid, gid, tid: 1 };
+        assert!(status.agrees(header(1001, 101), CarriedIds::FileSystem));
+        assert!(!status.agrees(header(1000, 100), CarriedIds::FileSystem));
+        assert!(status.agrees(header(1000, 100), CarriedIds::RealOrFileSystem));
+        assert!(!status.agrees(header(1000, 101), CarriedIds::RealOrFileSystem));
+        assert!(!status.agrees(header(0, 5), CarriedIds::RealOrFileSystem));
     }
 
     #[test]
     fn this_process_is_who_it_is() {
         let tid = std::process::id();
         let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();
-        let ids = Status::parse(&status).unwrap();
-        let claim = Claim {
-            uid: ids.uids[3],
-            gid: ids.gids[3],
+        let status = Status::parse(&status).unwrap();
+        let header = HeaderIds {
+            uid: status.uids[3],
+            gid: status.gids[3],
             tid,
         };
-        let status_only = |claim: Claim| claim.identify(Ids::FileSystem, |_| None);
-        let caller = status_only(claim).unwrap();
-        assert_eq!((caller.pid, caller.uid), (tid, ids.uids[3]));
-        let forged = Claim {
-            uid: ids.uids[3] + 1,
-            ..claim
+        let status_only = |header: HeaderIds| header.identify(CarriedIds::FileSystem, |_| None);
+        let caller = status_only(header).unwrap();
+        assert_eq!((caller.pid, caller.uid), (tid, status.uids[3]));
+        let forged = HeaderIds {
+            uid: status.uids[3] + 1,
+            ..header
         };
-        assert_eq!(status_only(forged), Err(Unidentified::Forged));
+        assert_eq!(status_only(forged), Err(IdentityError::Forged));
     }
 
     #[test]
-    fn brief_ids_must_agree_too_and_do_for_root_only_with_status() {
-        let brief = Brief {
+    fn thread_ids_must_agree_too_and_do_for_root_only_with_status() {
+        let thread_ids = ThreadIds {
             process: 7,
             real: (1000, 100),
             fs: (1001, 101),
-            marks: Marks {
+            kernel_ids: KernelIds {
                 cgroup: None,
                 thread: 9,
             },
         };
         let tid = std::process::id();
-        let identify = |uid, gid, ids| Claim { uid, gid, tid }.identify(ids, |_| Some(brief));
-        let caller = identify(1001, 101, Ids::FileSystem).unwrap();
+        let identify =
+            |uid, gid, ids| HeaderIds { uid, gid, tid }.identify(ids, |_| Some(thread_ids));
+        let caller = identify(1001, 101, CarriedIds::FileSystem).unwrap();
         assert_eq!((caller.pid, caller.groups), (7, None));
-        let forged = Err(Unidentified::Forged);
-        assert_eq!(identify(1000, 100, Ids::FileSystem), forged);
-        assert_eq!(identify(1001, 100, Ids::FileSystem), forged);
-        assert!(identify(1000, 100, Ids::RealOrFileSystem).is_ok());
+        let forged = Err(IdentityError::Forged);
+        assert_eq!(identify(1000, 100, CarriedIds::FileSystem), forged);
+        assert_eq!(identify(1001, 100, CarriedIds::FileSystem), forged);
+        assert!(identify(1000, 100, CarriedIds::RealOrFileSystem).is_ok());
         let asked = |uid| {
             let mut asked = false;
-            let claim = Claim { uid, gid: 0, tid };
-            let _ = claim.identify(Ids::FileSystem, |_| {
+            let header = HeaderIds { uid, gid: 0, tid };
+            let _ = header.identify(CarriedIds::FileSystem, |_| {
                 asked = true;
                 None
             });
@@ -369,11 +386,11 @@ mod tests {
 
     #[test]
     fn callers_without_a_number_are_refused() {
-        let claim = |uid, tid| Claim { uid, gid: 0, tid };
-        let identify = |claim: Claim| claim.identify(Ids::FileSystem, |_| None);
-        assert_eq!(identify(claim(0, 0)), Err(Unidentified::Foreign));
-        assert_eq!(identify(claim(u32::MAX, 1)), Err(Unidentified::Unmapped));
-        assert_eq!(identify(claim(0, u32::MAX)), Err(Unidentified::Vanished));
+        let header = |uid, tid| HeaderIds { uid, gid: 0, tid };
+        let identify = |header: HeaderIds| header.identify(CarriedIds::FileSystem, |_| None);
+        assert_eq!(identify(header(0, 0)), Err(IdentityError::OutsideNamespace));
+        assert_eq!(identify(header(u32::MAX, 1)), Err(IdentityError::Unmapped));
+        assert_eq!(identify(header(0, u32::MAX)), Err(IdentityError::Vanished));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use fuser::{
     Config, Filesystem, InitFlags, KernelConfig, MountOption, Request as FuseRequest, Session,
     SessionACL,
 };
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::UnmountFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::filesystem::{FileSystem, MAX_WRITE};
@@ -151,7 +151,7 @@ impl Device {
     ///
     /// # Errors
     /// [`MountError::MountPoint`]: the system's answer to the unmount.
-    pub fn end(mut self) -> Result<(), MountError> {
+    pub fn unmount(mut self) -> Result<(), MountError> {
         let detached = match find(&self.path)? == self.connection {
             true => detach(&self.path),
             false => Ok(()),
@@ -298,7 +298,7 @@ pub fn clear_stale(path: &Path) -> Result<bool, MountError> {
 ///
 /// # Errors
 /// [`MountError::MountPoint`].
-pub fn end(path: &Path) -> Result<(), MountError> {
+pub fn unmount(path: &Path) -> Result<(), MountError> {
     let path = resolve(path)?;
     match find(&path)? {
         None => Ok(()),
@@ -378,7 +378,7 @@ pub fn answers(path: &Path) -> Option<bool> {
 
 /// Takes the mount away at once, also when files in it are open.
 fn detach(path: &Path) -> Result<(), MountError> {
-    if unmount(path, UnmountFlags::DETACH).is_ok() {
+    if rustix::mount::unmount(path, UnmountFlags::DETACH).is_ok() {
         return Ok(());
     }
     // Not root: the helper that mounted it.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jarvis_fs::{HandleTable, Origin};
+use jarvis_fs::{HandleTable, RequestOrigin};
 use jarvis_vault::{Txn, Vault, VaultError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ impl Journal {
     }
 
     /// The last answer committed for `handle` by an earlier worker.
-    pub(crate) fn answer_for(&self, handle: u64) -> Option<jarvis_fs::Kept> {
+    pub(crate) fn answer_for(&self, handle: u64) -> Option<jarvis_fs::KeptAnswer> {
         let state = self.state.lock();
         let mut entries = state
             .kept
@@ -102,7 +102,7 @@ impl Journal {
             .rev()
             .filter_map(|k| k.inherited.as_ref());
         let entry = entries.find(|e| e.handle == handle)?;
-        Some(jarvis_fs::Kept {
+        Some(jarvis_fs::KeptAnswer {
             body: entry.body.clone(),
             at: entry.at,
         })
@@ -115,10 +115,10 @@ impl Journal {
     pub(crate) fn enter(
         &self,
         txn: &mut Txn<'_>,
-        origin: Origin,
+        origin: RequestOrigin,
         (body, changed): (&[u8], &[u64]),
     ) -> Result<(), VaultError> {
-        let Origin {
+        let RequestOrigin {
             request, handle, ..
         } = origin;
         let entry = Entry {

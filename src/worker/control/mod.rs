@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use jarvis_audit::{Action, Event};
-use jarvis_fs::{Answer, Caller, FsError, Origin};
+use jarvis_fs::{Answer, Caller, FsError, RequestOrigin};
 use jarvis_policy::Verb;
 use jarvis_vault::{IfKid, NameError, Outcome, Put, SecretName, SlotInfo, Txn, VaultError};
 use serde::Serialize;
@@ -44,7 +44,7 @@ struct Done<'a> {
 }
 
 /// Parses and carries out one write.
-pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8], origin: Origin) -> Answer {
+pub(crate) fn run(gate: &Gate, caller: &Caller, bytes: &[u8], origin: RequestOrigin) -> Answer {
     if let Some(answer) = repeated(gate, origin) {
         return answer;
     }
@@ -72,7 +72,7 @@ fn success(result: &Value, changed: Vec<u64>) -> Answer {
 }
 
 /// The answer to a request that an earlier worker carried out.
-fn repeated(gate: &Gate, origin: Origin) -> Option<Answer> {
+fn repeated(gate: &Gate, origin: RequestOrigin) -> Option<Answer> {
     let (body, changed) = gate
         .journal
         .replay(origin.request)
@@ -187,7 +187,7 @@ fn change(
     gate: &Gate,
     caller: &Caller,
     operations: Vec<Operation>,
-    origin: Origin,
+    origin: RequestOrigin,
     result: &dyn Fn(&[Change]) -> Value,
 ) -> Result<Answer, Failure> {
     let mut authorised = Vec::with_capacity(operations.len());
@@ -358,11 +358,14 @@ impl Actor {
             uid: caller.uid,
             gid: caller.gid,
             pid: caller.pid,
-            unit: caller.place.as_ref().and_then(|place| place.unit.clone()),
-            container: caller
-                .place
+            unit: caller
+                .workload
                 .as_ref()
-                .and_then(|place| place.container.clone()),
+                .and_then(|workload| workload.unit.clone()),
+            container: caller
+                .workload
+                .as_ref()
+                .and_then(|workload| workload.container.clone()),
             client: client.to_owned(),
             rule: rule.to_owned(),
         }

@@ -50,8 +50,8 @@ impl Programs {
     /// The program of `caller`, unless it was asked for a moment ago when the same
     /// thread read the same secret.
     pub(crate) fn at_first(&self, caller: &Caller, secret: u64) -> Option<String> {
-        let thread = match caller.marks {
-            Some(marks) => marks.thread,
+        let thread = match caller.kernel_ids {
+            Some(ids) => ids.thread,
             None => self.number(caller.tid)?,
         };
         let key = (thread, secret);
@@ -121,11 +121,11 @@ mod tests {
             pid: 7,
             tid: 8,
             containerized: false,
-            marks: Some(jarvis_fs::Marks {
+            kernel_ids: Some(jarvis_fs::KernelIds {
                 cgroup: None,
                 thread: 9,
             }),
-            place: None,
+            workload: None,
         }
     }
 
