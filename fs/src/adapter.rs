@@ -15,8 +15,9 @@ use crate::attr::{self, View};
 use crate::caller::HeaderIds;
 use crate::errno::FsError;
 use crate::filesystem::{FileSystem, Open, RESENT};
+use crate::inode::CONTROL;
 use crate::mount::negotiate;
-use crate::tree::{CONTROL, EntryKind, RequestOrigin, Tree};
+use crate::tree::{EntryKind, RequestOrigin, Tree};
 
 /// Attributes differ by caller and directory entries may appear: cache nothing.
 const TTL: Duration = Duration::ZERO;

@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 
 use crate::caller::Caller;
 use crate::errno::FsError;
-use crate::filesystem::slice;
 use crate::in_flight::InFlight;
 use crate::notify::pages::PageCache;
-use crate::tree::{Control, RequestOrigin};
+use crate::range::slice;
+use crate::tree::{Control, KeptAnswer, RequestOrigin};
 
 /// Requests that may wait for their turn.
 const QUEUE: usize = 64;
@@ -29,16 +29,6 @@ pub(crate) struct ControlHandle {
     pub(crate) uid: u32,
     pub(crate) caller: OnceLock<Caller>,
     answer: Mutex<KeptAnswer>,
-}
-
-/// An answer, and where in the file it stands: behind the request it answers.
-/// That way a read can be repeated, by another process too.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeptAnswer {
-    /// Its bytes.
-    pub body: Vec<u8>,
-    /// The position after the request, or before a refused one.
-    pub at: u64,
 }
 
 impl ControlHandle {

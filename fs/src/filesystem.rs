@@ -22,10 +22,12 @@ use crate::control::{ControlHandle, Executor, Job};
 use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
 use crate::in_flight::InFlight;
+use crate::inode::{CONTROL, CONTROL_NAME, Inode, ROOT};
 use crate::notify::pages::PageCache;
+use crate::range::slice;
 use crate::tree::{
-    Backend, CONTROL, CONTROL_NAME, CallerIds, Control, Entry, EntryKind, Inode, LimitScope,
-    OpenRequest, ROOT, Refusals, RequestOrigin, SharedRead, Tree, XATTRS,
+    Backend, CallerIds, Control, Entry, EntryKind, LimitScope, OpenRequest, Refusals,
+    RequestOrigin, SharedRead, Tree, XATTRS,
 };
 
 /// The kernel's write size in bytes.
@@ -528,11 +530,4 @@ fn open_flags(file: &OpenFile) -> FopenFlags {
         OpenFile { cached: true, .. } => FopenFlags::FOPEN_NOFLUSH,
         OpenFile { .. } => direct,
     }
-}
-
-/// The part of `bytes` that a read of `size` at `offset` gets.
-pub(crate) fn slice(bytes: &[u8], (offset, size): (u64, u32)) -> &[u8] {
-    let from = usize::try_from(offset).map_or(bytes.len(), |from| from.min(bytes.len()));
-    let to = from.saturating_add(size as usize).min(bytes.len());
-    bytes.get(from..to).unwrap_or_default()
 }

@@ -15,20 +15,21 @@ mod errno;
 mod filesystem;
 mod handles;
 mod in_flight;
+mod inode;
 mod mount;
 mod notify;
+mod range;
 mod tree;
 
 pub use caller::cgroup::{KernelIds, Workload};
 pub use caller::{Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc};
-pub use control::KeptAnswer;
 pub use errno::FsError;
 pub use filesystem::{FileSystem, MAX_REQUEST};
 pub use handles::{HANDLE_WORDS, HandleLimits, HandleTable};
 pub use in_flight::{IN_FLIGHT_WORDS, InFlight};
+pub use inode::{CONTROL, CONTROL_NAME, Inode, KEY_IDS_NAME};
 pub use mount::{Device, MountError, Server, answers, clear_stale, connection, resend, unmount};
 pub use tree::{
-    Answer, Backend, CONTROL, CONTROL_NAME, CallerIds, Control, DirEntry, Entry, EntryKind, Inode,
-    KEY_IDS_NAME, LimitScope, OpenRequest, OpenedSecret, Refusals, RequestOrigin, SharedRead, Tree,
-    XATTRS, Xattr,
+    Answer, Backend, CallerIds, Control, DirEntry, Entry, EntryKind, KeptAnswer, LimitScope,
+    OpenRequest, OpenedSecret, Refusals, RequestOrigin, SharedRead, Tree, XATTRS, Xattr,
 };

@@ -7,89 +7,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use crate::caller::{Caller, HeaderIds, IdentityError, ThreadIds};
-use crate::control::KeptAnswer;
 use crate::errno::FsError;
-
-/// Inode of the control file.
-pub const CONTROL: u64 = 2;
-/// Name of the control file in the root.
-pub const CONTROL_NAME: &str = "jarvisctl";
-/// Inode of the root directory.
-pub(crate) const ROOT: u64 = 1;
-/// Inode of the directory of superseded versions.
-const KEY_IDS: u64 = 3;
-/// Its name in the root. It is not listed there: who walks the tree would find
-/// every value twice.
-pub const KEY_IDS_NAME: &str = ".kid";
-
-/// Marks the inode of a directory below [`KEY_IDS_NAME`].
-const MIRROR: u64 = 1 << 62;
-/// Marks the inode of one version.
-const VERSION: u64 = 1 << 61;
-/// Ids of secrets and directories end here.
-const ID_BITS: u32 = 40;
-const ID: u64 = (1 << ID_BITS) - 1;
-/// Numbers of versions that have inodes end here.
-const NUMBERS: u64 = 1 << 21;
-
-/// What an inode number stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inode {
-    /// A directory or secret by its id, or the control file.
-    Plain(u64),
-    /// The directory `.kid`.
-    KeyIds,
-    /// Below it: a directory that has the name of this directory or secret.
-    Mirror(u64),
-    /// Below that: one version of a secret.
-    Version {
-        /// The secret's id.
-        id: u64,
-        /// The version.
-        number: u32,
-    },
-}
-
-impl Inode {
-    /// What `ino` stands for.
-    #[must_use]
-    pub fn of(ino: u64) -> Self {
-        match ino {
-            KEY_IDS => Self::KeyIds,
-            _ if ino & MIRROR != 0 => Self::Mirror(ino & ID),
-            _ if ino & VERSION != 0 => Self::Version {
-                id: ino & ID,
-                number: u32::try_from((ino & !VERSION) >> ID_BITS).unwrap_or(u32::MAX),
-            },
-            _ => Self::Plain(ino),
-        }
-    }
-
-    /// The inode number; `None` for ids and versions beyond what there are
-    /// numbers for.
-    #[must_use]
-    pub fn number(self) -> Option<u64> {
-        let id = |id: u64| (id <= ID).then_some(id);
-        match self {
-            Self::Plain(ino) => id(ino),
-            Self::KeyIds => Some(KEY_IDS),
-            Self::Mirror(of) => Some(MIRROR | id(of)?),
-            Self::Version { id: of, number } => {
-                let number = Some(u64::from(number)).filter(|&number| number < NUMBERS)?;
-                Some(VERSION | (number << ID_BITS) | id(of)?)
-            }
-        }
-    }
-
-    /// The directory or secret that it is about; [`ROOT`] for `.kid`.
-    #[must_use]
-    pub fn id(self) -> u64 {
-        match self {
-            Self::Plain(id) | Self::Mirror(id) | Self::Version { id, .. } => id,
-            Self::KeyIds => ROOT,
-        }
-    }
-}
 
 /// Directory or secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +120,16 @@ pub struct Answer {
     pub changed: Vec<u64>,
     /// Secrets whose open handles must not be read any more.
     pub fenced: Vec<u64>,
+}
+
+/// An answer, and where in the file it stands: behind the request it answers.
+/// That way a read can be repeated, by another process too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// The position after the request, or before a refused one.
+    pub at: u64,
 }
 
 /// Which request it is.
