@@ -14,10 +14,11 @@ use fuser::{
 use crate::attr::{self, View};
 use crate::caller::HeaderIds;
 use crate::errno::FsError;
-use crate::filesystem::{FileSystem, Open, RESENT};
+use crate::filesystem::{FileSystem, Open};
 use crate::inode::CONTROL;
 use crate::mount::negotiate;
 use crate::tree::{EntryKind, RequestOrigin, Tree};
+use crate::unique::Unique;
 
 /// Attributes differ by caller and directory entries may appear: cache nothing.
 const TTL: Duration = Duration::ZERO;
@@ -25,13 +26,17 @@ const TTL: Duration = Duration::ZERO;
 const GENERATION: Generation = Generation(0);
 
 /// Marks the thread as at work on the request, or refuses the request.
-macro_rules! busy {
+macro_rules! admit {
     ($fs:ident, $request:ident, $reply:ident) => {
-        match $fs.in_flight.begin($request.unique().0) {
-            Ok(busy) => busy,
+        match $fs.in_flight.admit(unique($request)) {
+            Ok(guard) => guard,
             Err(error) => return $reply.error(error.errno()),
         }
     };
+}
+
+fn unique(request: &FuseRequest) -> Unique {
+    Unique::new(request.unique().0)
 }
 
 fn header_ids(request: &FuseRequest) -> HeaderIds {
@@ -66,7 +71,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn lookup(&self, req: &FuseRequest, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         match self.find(parent.0, name) {
             // The answer is the same for every caller; what it may do is told by
             // GETATTR, which the kernel asks before it shows any attribute.
@@ -86,7 +91,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn getattr(&self, req: &FuseRequest, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         match self.entry(ino.0) {
             Ok(entry) => reply.attr(&TTL, &self.attributes(&entry, header_ids(req))),
             Err(error) => reply.error(error.errno()),
@@ -111,7 +116,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         // A shell's `>` truncates after it opened: for the control file that
         // changes nothing.
         let truncates = size == Some(0) && mode.is_none() && uid.is_none() && gid.is_none();
@@ -126,17 +131,17 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn open(&self, req: &FuseRequest, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let unique = req.unique().0;
-        let _busy = match self.in_flight.begin(unique) {
-            Ok(busy) => busy,
+        let unique = unique(req);
+        let _guard = match self.in_flight.admit(unique) {
+            Ok(guard) => guard,
             Err(error) => {
                 // An earlier process may have entered it: no RELEASE will come.
-                self.close(unique & !RESENT);
+                self.close(unique.request());
                 return reply.error(error.errno());
             }
         };
         match self.open_file(header_ids(req), unique, ino.0, flags) {
-            Ok(flags) => reply.opened(FileHandle(unique & !RESENT), flags),
+            Ok(flags) => reply.opened(FileHandle(unique.request()), flags),
             Err(error) => reply.error(error.errno()),
         }
     }
@@ -152,7 +157,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         match self.opened(fh.0) {
             Err(error) => reply.error(error.errno()),
             Ok(open) => match &*open {
@@ -189,11 +194,12 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let unique = req.unique().0;
-        let _busy = match self.in_flight.begin(unique) {
-            Ok(busy) => busy,
+        let unique = unique(req);
+        let request = unique.request();
+        let _guard = match self.in_flight.admit(unique) {
+            Ok(guard) => guard,
             // What an earlier process has carried out is not refused.
-            Err(_) if self.control.carried_out(unique & !RESENT) => self.in_flight.attend(unique),
+            Err(_) if self.control.carried_out(request) => self.in_flight.track(request),
             Err(error) => return reply.error(error.errno()),
         };
         match self.opened(fh.0).as_deref() {
@@ -201,8 +207,8 @@ impl<T: Tree> Filesystem for FileSystem<T> {
             Ok(Open::Secret(_)) => reply.error(FsError::ReadOnly.errno()),
             Ok(Open::Control(control)) => {
                 let origin = RequestOrigin {
-                    request: req.unique().0 & !RESENT,
-                    resent: req.unique().0 & RESENT != 0,
+                    request,
+                    resent: unique.resent(),
                     handle: fh.0,
                     start: offset,
                     end: offset.saturating_add(data.len() as u64),
@@ -234,7 +240,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         reply: ReplyEmpty,
     ) {
         // Refusing it would leave the handle in the table for ever.
-        let _busy = self.in_flight.attend(req.unique().0);
+        let _guard = self.in_flight.track(unique(req).request());
         self.close(fh.0);
         reply.ok();
     }
@@ -266,7 +272,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         match self.fill_directory(header_ids(req), ino.0, offset, &mut reply) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(error.errno()),
@@ -278,7 +284,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
     }
 
     fn access(&self, req: &FuseRequest, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         reply_empty(self.check_access(header_ids(req), ino.0, mask), reply);
     }
 
@@ -290,13 +296,13 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         let value = self.attribute(header_ids(req), ino.0, name);
         reply_xattr(value.map(String::into_bytes), size, reply);
     }
 
     fn listxattr(&self, req: &FuseRequest, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _busy = busy!(self, req, reply);
+        let _guard = admit!(self, req, reply);
         reply_xattr(self.attribute_names(header_ids(req), ino.0), size, reply);
     }
 

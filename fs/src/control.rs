@@ -138,7 +138,7 @@ fn run(control: &dyn Control, jobs: &Receiver<Job>, pages: &PageCache, in_flight
     for job in jobs {
         let number = job.origin.request;
         // Suspects were refused before they came here.
-        let _busy = in_flight.begin(number);
+        let _guard = in_flight.track(number);
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
         let answer = control.control(&job.caller, job.request, job.origin);
         let at = match answer.error {

@@ -29,6 +29,7 @@ use crate::tree::{
     Backend, CallerIds, Control, Entry, EntryKind, LimitScope, OpenRequest, Refusals,
     RequestOrigin, SharedRead, Tree, XATTRS,
 };
+use crate::unique::Unique;
 
 /// The kernel's write size in bytes.
 pub(crate) const MAX_WRITE: u32 = 1024 * 1024;
@@ -40,9 +41,6 @@ pub const MAX_REQUEST: usize = (MAX_WRITE - 64 * 1024) as usize;
 
 /// Plaintext kept for open handles, in bytes; beyond it READ decrypts again.
 const SNAPSHOT_BUDGET: usize = 64 * 1024 * 1024;
-
-/// Marks a request that the kernel sends a second time.
-pub(crate) const RESENT: u64 = 1 << 63;
 
 /// Offsets of the entries every directory has; others are inode numbers.
 const DOT: u64 = 1;
@@ -186,7 +184,7 @@ impl<T: Tree> FileSystem<T> {
     pub(crate) fn open_file(
         &self,
         header: HeaderIds,
-        unique: u64,
+        unique: Unique,
         ino: u64,
         flags: OpenFlags,
     ) -> Result<FopenFlags, FsError> {
@@ -207,12 +205,18 @@ impl<T: Tree> FileSystem<T> {
             refused.error
         })?;
         let caller = self.identified(header, ino)?;
-        let handle = unique & !RESENT;
+        let handle = unique.request();
         let flags = if ino == CONTROL {
             self.open_control(caller, handle)?
         } else {
-            let resent = unique & RESENT != 0;
-            self.open_secret(&caller, handle, OpenRequest { ino, resent })?
+            self.open_secret(
+                &caller,
+                handle,
+                OpenRequest {
+                    ino,
+                    resent: unique.resent(),
+                },
+            )?
         };
         drop(pending);
         Ok(flags)
@@ -220,11 +224,11 @@ impl<T: Tree> FileSystem<T> {
 
     /// The kernel asks again for what an earlier process decided, recorded and
     /// entered in the table, but did not live to answer.
-    fn opened_before(&self, header: HeaderIds, unique: u64, ino: u64) -> Option<FopenFlags> {
-        if unique & RESENT == 0 {
+    fn opened_before(&self, header: HeaderIds, unique: Unique, ino: u64) -> Option<FopenFlags> {
+        if !unique.resent() {
             return None;
         }
-        let file = self.handles.get(unique & !RESENT)?;
+        let file = self.handles.get(unique.request())?;
         let same = file.ino == Inode::of(ino).id() && file.uid == header.uid;
         same.then(|| open_flags(&file))
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::errno::FsError;
-use crate::filesystem::RESENT;
+use crate::unique::Unique;
 
 /// Threads that can be watched; more share.
 const SLOTS: usize = 96;
@@ -30,9 +30,9 @@ pub struct InFlight {
 }
 
 /// While it lives, its thread is at work on a request.
-pub(crate) struct Busy<'w>(&'w AtomicU64);
+pub(crate) struct InFlightGuard<'w>(&'w AtomicU64);
 
-impl Drop for Busy<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.store(0, Ordering::Release);
     }
@@ -81,29 +81,29 @@ impl InFlight {
         Ok(watch)
     }
 
-    /// Marks this thread as at work on `unique`, which is never refused.
-    pub(crate) fn attend(&self, unique: u64) -> Busy<'_> {
+    /// Marks this thread as at work on request number `request`, which is never
+    /// refused.
+    pub(crate) fn track(&self, request: u64) -> InFlightGuard<'_> {
         let slot = slot();
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.word(2 * slot + 1).store(now, Ordering::Relaxed);
         let word = self.word(2 * slot);
-        word.store(unique & !RESENT, Ordering::Release);
-        Busy(word)
+        word.store(request, Ordering::Release);
+        InFlightGuard(word)
     }
 
     /// Marks this thread as at work on `unique`.
     ///
     /// # Errors
     /// [`FsError::Io`] for a request that crashed three processes.
-    pub(crate) fn begin(&self, unique: u64) -> Result<Busy<'_>, FsError> {
-        let request = unique & !RESENT;
-        if unique & RESENT != 0 {
+    pub(crate) fn admit(&self, unique: Unique) -> Result<InFlightGuard<'_>, FsError> {
+        if unique.resent() {
             self.resent.fetch_add(1, Ordering::Relaxed);
-            if self.crashes(request) >= LIMIT {
+            if self.crashes(unique.request()) >= LIMIT {
                 return Err(FsError::Io);
             }
         }
-        Ok(self.attend(unique))
+        Ok(self.track(unique.request()))
     }
 
     /// For how long the slowest thread has been at work on its request.
@@ -174,18 +174,25 @@ mod tests {
         InFlight::new(Words(words.clone()), crashed).unwrap()
     }
 
+    fn again(request: u64) -> Unique {
+        Unique::new(request | 1 << 63)
+    }
+
     #[test]
     fn a_request_that_crashes_three_processes_is_refused() {
         let words = words();
         for _ in 0..3 {
             let watch = watch(&words, true);
-            assert!(watch.begin(6 | RESENT).is_ok());
-            std::mem::forget(watch.begin(8 | RESENT).unwrap());
+            assert!(watch.admit(again(6)).is_ok());
+            std::mem::forget(watch.admit(again(8)).unwrap());
         }
         let last = watch(&words, true);
-        assert_eq!(last.begin(8 | RESENT).err(), Some(FsError::Io));
-        assert!(last.begin(6 | RESENT).is_ok());
-        assert!(last.begin(8).is_ok(), "a new mount counts anew");
+        assert_eq!(last.admit(again(8)).err(), Some(FsError::Io));
+        assert!(last.admit(again(6)).is_ok());
+        assert!(
+            last.admit(Unique::new(8)).is_ok(),
+            "a new mount counts anew"
+        );
         assert_eq!(last.resent(), 2);
     }
 
@@ -193,16 +200,16 @@ mod tests {
     fn who_was_killed_from_outside_is_no_suspect() {
         let words = words();
         for _ in 0..5 {
-            std::mem::forget(watch(&words, false).begin(8).unwrap());
+            std::mem::forget(watch(&words, false).admit(Unique::new(8)).unwrap());
         }
-        assert!(watch(&words, false).begin(8 | RESENT).is_ok());
+        assert!(watch(&words, false).admit(again(8)).is_ok());
     }
 
     #[test]
     fn the_longest_request_shows() {
         let watch = watch(&words(), false);
         assert_eq!(watch.longest(), Duration::ZERO);
-        let busy = watch.begin(2).unwrap();
+        let busy = watch.admit(Unique::new(2)).unwrap();
         while watch.longest() < Duration::from_millis(3) {
             std::hint::spin_loop();
         }

@@ -20,6 +20,7 @@ mod mount;
 mod notify;
 mod range;
 mod tree;
+mod unique;
 
 pub use caller::cgroup::{KernelIds, Workload};
 pub use caller::{Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc};
