@@ -1,6 +1,6 @@
 //! What can go wrong with a vault, each with its remedy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::name::NameError;
 use crate::store::StoreError;
@@ -227,6 +227,16 @@ pub enum VaultError {
     /// Locked memory or random bytes could not be had.
     #[error("cannot get key material: {0}")]
     Keys(std::io::Error),
+}
+
+impl VaultError {
+    /// The file at `path` is damaged: `what` failed.
+    pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            what: what.into(),
+        }
+    }
 }
 
 impl From<rustix::io::Errno> for VaultError {

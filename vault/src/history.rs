@@ -155,7 +155,7 @@ impl Vault {
     }
 
     fn encoded<T: Serialize>(&self, record: &T) -> Result<Vec<u8>, VaultError> {
-        postcard::to_allocvec(record).map_err(|error| self.damaged(error.to_string()))
+        postcard::to_allocvec(record).map_err(|error| self.core.damaged(error.to_string()))
     }
 }
 
@@ -189,7 +189,7 @@ impl History {
                 });
             }
         }
-        let damaged = |what: &str| damaged(path, what);
+        let damaged = |what: &str| VaultError::damaged(path, what);
         let cut = || damaged("it cannot be decoded");
         let ((header, sealed), rest): ((Header, Sealed), _) =
             postcard::take_from_bytes(bytes).map_err(|_| cut())?;
@@ -239,19 +239,12 @@ impl History {
             })?;
         let context = self.keys.context(Kind::Value, number);
         crypto::open(self.keys.key.expose(), context, sealed.to_vec())
-            .map_err(|_| damaged(&self.path, "a value does not authenticate"))
+            .map_err(|_| VaultError::damaged(&self.path, "a value does not authenticate"))
     }
 
     fn sealed(&self, number: u32) -> Option<&[u8]> {
         let versions = self.story.versions.iter().zip(&self.values);
         let mut found = versions.filter(|(version, _)| version.number == number);
         found.next()?.1.as_deref()
-    }
-}
-
-fn damaged(path: &Path, what: &str) -> VaultError {
-    VaultError::Damaged {
-        path: path.to_owned(),
-        what: what.to_owned(),
     }
 }

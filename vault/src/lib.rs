@@ -15,6 +15,7 @@ mod crypto;
 mod error;
 mod generate;
 mod history;
+mod keys;
 mod kid;
 mod kind;
 mod name;
@@ -33,17 +34,14 @@ pub use history::{History, MAX_HISTORY, MAX_HISTORY_FILE, Story};
 pub use kind::{Class, Encoding, JwtAlgorithm, SecretType, Spec, TYPES};
 pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
 pub use open::{LockedVault, Probe, create};
-pub use record::{Body, Deleted, Node, NodeId, Secret};
+pub use record::{Body, Deleted, Node, NodeId, ROOT, Secret};
 pub use revocation::{Act, Reason, Revocation, Severity, Status};
-pub use secret::SecretBytes;
+pub use secret::{MAX_VALUE, SecretBytes};
 pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
 pub use txn::{IfKid, Outcome, Put, Request, Txn, Which};
-pub use vault::{Counts, Journalled, Pending, ROOT, Vault};
+pub use vault::{Counts, Journalled, Pending, Vault};
 pub use version::{
     Consumer, Criticality, MAX_DESTROYED, Mark, Pending as PendingVersion, Settings, Version,
     VersionState,
 };
-
-/// Largest value in bytes: its base64 fits one control write of 1 MiB.
-pub const MAX_VALUE: usize = 512 * 1024;

@@ -12,6 +12,9 @@ use crate::version::{Mark, Pending, Settings, Version};
 /// Inode number and record id: unique for the life of a vault, never reused.
 pub type NodeId = u64;
 
+/// The root directory's id.
+pub const ROOT: NodeId = 1;
+
 /// Mark of a soft delete.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Deleted {
@@ -194,8 +197,21 @@ pub(crate) mod key {
         with(b'o', &[&seq.to_be_bytes(), &index.to_be_bytes()])
     }
 
+    /// Commit and index of an outbox key.
+    pub(crate) fn outbox_position(key: &[u8]) -> Option<(u64, u16)> {
+        let seq = key.get(1..9)?.try_into().ok()?;
+        let index = key.get(9..11)?.try_into().ok()?;
+        Some((u64::from_be_bytes(seq), u16::from_be_bytes(index)))
+    }
+
     pub(crate) fn journal(mount: &[u8; 16], request: u64) -> Vec<u8> {
         with(b'j', &[mount, &request.to_be_bytes()])
+    }
+
+    /// Mount and request of a journal key.
+    pub(crate) fn journal_position(key: &[u8]) -> Option<([u8; 16], u64)> {
+        let mount = key.get(1..17)?.try_into().ok()?;
+        Some((mount, trailing_id(key)?))
     }
 
     /// The last eight bytes of a key, as an id.

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use zeroize::Zeroize;
 
+/// Largest value in bytes: its base64 fits one control write of 1 MiB.
+pub const MAX_VALUE: usize = 512 * 1024;
+
 /// Plaintext bytes: no `Debug`, no `Clone`, no `Serialize`, wiped on drop.
 ///
 /// [`SecretBytes::expose`] is the one way to the bytes.

@@ -1,51 +1,21 @@
 //! An unlocked vault: reading, and the one writer.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jarvis_sys::LockedKey;
 use parking_lot::Mutex;
 
 use crate::cache::Cache;
-use crate::crypto::{self, BriefKey, Context, Kind};
+use crate::crypto::Kind;
 use crate::error::VaultError;
+use crate::keys::{StoredRecord, VaultCore};
 use crate::name::SecretName;
-use crate::record::{self, Body, Node, NodeId, Secret, State, key};
+use crate::record::{self, Body, Node, NodeId, ROOT, Secret, State, key};
+use crate::revocation::Revocation;
 use crate::secret::SecretBytes;
 use crate::slot::{SLOTS, SlotInfo, SlotRecord};
-use crate::store::Store;
 use crate::txn::Txn;
-
-/// The root directory's id.
-pub const ROOT: NodeId = 1;
-
-/// The keys derived at unlock, each for one purpose.
-pub(crate) struct Keys {
-    pub(crate) vault: [u8; 16],
-    /// Goes into new key slots.
-    pub(crate) root: LockedKey,
-    /// Seals [`State`].
-    pub(crate) state: LockedKey,
-    /// Hashes names.
-    pub(crate) names: LockedKey,
-    /// Seals nodes and the outbox.
-    pub(crate) meta: LockedKey,
-    /// Wraps data keys.
-    pub(crate) wrap: LockedKey,
-}
-
-impl Keys {
-    pub(crate) fn context(&self, kind: Kind, id: u64, version: u64) -> Context {
-        Context {
-            vault: self.vault,
-            kind,
-            id,
-            version,
-        }
-    }
-}
 
 /// Figures for status and health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +46,7 @@ pub struct Journalled {
 
 /// An open, unlocked vault. Reads run in parallel with the one writer.
 pub struct Vault {
-    pub(crate) path: PathBuf,
-    pub(crate) store: Box<dyn Store>,
-    pub(crate) keys: Keys,
+    pub(crate) core: VaultCore,
     cache: Cache,
     writer: Mutex<State>,
     seq: AtomicU64,
@@ -87,11 +55,9 @@ pub struct Vault {
 }
 
 impl Vault {
-    pub(crate) fn new(path: &Path, store: Box<dyn Store>, keys: Keys, state: State) -> Self {
+    pub(crate) fn new(core: VaultCore, state: State) -> Self {
         Self {
-            path: path.to_owned(),
-            store,
-            keys,
+            core,
             cache: Cache::default(),
             writer: Mutex::new(state),
             seq: AtomicU64::new(state.seq),
@@ -129,11 +95,10 @@ impl Vault {
         if let Some(node) = self.cache.get(id) {
             return Ok(Some(node));
         }
-        let Some(sealed) = self.store.get(&key::node(id))? else {
+        let Some(sealed) = self.core.store.get(&key::node(id))? else {
             return Ok(None);
         };
-        let node = open_node(&self.keys, id, sealed).map_err(|e| self.damaged(e))?;
-        Ok(Some(Arc::new(node)))
+        self.core.open_node(id, sealed).map(Arc::new).map(Some)
     }
 
     /// The live entry `segment` of directory `parent`.
@@ -141,12 +106,12 @@ impl Vault {
     /// # Errors
     /// As [`Vault::node`].
     pub fn lookup(&self, parent: NodeId, segment: &str) -> Result<Option<Arc<Node>>, VaultError> {
-        let hash = crypto::name_hash(&self.keys.names, parent, segment);
-        let Some(id) = self.store.get(&key::entry(parent, hash))? else {
+        let entry = self.core.keys.entry(parent, segment);
+        let Some(id) = self.core.store.get(&entry)? else {
             return Ok(None);
         };
         let Some(id) = key::trailing_id(&id) else {
-            return Err(self.damaged("a directory entry"));
+            return Err(self.core.damaged("a directory entry"));
         };
         let Some(node) = self.node(id)? else {
             // Purged by the writer between the two reads.
@@ -154,7 +119,7 @@ impl Vault {
         };
         // The entry itself is not sealed; the node it leads to says where it belongs.
         if node.parent != parent || node.segment() != segment {
-            return Err(self.damaged("a directory entry that leads elsewhere"));
+            return Err(self.core.damaged("a directory entry that leads elsewhere"));
         }
         Ok(Some(node))
     }
@@ -193,20 +158,21 @@ impl Vault {
     ) -> Result<(), VaultError> {
         let mut failure = None;
         let from = key::child(parent, after.saturating_add(1));
-        self.store
-            .scan(&key::children(parent), &from, &mut |entry, _| {
-                let Some(id) = key::trailing_id(entry) else {
-                    return ControlFlow::Continue(());
-                };
-                match load(id) {
-                    Ok(Some(node)) => visit(&node),
-                    Ok(None) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        failure = Some(error);
-                        ControlFlow::Break(())
-                    }
+        let mut entry = |entry: &[u8], _: &[u8]| {
+            let Some(id) = key::trailing_id(entry) else {
+                return ControlFlow::Continue(());
+            };
+            match load(id) {
+                Ok(Some(node)) => visit(&node),
+                Ok(None) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
                 }
-            })?;
+            }
+        };
+        let children = key::children(parent);
+        self.core.store.scan(&children, &from, &mut entry)?;
         failure.map_or(Ok(()), Err)
     }
 
@@ -246,9 +212,9 @@ impl Vault {
     pub fn slots(&self) -> Result<Vec<SlotInfo>, VaultError> {
         let mut slots = Vec::new();
         for number in 0..SLOTS {
-            if let Some(bytes) = self.store.get(&key::slot(number))? {
+            if let Some(bytes) = self.core.store.get(&key::slot(number))? {
                 let record: SlotRecord = record::decode(&bytes)
-                    .map_err(|_| self.damaged("a key slot cannot be decoded"))?;
+                    .map_err(|_| self.core.damaged("a key slot cannot be decoded"))?;
                 slots.push(record.info(number));
             }
         }
@@ -260,12 +226,9 @@ impl Vault {
     /// # Errors
     /// As [`Vault::node`].
     pub fn deleted(&self, mut visit: impl FnMut(&Node)) -> Result<(), VaultError> {
-        let mut ids = Vec::new();
-        self.store.scan(key::DELETED, key::DELETED, &mut |k, _| {
-            ids.extend(key::trailing_id(k));
-            ControlFlow::Continue(())
-        })?;
-        for id in ids {
+        for (entry, _) in self.core.records(key::DELETED)? {
+            let id = key::trailing_id(&entry).unwrap_or_default();
+            // Purged by the writer since the look at the entries: no node.
             if let Some(node) = self.node(id)? {
                 visit(&node);
             }
@@ -281,22 +244,11 @@ impl Vault {
         let Body::Secret(secret) = &node.body else {
             return Err(VaultError::IsDirectory(node.path.to_string()));
         };
-        let Some(sealed) = self.store.get(&key::value(node.id, version))? else {
+        let Some(sealed) = self.core.store.get(&key::value(node.id, version))? else {
             return Ok(None);
         };
-        self.open_value(node.id, secret, version, sealed).map(Some)
-    }
-
-    pub(crate) fn open_value(
-        &self,
-        id: NodeId,
-        secret: &Secret,
-        version: u32,
-        sealed: Vec<u8>,
-    ) -> Result<SecretBytes, VaultError> {
-        let data_key = open_data_key(&self.keys, id, secret).map_err(|e| self.damaged(e))?;
-        let context = self.keys.context(Kind::Value, id, u64::from(version));
-        crypto::open(&data_key, context, sealed).map_err(|_| self.damaged("a value"))
+        let value = self.core.open_value(node.id, secret, version, sealed);
+        value.map(Some)
     }
 
     /// Runs `change` and commits what it did, all or nothing. Writers take
@@ -309,7 +261,7 @@ impl Vault {
         change: impl FnOnce(&mut Txn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut state = self.writer.lock();
-        let mut txn = Txn::new(self, *state);
+        let mut txn = Txn::new(&self.core, *state);
         let result = change(&mut txn)?;
         let changed = txn.commit(self.recorded.load(Ordering::Acquire))?;
         *state = changed.state;
@@ -325,18 +277,14 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
     pub fn pending(&self, recorded: u64) -> Result<Vec<Pending>, VaultError> {
-        let mut sealed = Vec::new();
-        self.store.scan(key::OUTBOX, key::OUTBOX, &mut |k, v| {
-            sealed.push((k.to_vec(), v.to_vec()));
-            ControlFlow::Continue(())
-        })?;
+        let core = &self.core;
         let mut pending = Vec::new();
-        for (k, bytes) in sealed {
-            let (seq, index) = outbox_position(&k).ok_or_else(|| self.damaged("an outbox key"))?;
+        for (entry, sealed) in core.records(key::OUTBOX)? {
+            let (seq, index) =
+                key::outbox_position(&entry).ok_or_else(|| core.damaged("an outbox key"))?;
             if seq > recorded {
-                let context = self.keys.context(Kind::Outbox, seq, u64::from(index));
-                let note = crypto::open(self.keys.meta.expose(), context, bytes)
-                    .map_err(|_| self.damaged("an outbox entry"))?;
+                let context = core.keys.context(Kind::Outbox, seq, u64::from(index));
+                let note = core.open_meta(context, sealed, "an outbox entry")?;
                 pending.push(Pending {
                     seq,
                     note: note.expose().to_vec(),
@@ -352,33 +300,51 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
     pub fn journal(&self) -> Result<Vec<Journalled>, VaultError> {
-        let mut sealed = Vec::new();
-        self.store.scan(key::JOURNAL, key::JOURNAL, &mut |k, v| {
-            sealed.push((k.to_vec(), v.to_vec()));
-            ControlFlow::Continue(())
-        })?;
-        let entries = sealed.into_iter().map(|(k, bytes)| {
-            let mount = k.get(1..17).and_then(|m| m.try_into().ok());
-            let (Some(mount), Some(request)) = (mount, key::trailing_id(&k)) else {
-                return Err(self.damaged("a journal key"));
-            };
-            let context = journal_context(&self.keys, &mount, request);
-            let answer = crypto::open(self.keys.meta.expose(), context, bytes)
-                .map_err(|_| self.damaged("a journal entry"))?;
+        let core = &self.core;
+        let open = |(entry, sealed): StoredRecord| {
+            let (mount, request) =
+                key::journal_position(&entry).ok_or_else(|| core.damaged("a journal key"))?;
+            let context = core.keys.journal_context(&mount, request);
+            let answer = core.open_meta(context, sealed, "a journal entry")?;
             Ok(Journalled {
                 mount,
                 request,
                 answer: answer.expose().to_vec(),
             })
-        });
-        entries.collect()
+        };
+        core.records(key::JOURNAL)?.into_iter().map(open).collect()
+    }
+
+    /// Revocation `id`.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchRevocation`], [`VaultError::Damaged`] or a store error.
+    pub fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
+        match self.core.store.get(&key::revocation(id))? {
+            None => Err(VaultError::NoSuchRevocation(id)),
+            Some(sealed) => self.core.open_revocation(id, sealed),
+        }
+    }
+
+    /// Every revocation there was, oldest first.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`] or a store error.
+    pub fn revocations(&self) -> Result<Vec<Revocation>, VaultError> {
+        let mut revocations = Vec::new();
+        for (entry, sealed) in self.core.records(key::REVOCATION)? {
+            if let Some(id) = key::trailing_id(&entry) {
+                revocations.push(self.core.open_revocation(id, sealed)?);
+            }
+        }
+        Ok(revocations)
     }
 
     /// The root key, for a successor that opens the vault with
     /// [`crate::LockedVault::resume`].
     #[must_use]
     pub fn root_key(&self) -> &[u8; jarvis_sys::KEY_LEN] {
-        self.keys.root.expose()
+        self.core.keys.root.expose()
     }
 
     /// Confirms that every note up to commit `seq` is recorded elsewhere; the
@@ -386,45 +352,4 @@ impl Vault {
     pub fn recorded(&self, seq: u64) {
         self.recorded.fetch_max(seq, Ordering::AcqRel);
     }
-
-    pub(crate) fn damaged(&self, what: impl Into<String>) -> VaultError {
-        VaultError::Damaged {
-            path: self.path.clone(),
-            what: what.into(),
-        }
-    }
-}
-
-pub(crate) fn open_node(keys: &Keys, id: NodeId, sealed: Vec<u8>) -> Result<Node, &'static str> {
-    let plain = crypto::open(keys.meta.expose(), keys.context(Kind::Node, id, 0), sealed)
-        .map_err(|_| "a node does not authenticate")?;
-    let node: Node = record::decode(plain.expose()).map_err(|_| "a node cannot be decoded")?;
-    if node.id == id {
-        Ok(node)
-    } else {
-        Err("a node with another id")
-    }
-}
-
-/// A nonce is random: its first half tells mounts apart well enough, the key
-/// of the entry has all of it.
-pub(crate) fn journal_context(keys: &Keys, mount: &[u8; 16], request: u64) -> Context {
-    let half = mount.first_chunk().copied().unwrap_or_default();
-    keys.context(Kind::Journal, request, u64::from_be_bytes(half))
-}
-
-pub(crate) fn open_data_key(
-    keys: &Keys,
-    id: NodeId,
-    secret: &Secret,
-) -> Result<BriefKey, &'static str> {
-    let context = keys.context(Kind::DataKey, id, 0);
-    crypto::open_key(keys.wrap.expose(), context, secret.data_key.clone())
-        .map_err(|_| "a data key does not authenticate")
-}
-
-pub(crate) fn outbox_position(k: &[u8]) -> Option<(u64, u16)> {
-    let seq = k.get(1..9)?.try_into().ok()?;
-    let index = k.get(9..11)?.try_into().ok()?;
-    Some((u64::from_be_bytes(seq), u16::from_be_bytes(index)))
 }

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::{self, BriefKey, Context, Kind};
 use crate::error::VaultError;
+use crate::keys::{VaultCore, VaultKeys};
 use crate::record::{self, NodeId, State, key};
 use crate::slot::{Credential, NewSlot, SLOTS, SlotRecord};
 use crate::store::redb::RedbStore;
 use crate::store::{Batch, Store, StoreError};
-use crate::vault::{Keys, Vault};
+use crate::vault::Vault;
 
 /// The vault format this release writes, and the latest it reads.
 const FORMAT: u16 = 1;
@@ -122,7 +123,7 @@ pub struct LockedVault {
 
 /// A successful unlock, before anything is written.
 pub struct Probe {
-    keys: Keys,
+    keys: VaultKeys,
     state: State,
 }
 
@@ -229,12 +230,12 @@ impl LockedVault {
             }
             false => self.view,
         };
-        Ok(Vault::new(
-            &self.path,
-            Box::new(store),
-            probe.keys,
-            probe.state,
-        ))
+        let core = VaultCore {
+            path: self.path,
+            store: Box::new(store),
+            keys: probe.keys,
+        };
+        Ok(Vault::new(core, probe.state))
     }
 
     fn open_slots(&self, credential: &Credential) -> Result<BriefKey, VaultError> {
@@ -260,10 +261,7 @@ impl LockedVault {
     }
 
     fn damaged(&self, what: &str) -> VaultError {
-        VaultError::Damaged {
-            path: self.path.clone(),
-            what: what.to_owned(),
-        }
+        VaultError::damaged(&self.path, what)
     }
 }
 
@@ -314,9 +312,13 @@ fn tenant_context(vault: [u8; 16]) -> Context {
     }
 }
 
-fn derive_keys(vault: [u8; 16], root: &BriefKey, tenant: &BriefKey) -> Result<Keys, VaultError> {
+fn derive_keys(
+    vault: [u8; 16],
+    root: &BriefKey,
+    tenant: &BriefKey,
+) -> Result<VaultKeys, VaultError> {
     let below = |info| crypto::derive(tenant.as_slice(), &vault, info);
-    Ok(Keys {
+    Ok(VaultKeys {
         vault,
         root: crypto::lock(root)?,
         state: crypto::derive(root.as_slice(), &vault, "jarvis-vault-v1 state")?,
@@ -388,10 +390,7 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> VaultError {
 
 fn damaged(path: &Path, error: StoreError) -> VaultError {
     match error {
-        StoreError::Damaged(what) => VaultError::Damaged {
-            path: path.to_owned(),
-            what,
-        },
+        StoreError::Damaged(what) => VaultError::damaged(path, what),
         other => VaultError::Store(other),
     }
 }

@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::name::SecretName;
+use crate::record::ROOT;
 use crate::secret::SecretBytes;
 use crate::txn::{IfKid, Put};
 
@@ -135,10 +136,7 @@ fn a_directory_entry_cannot_be_pointed_elsewhere() {
     let vault = home.open();
     set(&vault, "a", b"public");
     let b = set(&vault, "b", b"secret");
-    let a_entry = key::entry(
-        crate::vault::ROOT,
-        crypto::name_hash(&vault.keys.names, crate::vault::ROOT, "a"),
-    );
+    let a_entry = vault.core.keys.entry(ROOT, "a");
     drop(vault);
     home.tamper(|_| vec![(a_entry, Some(b.to_be_bytes().to_vec()))]);
     let result = read(&home.open(), "a");

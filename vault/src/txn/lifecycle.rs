@@ -165,7 +165,9 @@ impl Txn<'_> {
         let old = self.last_value(&node)?;
         let value = super::generated(name, &secret.kind, old.as_ref())?;
         let next = Next::of(secret, node.segment(), put.now_ms);
-        let sealed = self.seal_value(node.id, secret, next.number, value.expose())?;
+        let sealed = self
+            .core
+            .seal_value(node.id, secret, next.number, value.expose())?;
         self.put(key::value(node.id, next.number), sealed);
         let pending = Pending {
             number: next.number,
@@ -246,8 +248,8 @@ impl Txn<'_> {
     fn stored(&self, node: &Node, number: u32) -> Result<SecretBytes, VaultError> {
         let secret = secret_of(node)?;
         let sealed = self.get(&key::value(node.id, number))?;
-        let sealed = sealed.ok_or_else(|| self.vault.damaged("a value is missing"))?;
-        self.vault.open_value(node.id, secret, number, sealed)
+        let sealed = sealed.ok_or_else(|| self.core.damaged("a value is missing"))?;
+        self.core.open_value(node.id, secret, number, sealed)
     }
 }
 

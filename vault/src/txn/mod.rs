@@ -5,15 +5,15 @@ use std::ops::ControlFlow;
 
 use crate::crypto::{self, Kind};
 use crate::error::VaultError;
+use crate::keys::VaultCore;
+use crate::kid;
 use crate::kind::SecretType;
 use crate::name::SecretName;
-use crate::record::{self, Body, Deleted, Node, NodeId, Secret, State, key};
-use crate::secret::SecretBytes;
+use crate::record::{Body, Deleted, Node, NodeId, ROOT, Secret, State, key};
+use crate::secret::{MAX_VALUE, SecretBytes};
 use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::Batch;
-use crate::vault::{ROOT, Vault, journal_context, open_data_key, open_node, outbox_position};
 use crate::version::{MAX_DESTROYED, Mark, Settings, Version};
-use crate::{MAX_VALUE, kid};
 
 mod lifecycle;
 mod revocation;
@@ -69,7 +69,7 @@ pub struct Outcome {
 
 /// A change in the making: reads see its own writes.
 pub struct Txn<'v> {
-    vault: &'v Vault,
+    core: &'v VaultCore,
     state: State,
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     nodes: Vec<NodeId>,
@@ -83,10 +83,10 @@ pub(crate) struct Changed {
 }
 
 impl<'v> Txn<'v> {
-    pub(crate) fn new(vault: &'v Vault, mut state: State) -> Self {
+    pub(crate) fn new(core: &'v VaultCore, mut state: State) -> Self {
         state.seq += 1;
         Self {
-            vault,
+            core,
             state,
             writes: BTreeMap::new(),
             nodes: Vec::new(),
@@ -101,21 +101,21 @@ impl<'v> Txn<'v> {
         self.state.seq
     }
 
-    /// Keeps `note` with the commit until [`Vault::recorded`] confirms it.
+    /// Keeps `note` with the commit until [`crate::Vault::recorded`] confirms it.
     ///
     /// # Errors
     /// [`VaultError::Keys`] when random bytes can't be had.
     pub fn note(&mut self, note: &[u8]) -> Result<(), VaultError> {
-        let keys = &self.vault.keys;
+        let keys = &self.core.keys;
         let context = keys.context(Kind::Outbox, self.state.seq, u64::from(self.notes));
-        let sealed = crypto::seal(keys.meta.expose(), context, note)?;
+        let sealed = keys.seal_meta(context, note)?;
         self.put(key::outbox(self.state.seq, self.notes), sealed);
         self.notes += 1;
         Ok(())
     }
 
     /// Keeps `answer` to request `request` of mount `mount` with the commit: a
-    /// repeat of the request finds it ([`Vault::journal`]).
+    /// repeat of the request finds it ([`crate::Vault::journal`]).
     ///
     /// # Errors
     /// [`VaultError::Keys`] when random bytes can't be had.
@@ -125,9 +125,8 @@ impl<'v> Txn<'v> {
         request: u64,
         answer: &[u8],
     ) -> Result<(), VaultError> {
-        let keys = &self.vault.keys;
-        let context = journal_context(keys, mount, request);
-        let sealed = crypto::seal(keys.meta.expose(), context, answer)?;
+        let keys = &self.core.keys;
+        let sealed = keys.seal_meta(keys.journal_context(mount, request), answer)?;
         self.put(key::journal(mount, request), sealed);
         Ok(())
     }
@@ -319,9 +318,9 @@ impl<'v> Txn<'v> {
             }
         }
         let number = free.ok_or(VaultError::NoFreeSlot)?;
-        let keys = &self.vault.keys;
+        let keys = &self.core.keys;
         let record = SlotRecord::seal(keys.vault, number, credential, keys.root.expose())?;
-        self.put(key::slot(number), encoded(self.vault, &record)?);
+        self.put(key::slot(number), self.core.encode(&record)?);
         Ok(number)
     }
 
@@ -348,7 +347,7 @@ impl<'v> Txn<'v> {
         let parent = self.make_directories(name, put.now_ms)?;
         let id = self.allocate();
         let data_key = crypto::random_key()?;
-        let keys = &self.vault.keys;
+        let keys = &self.core.keys;
         let context = keys.context(Kind::DataKey, id, 0);
         let node = Node {
             id,
@@ -427,26 +426,13 @@ impl<'v> Txn<'v> {
         let kind = secret.kind.clone();
         secret.cached = put.cached.unwrap_or(secret.cached);
         let next = Next::of(secret, &segment, put.now_ms);
-        let sealed = self.seal_value(id, secret, next.number, value)?;
+        let sealed = self.core.seal_value(id, secret, next.number, value)?;
         self.put(key::value(id, next.number), sealed);
         let version = next.version(value.len(), self.state.seq, put);
         self.push_version(&mut node, version, put)?;
         let outcome = outcome(&node)?;
         self.publish(&SecretName::parse(&path)?, &kind, value, put)?;
         Ok(Outcome { created, ..outcome })
-    }
-
-    fn seal_value(
-        &self,
-        id: NodeId,
-        secret: &Secret,
-        number: u32,
-        value: &[u8],
-    ) -> Result<Vec<u8>, VaultError> {
-        let keys = &self.vault.keys;
-        let data_key = open_data_key(keys, id, secret).map_err(|e| self.vault.damaged(e))?;
-        let context = keys.context(Kind::Value, id, u64::from(number));
-        crypto::seal(&data_key, context, value)
     }
 
     /// Makes `version`, whose value is stored, the current one.
@@ -491,12 +477,9 @@ impl<'v> Txn<'v> {
 
     fn deleted_nodes(&self, wanted: impl Fn(&Node) -> bool) -> Result<Vec<Node>, VaultError> {
         let mut ids = Vec::new();
-        self.vault
-            .store
-            .scan(key::DELETED, key::DELETED, &mut |k, _| {
-                ids.extend(key::trailing_id(k));
-                ControlFlow::Continue(())
-            })?;
+        for (k, _) in self.core.records(key::DELETED)? {
+            ids.extend(key::trailing_id(&k));
+        }
         // The store shows what was before this change.
         let written = self.writes.range(key::DELETED.to_vec()..);
         for (k, value) in written.take_while(|(k, _)| k.starts_with(key::DELETED)) {
@@ -523,7 +506,7 @@ impl<'v> Txn<'v> {
         self.state.secrets = step(self.state.secrets);
         let mut id = directory;
         while id != ROOT {
-            let missing = || self.vault.damaged("a directory is missing");
+            let missing = || self.core.damaged("a directory is missing");
             let mut node = self.node(id)?.ok_or_else(missing)?;
             if let Body::Directory { live } = &mut node.body {
                 *live = step(*live);
@@ -535,23 +518,15 @@ impl<'v> Txn<'v> {
     }
 
     fn link(&mut self, node: &Node) {
-        let entry = self.entry_key(node);
+        let entry = self.core.keys.entry(node.parent, node.segment());
         self.put(entry, node.id.to_be_bytes().to_vec());
         self.put(key::child(node.parent, node.id), Vec::new());
     }
 
     fn unlink(&mut self, node: &Node) {
-        let entry = self.entry_key(node);
+        let entry = self.core.keys.entry(node.parent, node.segment());
         self.remove(entry);
         self.remove(key::child(node.parent, node.id));
-    }
-
-    fn entry_key(&self, node: &Node) -> Vec<u8> {
-        let names = &self.vault.keys.names;
-        key::entry(
-            node.parent,
-            crypto::name_hash(names, node.parent, node.segment()),
-        )
     }
 
     fn allocate(&mut self) -> NodeId {
@@ -561,10 +536,9 @@ impl<'v> Txn<'v> {
     }
 
     fn save(&mut self, node: &Node) -> Result<(), VaultError> {
-        let keys = &self.vault.keys;
-        let plain = SecretBytes::new(encoded(self.vault, node)?);
-        let context = keys.context(Kind::Node, node.id, 0);
-        let sealed = crypto::seal(keys.meta.expose(), context, plain.expose())?;
+        let keys = &self.core.keys;
+        let plain = SecretBytes::new(self.core.encode(node)?);
+        let sealed = keys.seal_meta(keys.context(Kind::Node, node.id, 0), plain.expose())?;
         self.put(key::node(node.id), sealed);
         self.nodes.push(node.id);
         Ok(())
@@ -581,22 +555,19 @@ impl<'v> Txn<'v> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
-            None => Ok(self.vault.store.get(key)?),
+            None => Ok(self.core.store.get(key)?),
         }
     }
 
     fn node(&self, id: NodeId) -> Result<Option<Node>, VaultError> {
         match self.get(&key::node(id))? {
             None => Ok(None),
-            Some(sealed) => open_node(&self.vault.keys, id, sealed)
-                .map(Some)
-                .map_err(|e| self.vault.damaged(e)),
+            Some(sealed) => self.core.open_node(id, sealed).map(Some),
         }
     }
 
     fn lookup(&self, parent: NodeId, segment: &str) -> Result<Option<Node>, VaultError> {
-        let hash = crypto::name_hash(&self.vault.keys.names, parent, segment);
-        match self.get(&key::entry(parent, hash))? {
+        match self.get(&self.core.keys.entry(parent, segment))? {
             None => Ok(None),
             Some(id) => self.node(key::trailing_id(&id).unwrap_or_default()),
         }
@@ -617,13 +588,13 @@ impl<'v> Txn<'v> {
 
     pub(crate) fn commit(mut self, recorded: u64) -> Result<Changed, VaultError> {
         self.forget_notes(recorded)?;
-        let keys = &self.vault.keys;
-        let state = encoded(self.vault, &self.state)?;
+        let keys = &self.core.keys;
+        let state = self.core.encode(&self.state)?;
         let context = keys.context(Kind::State, 0, 0);
         let sealed = crypto::seal(keys.state.expose(), context, &state)?;
         self.put(key::STATE.to_vec(), sealed);
         let batch: Batch = self.writes.into_iter().collect();
-        self.vault.store.commit(&batch)?;
+        self.core.store.commit(&batch)?;
         Ok(Changed {
             state: self.state,
             nodes: self.nodes,
@@ -632,10 +603,10 @@ impl<'v> Txn<'v> {
 
     fn forget_notes(&mut self, recorded: u64) -> Result<(), VaultError> {
         let mut done = Vec::new();
-        self.vault.store.scan(
+        self.core.store.scan(
             key::OUTBOX,
             key::OUTBOX,
-            &mut |k, _| match outbox_position(k) {
+            &mut |k, _| match key::outbox_position(k) {
                 Some((seq, _)) if seq > recorded => ControlFlow::Break(()),
                 _ => {
                     done.push(k.to_vec());
@@ -648,10 +619,6 @@ impl<'v> Txn<'v> {
         }
         Ok(())
     }
-}
-
-fn encoded<T: serde::Serialize>(vault: &Vault, record: &T) -> Result<Vec<u8>, VaultError> {
-    record::encode(record).map_err(|e| vault.damaged(e.to_string()))
 }
 
 fn check_if_kid(

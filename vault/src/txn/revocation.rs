@@ -1,10 +1,10 @@
 //! Revocations: asked for, decided, carried out.
 
-use super::{Outcome, Txn, encoded, outcome, secret_mut};
-use crate::crypto::{self, Kind};
+use super::{Outcome, Txn, outcome, secret_mut};
+use crate::crypto::Kind;
 use crate::error::VaultError;
 use crate::name::SecretName;
-use crate::record::{self, key};
+use crate::record::key;
 use crate::revocation::{Act, Reason, Revocation, Severity, Status};
 use crate::version::Mark;
 
@@ -115,15 +115,15 @@ impl Txn<'_> {
     fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
         match self.get(&key::revocation(id))? {
             None => Err(VaultError::NoSuchRevocation(id)),
-            Some(sealed) => self.vault.open_revocation(id, sealed),
+            Some(sealed) => self.core.open_revocation(id, sealed),
         }
     }
 
     fn save_revocation(&mut self, revocation: &Revocation) -> Result<(), VaultError> {
-        let keys = &self.vault.keys;
-        let plain = encoded(self.vault, revocation)?;
+        let keys = &self.core.keys;
+        let plain = self.core.encode(revocation)?;
         let context = keys.context(Kind::Revocation, revocation.id, 0);
-        let sealed = crypto::seal(keys.meta.expose(), context, &plain)?;
+        let sealed = keys.seal_meta(context, &plain)?;
         self.put(key::revocation(revocation.id), sealed);
         Ok(())
     }
@@ -146,39 +146,4 @@ fn demand(revocation: &Revocation, wanted: Status, now_ms: i64) -> Result<(), Va
         found,
         wanted: word(wanted),
     })
-}
-
-impl crate::vault::Vault {
-    /// Revocation `id`.
-    ///
-    /// # Errors
-    /// [`VaultError::NoSuchRevocation`], [`VaultError::Damaged`] or a store error.
-    pub fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
-        match self.store.get(&key::revocation(id))? {
-            None => Err(VaultError::NoSuchRevocation(id)),
-            Some(sealed) => self.open_revocation(id, sealed),
-        }
-    }
-
-    /// Every revocation there was, oldest first.
-    ///
-    /// # Errors
-    /// [`VaultError::Damaged`] or a store error.
-    pub fn revocations(&self) -> Result<Vec<Revocation>, VaultError> {
-        let mut sealed = Vec::new();
-        self.store
-            .scan(key::REVOCATION, key::REVOCATION, &mut |k, v| {
-                sealed.extend(key::trailing_id(k).map(|id| (id, v.to_vec())));
-                std::ops::ControlFlow::Continue(())
-            })?;
-        let open = |(id, sealed)| self.open_revocation(id, sealed);
-        sealed.into_iter().map(open).collect()
-    }
-
-    fn open_revocation(&self, id: u64, sealed: Vec<u8>) -> Result<Revocation, VaultError> {
-        let context = self.keys.context(Kind::Revocation, id, 0);
-        let plain = crypto::open(self.keys.meta.expose(), context, sealed)
-            .map_err(|_| self.damaged("a revocation does not authenticate"))?;
-        record::decode(plain.expose()).map_err(|_| self.damaged("a revocation cannot be decoded"))
-    }
 }
