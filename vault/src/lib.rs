@@ -39,7 +39,10 @@ pub use revocation::{Act, Reason, Revocation, Severity, Status};
 pub use secret::{MAX_VALUE, SecretBytes};
 pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
-pub use txn::{IfKid, Outcome, Put, Request, Txn, Which};
+pub use txn::lifecycle::Which;
+pub use txn::revocation::Request;
+pub use txn::versions::{IfKid, Put};
+pub use txn::{Outcome, Txn};
 pub use vault::{Counts, Journalled, Pending, Vault};
 pub use version::{
     Consumer, Criticality, MAX_DESTROYED, Mark, Pending as PendingVersion, Settings, Version,

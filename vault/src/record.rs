@@ -6,6 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::error::VaultError;
 use crate::kind::SecretType;
 use crate::version::{Mark, Pending, Settings, Version};
 
@@ -97,6 +98,22 @@ impl Node {
     #[must_use]
     pub fn segment(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The secret, also a deleted one.
+    pub(crate) fn secret(&self) -> Result<&Secret, VaultError> {
+        match &self.body {
+            Body::Secret(secret) => Ok(secret),
+            Body::Directory { .. } => Err(VaultError::IsDirectory(self.path.to_string())),
+        }
+    }
+
+    /// The secret, to be changed.
+    pub(crate) fn secret_mut(&mut self) -> Result<&mut Secret, VaultError> {
+        match &mut self.body {
+            Body::Secret(secret) => Ok(secret),
+            Body::Directory { .. } => Err(VaultError::IsDirectory(self.path.to_string())),
+        }
     }
 
     /// The secret, unless it is a directory or deleted.

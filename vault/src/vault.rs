@@ -241,9 +241,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
     pub fn value(&self, node: &Node, version: u32) -> Result<Option<SecretBytes>, VaultError> {
-        let Body::Secret(secret) = &node.body else {
-            return Err(VaultError::IsDirectory(node.path.to_string()));
-        };
+        let secret = node.secret()?;
         let Some(sealed) = self.core.store.get(&key::value(node.id, version))? else {
             return Ok(None);
         };
@@ -263,7 +261,8 @@ impl Vault {
         let mut state = self.writer.lock();
         let mut txn = Txn::new(&self.core, *state);
         let result = change(&mut txn)?;
-        let changed = txn.commit(self.recorded.load(Ordering::Acquire))?;
+        txn.forget_notes(self.recorded.load(Ordering::Acquire))?;
+        let changed = txn.commit()?;
         *state = changed.state;
         self.cache.invalidate(changed.nodes.into_iter());
         self.seq.store(state.seq, Ordering::Release);

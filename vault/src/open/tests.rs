@@ -4,7 +4,7 @@ use super::*;
 use crate::name::SecretName;
 use crate::record::ROOT;
 use crate::secret::SecretBytes;
-use crate::txn::{IfKid, Put};
+use crate::txn::versions::{IfKid, Put};
 
 struct Home(tempfile::TempDir);
 

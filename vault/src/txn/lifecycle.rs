@@ -1,11 +1,10 @@
 //! What happens to versions after they were made.
 
-use super::{Next, Outcome, Put, Txn, outcome, secret_mut, secret_of};
+use super::versions::{Next, Put, generated, prune};
+use super::{Outcome, Txn};
 use crate::error::VaultError;
-use crate::kind::SecretType;
 use crate::name::SecretName;
 use crate::record::{Node, NodeId, Secret, key};
-use crate::secret::SecretBytes;
 use crate::version::{Mark, Pending, Settings, Version};
 
 /// How a version is named.
@@ -52,7 +51,7 @@ impl Txn<'_> {
     /// [`VaultError::NotFound`], or a failure of the vault.
     pub fn has_hook(&self, name: &SecretName) -> Result<bool, VaultError> {
         let node = self.existing(name)?;
-        Ok(secret_of(&node)?.settings.hook.is_some())
+        Ok(node.secret()?.settings.hook.is_some())
     }
 
     /// The name of secret `id`.
@@ -84,7 +83,7 @@ impl Txn<'_> {
         Ok(Outcome {
             version: number,
             kid,
-            ..outcome(&node)?
+            ..Outcome::of(&node)?
         })
     }
 
@@ -101,12 +100,12 @@ impl Txn<'_> {
     ) -> Result<(Outcome, Vec<u32>), VaultError> {
         let mut node = self.existing(name)?;
         let id = node.id;
-        let pruned = super::prune(secret_mut(&mut node)?, keep, |version| pinned(id, version));
+        let pruned = prune(node.secret_mut()?, keep, |version| pinned(id, version));
         for &version in &pruned {
             self.remove(key::value(id, version));
         }
         self.save(&node)?;
-        Ok((outcome(&node)?, pruned))
+        Ok((Outcome::of(&node)?, pruned))
     }
 
     /// Changes a secret's own settings.
@@ -119,9 +118,9 @@ impl Txn<'_> {
         change: impl FnOnce(&mut Settings),
     ) -> Result<Outcome, VaultError> {
         let mut node = self.existing(name)?;
-        change(&mut secret_mut(&mut node)?.settings);
+        change(&mut node.secret_mut()?.settings);
         self.save(&node)?;
-        outcome(&node)
+        Outcome::of(&node)
     }
 
     /// Notes that so many warnings were given about the end of a version's life;
@@ -144,7 +143,7 @@ impl Txn<'_> {
         }
         version_mut(&mut node, number)?.warned = warnings;
         self.save(&node)?;
-        outcome(&node).map(Some)
+        Outcome::of(&node).map(Some)
     }
 
     /// Stores a value that becomes current with [`Txn::finish_rotation`];
@@ -158,12 +157,12 @@ impl Txn<'_> {
         put: &Put<'_>,
     ) -> Result<(Outcome, Pending), VaultError> {
         let mut node = self.existing(name)?;
-        let secret = secret_of(&node)?;
+        let secret = node.secret()?;
         if secret.pending.is_some() {
             return Err(VaultError::RotationPending(name.to_string()));
         }
         let old = self.last_value(&node)?;
-        let value = super::generated(name, &secret.kind, old.as_ref())?;
+        let value = generated(name, &secret.kind, old.as_ref())?;
         let next = Next::of(secret, node.segment(), put.now_ms);
         let sealed = self
             .core
@@ -178,9 +177,9 @@ impl Txn<'_> {
             by_uid: put.by_uid,
             why: put.why.map(Into::into),
         };
-        secret_mut(&mut node)?.pending = Some(pending.clone());
+        node.secret_mut()?.pending = Some(pending.clone());
         self.save(&node)?;
-        Ok((outcome(&node)?, pending))
+        Ok((Outcome::of(&node)?, pending))
     }
 
     /// Makes the value of a rotation that was begun the current one.
@@ -209,10 +208,10 @@ impl Txn<'_> {
             warned: 0,
         };
         self.push_version(&mut node, version, put)?;
-        let kind = secret_of(&node)?.kind.clone();
+        let kind = node.secret()?.kind.clone();
         let value = self.stored(&node, number)?;
         self.publish(&SecretName::parse(&node.path)?, &kind, value.expose(), put)?;
-        outcome(&node)
+        Outcome::of(&node)
     }
 
     /// Forgets the value of a rotation that was begun; the old one stays.
@@ -223,40 +222,24 @@ impl Txn<'_> {
         let (node, _) = self.take_pending(id, number)?;
         self.remove(key::value(id, number));
         self.save(&node)?;
-        outcome(&node)
+        Outcome::of(&node)
     }
 
     fn take_pending(&mut self, id: NodeId, number: u32) -> Result<(Node, Pending), VaultError> {
         let missing = || VaultError::NoRotation(format!("secret {id}"));
         let mut node = self.node(id)?.ok_or_else(missing)?;
-        let taken = secret_mut(&mut node)?.pending.take();
+        let taken = node.secret_mut()?.pending.take();
         match taken.filter(|pending| pending.number == number) {
             Some(pending) => Ok((node, pending)),
             None => Err(VaultError::NoRotation(node.path.into())),
         }
-    }
-
-    /// The newest value of a secret whose next one depends on it.
-    pub(super) fn last_value(&self, node: &Node) -> Result<Option<SecretBytes>, VaultError> {
-        let secret = secret_of(node)?;
-        let depends = matches!(secret.kind, SecretType::Json { .. });
-        let newest = secret.newest().filter(|v| depends && v.has_value());
-        newest.map(|v| self.stored(node, v.number)).transpose()
-    }
-
-    /// The value of a version, this transaction's own included.
-    fn stored(&self, node: &Node, number: u32) -> Result<SecretBytes, VaultError> {
-        let secret = secret_of(node)?;
-        let sealed = self.get(&key::value(node.id, number))?;
-        let sealed = sealed.ok_or_else(|| self.core.damaged("a value is missing"))?;
-        self.core.open_value(node.id, secret, number, sealed)
     }
 }
 
 /// Version `number`, unless it is revoked or destroyed.
 fn usable(node: &Node, number: u32) -> Result<&Version, VaultError> {
     let name = || node.path.to_string();
-    let version = secret_of(node)?.version(number);
+    let version = node.secret()?.version(number);
     let version = version.ok_or_else(|| VaultError::NoSuchVersion {
         name: name(),
         version: number,
@@ -275,7 +258,7 @@ fn usable(node: &Node, number: u32) -> Result<&Version, VaultError> {
 
 fn version_mut(node: &mut Node, number: u32) -> Result<&mut Version, VaultError> {
     let name = node.path.to_string();
-    let versions = &mut secret_mut(node)?.versions;
+    let versions = &mut node.secret_mut()?.versions;
     let found = versions.iter_mut().find(|version| version.number == number);
     found.ok_or(VaultError::NoSuchVersion {
         name,

@@ -1,6 +1,6 @@
 //! Revocations: asked for, decided, carried out.
 
-use super::{Outcome, Txn, outcome, secret_mut};
+use super::{Outcome, Txn};
 use crate::crypto::Kind;
 use crate::error::VaultError;
 use crate::name::SecretName;
@@ -34,7 +34,7 @@ impl Txn<'_> {
         request: &Request<'_>,
     ) -> Result<Revocation, VaultError> {
         let node = self.existing(name)?;
-        super::secret_of(&node)?;
+        node.secret()?;
         self.state.revocations += 1;
         let revocation = Revocation {
             id: self.state.revocations,
@@ -99,7 +99,7 @@ impl Txn<'_> {
         }
         let gone = || VaultError::NotFound(revocation.name.to_string());
         let mut node = self.node(revocation.secret)?.ok_or_else(gone)?;
-        for version in &mut secret_mut(&mut node)?.versions {
+        for version in &mut node.secret_mut()?.versions {
             if version.has_value() {
                 version.mark = Mark::Revoked;
             }
@@ -109,7 +109,7 @@ impl Txn<'_> {
         revocation.executed = Some(by);
         revocation.immediate = immediate;
         self.save_revocation(&revocation)?;
-        Ok((revocation, outcome(&node)?))
+        Ok((revocation, Outcome::of(&node)?))
     }
 
     fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {

@@ -1,0 +1,124 @@
+//! Deleted secrets: taken out of the tree, put back, destroyed.
+
+use super::{Outcome, Txn};
+use crate::error::VaultError;
+use crate::name::SecretName;
+use crate::record::{Body, Deleted, Node, NodeId, key};
+
+impl Txn<'_> {
+    /// Takes `name` out of the tree; it can be restored under its id.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::IsDirectory`], or a failure of the vault.
+    pub fn delete(
+        &mut self,
+        name: &SecretName,
+        by_uid: u32,
+        now_ms: i64,
+    ) -> Result<Outcome, VaultError> {
+        let mut node = self.existing(name)?;
+        let outcome = Outcome::of(&node)?;
+        node.secret_mut()?.deleted = Some(Deleted {
+            at_ms: now_ms,
+            by_uid,
+        });
+        self.unlink(&node);
+        self.put(key::deleted(node.id), Vec::new());
+        self.count(node.parent, false)?;
+        self.save(&node)?;
+        Ok(outcome)
+    }
+
+    /// Puts the latest deleted `name` back into the tree.
+    ///
+    /// # Errors
+    /// [`VaultError::Occupied`], [`VaultError::NotFound`] (also when it was
+    /// deleted before `not_before_ms`), or a failure of the vault.
+    pub fn restore(
+        &mut self,
+        name: &SecretName,
+        not_before_ms: i64,
+    ) -> Result<Outcome, VaultError> {
+        if self.find(name)?.is_some() {
+            return Err(VaultError::Occupied(name.to_string()));
+        }
+        let mut candidates = self.deleted_nodes(|node| &*node.path == name.as_str())?;
+        candidates.retain(|node| deleted_at(node).is_some_and(|at| at >= not_before_ms));
+        let mut node = candidates
+            .into_iter()
+            .max_by_key(|node| (deleted_at(node), node.id))
+            .ok_or_else(|| VaultError::NotFound(name.to_string()))?;
+        node.secret_mut()?.deleted = None;
+        self.remove(key::deleted(node.id));
+        self.link(&node);
+        self.count(node.parent, true)?;
+        self.save(&node)?;
+        Outcome::of(&node)
+    }
+
+    /// Destroys every deleted secret called `name`: data key and all versions.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`] when none is deleted, or a failure of the vault.
+    pub fn purge(&mut self, name: &SecretName) -> Result<Vec<NodeId>, VaultError> {
+        let doomed = self.deleted_nodes(|node| &*node.path == name.as_str())?;
+        if doomed.is_empty() {
+            return Err(VaultError::NotFound(name.to_string()));
+        }
+        Ok(self.destroy(&doomed))
+    }
+
+    /// Destroys what was deleted before `before_ms`; gives names and ids.
+    ///
+    /// # Errors
+    /// A failure of the vault.
+    pub fn purge_expired(&mut self, before_ms: i64) -> Result<Vec<(Box<str>, NodeId)>, VaultError> {
+        let doomed =
+            self.deleted_nodes(|node| deleted_at(node).is_some_and(|at| at < before_ms))?;
+        self.destroy(&doomed);
+        Ok(doomed.into_iter().map(|n| (n.path, n.id)).collect())
+    }
+
+    fn destroy(&mut self, doomed: &[Node]) -> Vec<NodeId> {
+        for node in doomed {
+            if let Body::Secret(secret) = &node.body {
+                for version in &secret.versions {
+                    self.remove(key::value(node.id, version.number));
+                }
+                if let Some(pending) = &secret.pending {
+                    self.remove(key::value(node.id, pending.number));
+                }
+            }
+            self.remove(key::node(node.id));
+            self.remove(key::deleted(node.id));
+            self.nodes.push(node.id);
+        }
+        doomed.iter().map(|node| node.id).collect()
+    }
+
+    fn deleted_nodes(&self, wanted: impl Fn(&Node) -> bool) -> Result<Vec<Node>, VaultError> {
+        let mut ids = Vec::new();
+        for (k, _) in self.core.records(key::DELETED)? {
+            ids.extend(key::trailing_id(&k));
+        }
+        // The store shows what was before this change.
+        let written = self.writes.range(key::DELETED.to_vec()..);
+        for (k, value) in written.take_while(|(k, _)| k.starts_with(key::DELETED)) {
+            let id = key::trailing_id(k).unwrap_or_default();
+            ids.retain(|&known| known != id);
+            ids.extend(value.as_ref().map(|_| id));
+        }
+        let mut nodes = Vec::new();
+        for id in ids {
+            nodes.extend(self.node(id)?.filter(&wanted));
+        }
+        Ok(nodes)
+    }
+}
+
+fn deleted_at(node: &Node) -> Option<i64> {
+    match &node.body {
+        Body::Secret(secret) => secret.deleted.map(|d| d.at_ms),
+        Body::Directory { .. } => None,
+    }
+}

@@ -1,0 +1,115 @@
+//! The tree: secrets and directories with their entries and counts.
+
+use super::Txn;
+use crate::crypto::{self, Kind};
+use crate::error::VaultError;
+use crate::kind::SecretType;
+use crate::name::SecretName;
+use crate::record::{Body, Node, NodeId, ROOT, Secret, key};
+use crate::version::Settings;
+
+impl Txn<'_> {
+    pub(super) fn create_secret(
+        &mut self,
+        name: &SecretName,
+        kind: Option<&SecretType>,
+        now_ms: i64,
+    ) -> Result<Node, VaultError> {
+        let parent = self.make_directories(name, now_ms)?;
+        let id = self.allocate();
+        let data_key = crypto::random_key()?;
+        let keys = &self.core.keys;
+        let context = keys.context(Kind::DataKey, id, 0);
+        let node = Node {
+            id,
+            parent,
+            path: name.as_str().into(),
+            created_ms: now_ms,
+            body: Body::Secret(Box::new(Secret {
+                kind: kind.cloned().unwrap_or(SecretType::Opaque),
+                data_key: crypto::seal(keys.wrap.expose(), context, data_key.as_slice())?,
+                versions: Vec::new(),
+                pending: None,
+                settings: Settings::default(),
+                deleted: None,
+                cached: false,
+            })),
+        };
+        self.link(&node);
+        self.count(parent, true)?;
+        Ok(node)
+    }
+
+    /// The directory `name` belongs in, made when missing.
+    fn make_directories(&mut self, name: &SecretName, now_ms: i64) -> Result<NodeId, VaultError> {
+        let mut parent = ROOT;
+        let mut path = String::new();
+        let mut segments = name.segments();
+        segments.next_back();
+        for segment in segments {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(segment);
+            parent = match self.lookup(parent, segment)? {
+                Some(node) if matches!(node.body, Body::Directory { .. }) => node.id,
+                Some(node) => return Err(VaultError::NotDirectory(node.path.into())),
+                None => self.make_directory(parent, &path, now_ms)?,
+            };
+        }
+        Ok(parent)
+    }
+
+    fn make_directory(
+        &mut self,
+        parent: NodeId,
+        path: &str,
+        now_ms: i64,
+    ) -> Result<NodeId, VaultError> {
+        let node = Node {
+            id: self.allocate(),
+            parent,
+            path: path.into(),
+            created_ms: now_ms,
+            body: Body::Directory { live: 0 },
+        };
+        self.link(&node);
+        self.save(&node)?;
+        Ok(node.id)
+    }
+
+    /// Adds or takes one live secret in `directory` and all above it.
+    pub(super) fn count(&mut self, directory: NodeId, more: bool) -> Result<(), VaultError> {
+        let step = |count: u64| {
+            if more {
+                count + 1
+            } else {
+                count.saturating_sub(1)
+            }
+        };
+        self.state.secrets = step(self.state.secrets);
+        let mut id = directory;
+        while id != ROOT {
+            let missing = || self.core.damaged("a directory is missing");
+            let mut node = self.node(id)?.ok_or_else(missing)?;
+            if let Body::Directory { live } = &mut node.body {
+                *live = step(*live);
+            }
+            self.save(&node)?;
+            id = node.parent;
+        }
+        Ok(())
+    }
+
+    pub(super) fn link(&mut self, node: &Node) {
+        let entry = self.core.keys.entry(node.parent, node.segment());
+        self.put(entry, node.id.to_be_bytes().to_vec());
+        self.put(key::child(node.parent, node.id), Vec::new());
+    }
+
+    pub(super) fn unlink(&mut self, node: &Node) {
+        let entry = self.core.keys.entry(node.parent, node.segment());
+        self.remove(entry);
+        self.remove(key::child(node.parent, node.id));
+    }
+}

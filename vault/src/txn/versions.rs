@@ -1,0 +1,297 @@
+//! New versions of secrets.
+
+use super::{Outcome, Txn};
+use crate::error::VaultError;
+use crate::kid;
+use crate::kind::SecretType;
+use crate::name::SecretName;
+use crate::record::{Node, NodeId, Secret, key};
+use crate::secret::{MAX_VALUE, SecretBytes};
+use crate::version::{MAX_DESTROYED, Mark, Version};
+
+/// What a `set` demands of the version it replaces.
+#[derive(Clone, Copy, Debug)]
+pub enum IfKid<'a> {
+    /// Nothing.
+    Any,
+    /// There must be no such secret.
+    Absent,
+    /// The current version must have this key id.
+    Current(&'a str),
+}
+
+/// A new version of a secret.
+pub struct Put<'a> {
+    /// The type; `None` keeps it (opaque for a new secret).
+    pub kind: Option<&'a SecretType>,
+    /// What must be current.
+    pub if_kid: IfKid<'a>,
+    /// Whether cached reads are allowed; `None` keeps it (no for a new secret).
+    pub cached: Option<bool>,
+    /// Who writes.
+    pub by_uid: u32,
+    /// Unix milliseconds.
+    pub now_ms: i64,
+    /// Life of the version in milliseconds, unless the secret has its own.
+    pub life_ms: i64,
+    /// Versions whose values are kept, at least 1, unless the secret has its own.
+    pub keep: usize,
+    /// Why, in the writer's words.
+    pub why: Option<&'a str>,
+    /// Whether a version is still needed by an open handle.
+    pub pinned: &'a dyn Fn(NodeId, u32) -> bool,
+}
+
+impl Txn<'_> {
+    /// Stores `value` as the new current version of `name`, creating the
+    /// secret and its directories when needed.
+    ///
+    /// # Errors
+    /// [`VaultError::TooLarge`], [`VaultError::Conflict`],
+    /// [`VaultError::IsDirectory`], [`VaultError::NotDirectory`], or a failure of
+    /// the vault.
+    pub fn set(
+        &mut self,
+        name: &SecretName,
+        value: &[u8],
+        put: &Put<'_>,
+    ) -> Result<Outcome, VaultError> {
+        if value.len() > MAX_VALUE {
+            return Err(VaultError::TooLarge {
+                len: value.len(),
+                max: MAX_VALUE,
+            });
+        }
+        let existing = self.find(name)?;
+        let current = match &existing {
+            None => None,
+            Some(node) => node.secret()?.current().map(|v| v.kid.clone()),
+        };
+        check_if_kid(name, put.if_kid, current)?;
+        let created = existing.is_none();
+        let node = match existing {
+            Some(node) => node,
+            None => self.create_secret(name, put.kind, put.now_ms)?,
+        };
+        self.add_version(node, value, put, created)
+    }
+
+    /// Generates and stores a new version.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], [`VaultError::NoGenerator`] for a type without a
+    /// generator, or what [`Txn::set`] returns.
+    pub fn rotate(&mut self, name: &SecretName, put: &Put<'_>) -> Result<Outcome, VaultError> {
+        let node = self.existing(name)?;
+        let kind = put.kind.unwrap_or(&node.secret()?.kind);
+        let old = self.last_value(&node)?;
+        let value = generated(name, kind, old.as_ref())?;
+        self.set(name, value.expose(), put)
+    }
+
+    /// Generates the value of a secret that may be new.
+    ///
+    /// # Errors
+    /// As [`Txn::rotate`], except that the secret need not exist.
+    pub fn generate(
+        &mut self,
+        name: &SecretName,
+        kind: &SecretType,
+        put: &Put<'_>,
+    ) -> Result<Outcome, VaultError> {
+        let put = Put {
+            kind: Some(kind),
+            ..*put
+        };
+        let value = generated(name, kind, None)?;
+        self.set(name, value.expose(), &put)
+    }
+
+    /// Secrets that were changed along with those that were asked for: public
+    /// parts of key pairs. Told once.
+    pub fn also(&mut self) -> Vec<(SecretName, Outcome)> {
+        std::mem::take(&mut self.also)
+    }
+
+    /// Stores the public part of `value`, the new value of `name`, if it has one.
+    pub(super) fn publish(
+        &mut self,
+        name: &SecretName,
+        kind: &SecretType,
+        value: &[u8],
+        put: &Put<'_>,
+    ) -> Result<(), VaultError> {
+        let Some(public) = kind.public_part(value)? else {
+            return Ok(());
+        };
+        let name = SecretName::parse(&format!("{name}.pub"))?;
+        if let Some(node) = self.find(&name)?
+            && node.secret()?.kind != SecretType::PublicKey
+        {
+            return Err(VaultError::Occupied(name.to_string()));
+        }
+        let put = Put {
+            kind: Some(&SecretType::PublicKey),
+            if_kid: IfKid::Any,
+            ..*put
+        };
+        let outcome = self.set(&name, public.expose(), &put)?;
+        self.also.push((name, outcome));
+        Ok(())
+    }
+
+    fn add_version(
+        &mut self,
+        mut node: Node,
+        value: &[u8],
+        put: &Put<'_>,
+        created: bool,
+    ) -> Result<Outcome, VaultError> {
+        let (id, path) = (node.id, node.path.clone());
+        let segment = node.segment().to_owned();
+        let secret = node.secret_mut()?;
+        if secret.pending.is_some() {
+            return Err(VaultError::RotationPending(path.into()));
+        }
+        if let Some(kind) = put.kind {
+            secret.kind = kind.clone();
+        }
+        let kind = secret.kind.clone();
+        secret.cached = put.cached.unwrap_or(secret.cached);
+        let next = Next::of(secret, &segment, put.now_ms);
+        let sealed = self.core.seal_value(id, secret, next.number, value)?;
+        self.put(key::value(id, next.number), sealed);
+        let version = next.version(value.len(), self.state.seq, put);
+        self.push_version(&mut node, version, put)?;
+        let outcome = Outcome::of(&node)?;
+        self.publish(&SecretName::parse(&path)?, &kind, value, put)?;
+        Ok(Outcome { created, ..outcome })
+    }
+
+    /// Makes `version`, whose value is stored, the current one.
+    pub(super) fn push_version(
+        &mut self,
+        node: &mut Node,
+        mut version: Version,
+        put: &Put<'_>,
+    ) -> Result<(), VaultError> {
+        let id = node.id;
+        let secret = node.secret_mut()?;
+        if let Some(last) = secret.versions.last_mut() {
+            last.superseded_ms.get_or_insert(version.created_ms);
+        }
+        let life = secret.settings.life_ms.unwrap_or(put.life_ms);
+        version.expires_ms = version.created_ms.saturating_add(life);
+        secret.versions.push(version);
+        let keep = secret.settings.keep.map_or(put.keep, |keep| keep as usize);
+        let pruned = prune(secret, keep, |version| (put.pinned)(id, version));
+        for version in pruned {
+            self.remove(key::value(id, version));
+        }
+        self.save(node)
+    }
+
+    /// The newest value of a secret whose next one depends on it.
+    pub(super) fn last_value(&self, node: &Node) -> Result<Option<SecretBytes>, VaultError> {
+        let secret = node.secret()?;
+        let depends = matches!(secret.kind, SecretType::Json { .. });
+        let newest = secret.newest().filter(|v| depends && v.has_value());
+        newest.map(|v| self.stored(node, v.number)).transpose()
+    }
+
+    /// The value of a version, this transaction's own included.
+    pub(super) fn stored(&self, node: &Node, number: u32) -> Result<SecretBytes, VaultError> {
+        let secret = node.secret()?;
+        let sealed = self.get(&key::value(node.id, number))?;
+        let sealed = sealed.ok_or_else(|| self.core.damaged("a value is missing"))?;
+        self.core.open_value(node.id, secret, number, sealed)
+    }
+}
+
+fn check_if_kid(
+    name: &SecretName,
+    if_kid: IfKid<'_>,
+    current: Option<String>,
+) -> Result<(), VaultError> {
+    let expected = match if_kid {
+        IfKid::Any => return Ok(()),
+        IfKid::Absent => None,
+        IfKid::Current(kid) => Some(kid),
+    };
+    if current.as_deref() == expected {
+        return Ok(());
+    }
+    Err(VaultError::Conflict {
+        name: name.to_string(),
+        expected: expected.unwrap_or("none").to_owned(),
+        found: current.unwrap_or_else(|| "none".to_owned()),
+    })
+}
+
+/// What the next version of a secret is called.
+pub(super) struct Next {
+    pub(super) number: u32,
+    pub(super) kid: String,
+    created_ms: i64,
+}
+
+impl Next {
+    pub(super) fn of(secret: &Secret, segment: &str, now_ms: i64) -> Self {
+        let last = secret.versions.last();
+        // A clock set back must not make a key id twice.
+        let created_ms = last.map_or(now_ms, |v| v.created_ms.max(now_ms));
+        Self {
+            number: last.map_or(1, |v| v.number.saturating_add(1)),
+            kid: kid::next(segment, created_ms, last.map(|v| v.kid.as_str())),
+            created_ms,
+        }
+    }
+
+    fn version(self, len: usize, seq: u64, put: &Put<'_>) -> Version {
+        Version {
+            number: self.number,
+            kid: self.kid,
+            created_ms: self.created_ms,
+            expires_ms: i64::MAX,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            by_uid: put.by_uid,
+            seq,
+            why: put.why.map(Into::into),
+            superseded_ms: None,
+            mark: Mark::None,
+            warned: 0,
+        }
+    }
+}
+
+/// Marks superseded versions beyond `keep` as destroyed, the oldest first, and
+/// gives their numbers. What is remembered of destroyed ones is bounded, too.
+pub(super) fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bool) -> Vec<u32> {
+    let with_value = secret.versions.iter().filter(|v| v.has_value()).count();
+    let excess = with_value.saturating_sub(keep.max(1));
+    let candidates = secret.versions.iter().filter(|v| v.has_value());
+    let candidates = candidates.take(excess).map(|v| v.number);
+    let pruned: Vec<u32> = candidates.filter(|&number| !pinned(number)).collect();
+    for version in &mut secret.versions {
+        if pruned.contains(&version.number) {
+            version.mark = Mark::Destroyed;
+        }
+    }
+    let destroyed = secret.versions.iter().filter(|v| !v.has_value()).count();
+    let mut forgotten = destroyed.saturating_sub(MAX_DESTROYED);
+    secret.versions.retain(|version| {
+        let forget = forgotten > 0 && !version.has_value();
+        forgotten -= usize::from(forget);
+        !forget
+    });
+    pruned
+}
+
+pub(super) fn generated(
+    name: &SecretName,
+    kind: &SecretType,
+    old: Option<&SecretBytes>,
+) -> Result<SecretBytes, VaultError> {
+    kind.generate(old.map(SecretBytes::expose))?
+        .ok_or_else(|| VaultError::NoGenerator(name.to_string()))
+}
