@@ -30,8 +30,9 @@ mod vault;
 mod version;
 
 pub use error::VaultError;
+pub use generate::spec::{Spec, TYPES};
 pub use history::{History, MAX_HISTORY, MAX_HISTORY_FILE, Story};
-pub use kind::{Class, Encoding, JwtAlgorithm, SecretType, Spec, TYPES};
+pub use kind::{Class, Encoding, JwtAlgorithm, SecretType};
 pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
 pub use open::{LockedVault, Probe, create};
 pub use record::{Body, Deleted, Node, NodeId, ROOT, Secret};
