@@ -29,7 +29,7 @@ use jarvis_audit::{
     Action, Durability, Event, Identity, Log, Opening, Options, Outcome, verify_with,
 };
 use jarvis_policy::{Accounts, Caller, Policy, Verb};
-use jarvis_vault::{Credential, IfKid, LockedVault, NewSlot, Put, SecretBytes, SecretName, Vault};
+use jarvis_vault::{Credential, LockedVault, NewSlot, NewVersion, SecretBytes, SecretName, Vault};
 use serde_json::{Value, json};
 
 /// Who reads: an ordinary user, as applications are.
@@ -351,18 +351,8 @@ fn decrypt(stage: &Stage) -> Row {
     let probe = locked.unlock(&key()).unwrap();
     let vault: Vault = locked.start(probe).unwrap();
     let name = SecretName::parse("team/db/password").unwrap();
-    let put = Put {
-        kind: None,
-        if_kid: IfKid::Any,
-        cached: None,
-        by_uid: 0,
-        now_ms: 0,
-        life_ms: 0,
-        keep: 10,
-        why: None,
-        pinned: &|_, _| false,
-    };
-    vault.write(|txn| txn.set(&name, &VALUE, &put)).unwrap();
+    let new = NewVersion::by(0, 0);
+    vault.write(|txn| txn.set(&name, &VALUE, &new)).unwrap();
     let node = vault.find(&name).unwrap().unwrap();
     let samples = timed(20_000, || vault.value(&node, 1).unwrap().unwrap());
     Row::new("decrypt (load and open 1 KiB from the vault)", &samples)

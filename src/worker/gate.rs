@@ -11,7 +11,7 @@ use jarvis_audit::{
 use jarvis_fs::{Caller, FsError, HandleTable, HeaderIds, InFlight, KernelIds, ThreadIds};
 use jarvis_policy::{Decision, Policy, Rule, Verb};
 use jarvis_vault::{
-    IfKid, Node, Put, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
+    NewVersion, Node, Secret, SecretBytes, Vault, VaultError, Version, VersionState,
 };
 use jiff::SignedDuration;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -492,17 +492,16 @@ impl Gate {
     }
 
     /// What the configuration says of a new version by `by_uid`.
-    pub(crate) fn put<'a>(&self, by_uid: u32, pinned: &'a dyn Fn(u64, u32) -> bool) -> Put<'a> {
-        Put {
-            kind: None,
-            if_kid: IfKid::Any,
-            cached: None,
-            by_uid,
-            now_ms: now_ms(),
+    pub(crate) fn put<'a>(
+        &self,
+        by_uid: u32,
+        pinned: &'a dyn Fn(u64, u32) -> bool,
+    ) -> NewVersion<'a> {
+        NewVersion {
             life_ms: self.settings.life_ms,
             keep: self.settings.keep,
-            why: None,
             pinned,
+            ..NewVersion::by(by_uid, now_ms())
         }
     }
 

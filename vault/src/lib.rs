@@ -42,7 +42,7 @@ pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
 pub use txn::lifecycle::Which;
 pub use txn::revocation::Request;
-pub use txn::versions::{IfKid, Put};
+pub use txn::versions::{KidPrecondition, NewVersion};
 pub use txn::{Outcome, Txn};
 pub use vault::{Counts, Journalled, Pending, Vault};
 pub use version::{

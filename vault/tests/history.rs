@@ -5,9 +5,9 @@ mod common;
 
 use std::path::Path;
 
-use common::{DAY, Home, NOW, key, name, passphrase, put, set, try_set};
+use common::{DAY, Home, NOW, key, name, new_version, passphrase, set, try_set};
 use jarvis_vault::{
-    Act, Credential, History, MAX_HISTORY, MAX_VALUE, Put, Reason, Request, Severity, Vault,
+    Act, Credential, History, MAX_HISTORY, MAX_VALUE, NewVersion, Reason, Request, Severity, Vault,
     VaultError,
 };
 
@@ -45,10 +45,10 @@ fn told(vault: &Vault) {
         txn.execute_revocation(1, by, true)
     });
     revoked.map_err(|e: VaultError| e).unwrap();
-    let third = Put {
+    let third = NewVersion {
         keep: 2,
         why: Some("after the leak"),
-        ..put()
+        ..new_version()
     };
     try_set(vault, "app/db", b"third", &third).unwrap();
 }
@@ -58,9 +58,9 @@ fn what_is_known_and_kept_goes_along() {
     let home = Home::with_key(1);
     let vault = home.open();
     set(&vault, "app/db", b"first");
-    let why = Put {
+    let why = NewVersion {
         why: Some("a new one"),
-        ..put()
+        ..new_version()
     };
     try_set(&vault, "app/db", b"second", &why).unwrap();
     for credential in [key(9), passphrase("correct horse")] {
@@ -136,7 +136,10 @@ fn a_history_has_a_greatest_size() {
     let home = Home::with_key(1);
     let vault = home.open();
     let value = vec![b'v'; MAX_VALUE];
-    let keep = Put { keep: 99, ..put() };
+    let keep = NewVersion {
+        keep: 99,
+        ..new_version()
+    };
     for _ in 0..=MAX_HISTORY / MAX_VALUE {
         try_set(&vault, "a", &value, &keep).unwrap();
     }

@@ -5,9 +5,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{DAY, Home, NOW, current, name, put, set, try_set};
+use common::{DAY, Home, NOW, current, name, new_version, set, try_set};
 use jarvis_vault::{
-    Act, MAX_DESTROYED, Node, Put, Reason, Request, SecretType, Severity, Status, Vault,
+    Act, MAX_DESTROYED, NewVersion, Node, Reason, Request, SecretType, Severity, Status, Vault,
     VaultError, VersionState, Which,
 };
 
@@ -22,10 +22,10 @@ fn states(vault: &Vault, path: &str, now_ms: i64) -> Vec<VersionState> {
     states.collect()
 }
 
-fn later(days: i64) -> Put<'static> {
-    Put {
+fn later(days: i64) -> NewVersion<'static> {
+    NewVersion {
         now_ms: NOW + days * DAY,
-        ..put()
+        ..new_version()
     }
 }
 
@@ -41,7 +41,7 @@ fn versions_go_from_current_to_grace_to_retired() {
     let over = NOW + 24 * DAY;
     assert_eq!(states(&vault, "a", over - 1), [Grace, Grace, Current]);
     assert_eq!(states(&vault, "a", over), [Retired, Grace, Current]);
-    let two = Put {
+    let two = NewVersion {
         keep: 2,
         ..later(21)
     };
@@ -57,9 +57,9 @@ fn versions_go_from_current_to_grace_to_retired() {
 fn a_versions_story_is_kept() {
     let home = Home::with_key(1);
     let vault = home.open();
-    let told = Put {
+    let told = NewVersion {
         why: Some("because"),
-        ..put()
+        ..new_version()
     };
     try_set(&vault, "a", b"1", &told).unwrap();
     set(&vault, "a", b"2");
@@ -85,10 +85,12 @@ fn a_rollback_is_a_new_version_with_the_old_value() {
     let vault = home.open();
     set(&vault, "a", b"good");
     set(&vault, "a", b"bad");
-    let back = vault.write(|t| t.rollback(&name("a"), 1, &put())).unwrap();
+    let back = vault
+        .write(|t| t.rollback(&name("a"), 1, &new_version()))
+        .unwrap();
     assert_eq!(back.version, 3);
     assert_eq!(current(&vault, "a").unwrap(), b"good");
-    let missing = vault.write(|t| t.rollback(&name("a"), 9, &put()));
+    let missing = vault.write(|t| t.rollback(&name("a"), 9, &new_version()));
     assert!(matches!(
         missing,
         Err(VaultError::NoSuchVersion { version: 9, .. })
@@ -96,7 +98,7 @@ fn a_rollback_is_a_new_version_with_the_old_value() {
     vault
         .write(|t| t.prune(&name("a"), 1, |_, _| false))
         .unwrap();
-    let gone = vault.write(|t| t.rollback(&name("a"), 2, &put()));
+    let gone = vault.write(|t| t.rollback(&name("a"), 2, &new_version()));
     assert!(matches!(
         gone,
         Err(VaultError::Unusable {
@@ -107,9 +109,9 @@ fn a_rollback_is_a_new_version_with_the_old_value() {
     // What is written and rolled back to in one change.
     vault
         .write(|t| {
-            t.set(&name("a"), b"x", &put())?;
-            t.set(&name("a"), b"y", &put())?;
-            t.rollback(&name("a"), 4, &put())
+            t.set(&name("a"), b"x", &new_version())?;
+            t.set(&name("a"), b"y", &new_version())?;
+            t.rollback(&name("a"), 4, &new_version())
         })
         .unwrap();
     assert_eq!(current(&vault, "a").unwrap(), b"x");
@@ -127,7 +129,9 @@ fn deprecation_ends_the_grace_of_old_versions_only() {
     assert_eq!(done.version, 1);
     let expected = [VersionState::Deprecated, VersionState::Current];
     assert_eq!(states(&vault, "a", NOW), expected);
-    vault.write(|t| t.rollback(&name("a"), 1, &put())).unwrap();
+    vault
+        .write(|t| t.rollback(&name("a"), 1, &new_version()))
+        .unwrap();
 }
 
 #[test]
@@ -159,7 +163,7 @@ fn history_is_bounded() {
     vault
         .write(|t| -> Result<_, VaultError> {
             for _ in 0..MAX_DESTROYED + 15 {
-                t.set(&name("a"), b"v", &put())?;
+                t.set(&name("a"), b"v", &new_version())?;
             }
             Ok(())
         })
@@ -174,7 +178,7 @@ fn history_is_bounded() {
 fn password(vault: &Vault, path: &str) {
     let kind = SecretType::password(20).unwrap();
     vault
-        .write(|t| t.generate(&name(path), &kind, &put()))
+        .write(|t| t.generate(&name(path), &kind, &new_version()))
         .unwrap();
 }
 
@@ -184,14 +188,14 @@ fn a_begun_rotation_changes_nothing_until_it_is_finished() {
     let vault = home.open();
     password(&vault, "p");
     let old = current(&vault, "p").unwrap();
-    let begin = || vault.write(|t| t.begin_rotation(&name("p"), &put()));
+    let begin = || vault.write(|t| t.begin_rotation(&name("p"), &new_version()));
     let (outcome, pending) = begin().unwrap();
     assert_eq!((outcome.version, pending.number), (1, 2));
     assert_eq!(current(&vault, "p").unwrap(), old);
     let waiting = vault.value(&node(&vault, "p"), 2).unwrap().unwrap();
     assert!(waiting.expose() != old);
     assert!(matches!(begin(), Err(VaultError::RotationPending(_))));
-    let other = try_set(&vault, "p", b"x", &put());
+    let other = try_set(&vault, "p", b"x", &new_version());
     assert!(matches!(other, Err(VaultError::RotationPending(_))));
 
     let abandon = |number| vault.write(|t| t.abandon_rotation(outcome.id, number));
@@ -205,7 +209,7 @@ fn a_begun_rotation_changes_nothing_until_it_is_finished() {
     let vault = home.open();
     let value = vault.value(&node(&vault, "p"), pending.number).unwrap();
     let done = vault
-        .write(|t| t.finish_rotation(outcome.id, pending.number, &put()))
+        .write(|t| t.finish_rotation(outcome.id, pending.number, &new_version()))
         .unwrap();
     assert_eq!((done.version, &done.kid), (2, &pending.kid));
     assert_eq!(current(&vault, "p").unwrap(), value.unwrap().expose());
@@ -217,7 +221,7 @@ fn a_purge_takes_the_waiting_value_too() {
     let vault = home.open();
     password(&vault, "p");
     vault
-        .write(|t| t.begin_rotation(&name("p"), &put()))
+        .write(|t| t.begin_rotation(&name("p"), &new_version()))
         .unwrap();
     let node = node(&vault, "p");
     vault.write(|t| t.delete(&name("p"), 0, NOW)).unwrap();
@@ -301,7 +305,7 @@ fn two_persons_take_a_secret_out_of_service() {
     // A new value is clean; the old ones stay out.
     set(&vault, "a", b"3");
     assert_eq!(current(&vault, "a").unwrap(), b"3");
-    let back = vault.write(|t| t.rollback(&name("a"), 2, &put()));
+    let back = vault.write(|t| t.rollback(&name("a"), 2, &new_version()));
     assert!(matches!(
         back,
         Err(VaultError::Unusable {
@@ -373,14 +377,14 @@ fn warnings_are_given_once_a_version() {
 fn a_key_pairs_public_part_is_a_secret_of_its_own() {
     let home = Home::with_key(1);
     let vault = home.open();
-    let make = || vault.write(|t| t.generate(&name("d/k"), &SecretType::Ed25519, &put()));
+    let make = || vault.write(|t| t.generate(&name("d/k"), &SecretType::Ed25519, &new_version()));
     make().unwrap();
     let public = || current(&vault, "d/k.pub").unwrap();
     let first = public();
     assert!(first.starts_with(b"-----BEGIN PUBLIC KEY-----"));
     let seq = vault.counts().seq;
     let also = vault.write(|t| -> Result<_, VaultError> {
-        t.rotate(&name("d/k"), &put())?;
+        t.rotate(&name("d/k"), &new_version())?;
         Ok(t.also())
     });
     let also = also.unwrap();
@@ -389,19 +393,19 @@ fn a_key_pairs_public_part_is_a_secret_of_its_own() {
     assert!(public() != first);
     // A begun rotation publishes when it is finished.
     let (_, pending) = vault
-        .write(|t| t.begin_rotation(&name("d/k"), &put()))
+        .write(|t| t.begin_rotation(&name("d/k"), &new_version()))
         .unwrap();
     let before = public();
     let id = node(&vault, "d/k").id;
     vault
-        .write(|t| t.finish_rotation(id, pending.number, &put()))
+        .write(|t| t.finish_rotation(id, pending.number, &new_version()))
         .unwrap();
     assert!(public() != before);
     // What is no key is refused, and so is a name that is taken.
-    let wrong = try_set(&vault, "d/k", b"hunter2", &put());
+    let wrong = try_set(&vault, "d/k", b"hunter2", &new_version());
     assert!(matches!(wrong, Err(VaultError::Value(_))));
     set(&vault, "x.pub", b"mine");
-    let taken = vault.write(|t| t.generate(&name("x"), &SecretType::Ed25519, &put()));
+    let taken = vault.write(|t| t.generate(&name("x"), &SecretType::Ed25519, &new_version()));
     assert!(matches!(taken, Err(VaultError::Occupied(_))));
     assert_eq!(current(&vault, "x.pub").unwrap(), b"mine");
 }

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::ops::ControlFlow;
 
-use common::{DAY, Home, NOW, current, name, put, set, try_set};
-use jarvis_vault::{Body, IfKid, MAX_VALUE, Outcome, Put, ROOT, SecretType, Vault, VaultError};
+use common::{DAY, Home, NOW, current, name, new_version, set, try_set};
+use jarvis_vault::{
+    Body, KidPrecondition, MAX_VALUE, NewVersion, Outcome, ROOT, SecretType, Vault, VaultError,
+};
 use proptest::prelude::*;
 
 #[test]
@@ -93,8 +95,8 @@ fn a_change_is_all_or_nothing() {
     let home = Home::with_key(1);
     let vault = home.open();
     let result = vault.write(|t| -> Result<(), VaultError> {
-        t.set(&name("a"), b"1", &put())?;
-        t.set(&name("a/b"), b"2", &put())?;
+        t.set(&name("a"), b"1", &new_version())?;
+        t.set(&name("a/b"), b"2", &new_version())?;
         Ok(())
     });
     assert!(matches!(result, Err(VaultError::NotDirectory(_))));
@@ -106,14 +108,28 @@ fn a_change_is_all_or_nothing() {
 fn if_kid_guards_what_is_replaced() {
     let home = Home::with_key(1);
     let vault = home.open();
-    let demand = |if_kid| Put { if_kid, ..put() };
-    let absent = try_set(&vault, "a", b"0", &demand(IfKid::Current("a-1")));
+    let demand = |if_kid| NewVersion {
+        if_kid,
+        ..new_version()
+    };
+    let absent = try_set(&vault, "a", b"0", &demand(KidPrecondition::Current("a-1")));
     assert!(matches!(absent, Err(VaultError::Conflict { .. })));
-    let made = try_set(&vault, "a", b"1", &demand(IfKid::Absent)).unwrap();
-    let again = try_set(&vault, "a", b"2", &demand(IfKid::Absent));
+    let made = try_set(&vault, "a", b"1", &demand(KidPrecondition::Absent)).unwrap();
+    let again = try_set(&vault, "a", b"2", &demand(KidPrecondition::Absent));
     assert!(matches!(again, Err(VaultError::Conflict { .. })));
-    try_set(&vault, "a", b"2", &demand(IfKid::Current(&made.kid))).unwrap();
-    let stale = try_set(&vault, "a", b"3", &demand(IfKid::Current(&made.kid)));
+    try_set(
+        &vault,
+        "a",
+        b"2",
+        &demand(KidPrecondition::Current(&made.kid)),
+    )
+    .unwrap();
+    let stale = try_set(
+        &vault,
+        "a",
+        b"3",
+        &demand(KidPrecondition::Current(&made.kid)),
+    );
     assert!(matches!(stale, Err(VaultError::Conflict { .. })));
     assert_eq!(current(&vault, "a").unwrap(), b"2");
 }
@@ -123,14 +139,16 @@ fn rotation_needs_a_generator() {
     let home = Home::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"1");
-    let refused = vault.write(|t| t.rotate(&name("a"), &put()));
+    let refused = vault.write(|t| t.rotate(&name("a"), &new_version()));
     assert!(matches!(refused, Err(VaultError::NoGenerator(_))));
     let kind = SecretType::password(40).unwrap();
     vault
-        .write(|t| t.generate(&name("p"), &kind, &put()))
+        .write(|t| t.generate(&name("p"), &kind, &new_version()))
         .unwrap();
     let before = current(&vault, "p").unwrap();
-    vault.write(|t| t.rotate(&name("p"), &put())).unwrap();
+    vault
+        .write(|t| t.rotate(&name("p"), &new_version()))
+        .unwrap();
     let after = current(&vault, "p").unwrap();
     assert!(before.len() == 40 && after.len() == 40 && before != after);
 }
@@ -139,10 +157,10 @@ fn rotation_needs_a_generator() {
 fn old_versions_are_pruned_unless_pinned() {
     let home = Home::with_key(1);
     let vault = home.open();
-    let pin_two = Put {
+    let pin_two = NewVersion {
         pinned: &|_, version| version == 2,
         keep: 3,
-        ..put()
+        ..new_version()
     };
     let id = set(&vault, "a", b"1").id;
     for n in 2..=8u8 {
@@ -160,7 +178,7 @@ fn values_are_bounded() {
     let home = Home::with_key(1);
     let vault = home.open();
     set(&vault, "a", &vec![1; MAX_VALUE]);
-    let over = try_set(&vault, "a", &vec![1; MAX_VALUE + 1], &put());
+    let over = try_set(&vault, "a", &vec![1; MAX_VALUE + 1], &new_version());
     assert!(matches!(over, Err(VaultError::TooLarge { .. })));
     assert_eq!(current(&vault, "a").unwrap().len(), MAX_VALUE);
 }
@@ -178,7 +196,7 @@ fn directories_count_what_lives_beneath() {
     assert_eq!((live("x"), live("x/y")), (2, 1));
     vault.write(|t| t.delete(&name("x/y/a"), 0, NOW)).unwrap();
     assert_eq!((live("x"), live("x/y")), (1, 0));
-    let onto_directory = try_set(&vault, "x/y", b"", &put());
+    let onto_directory = try_set(&vault, "x/y", b"", &new_version());
     assert!(matches!(onto_directory, Err(VaultError::IsDirectory(_))));
 }
 
@@ -204,7 +222,7 @@ fn notes_stay_until_they_are_recorded() {
     for n in 1..=3u8 {
         vault
             .write(|t| -> Result<(), VaultError> {
-                t.set(&name("a"), b"1", &put())?;
+                t.set(&name("a"), b"1", &new_version())?;
                 t.note(&[n])
             })
             .unwrap();
@@ -301,7 +319,7 @@ fn run(vault: &Vault, step: &Step) -> bool {
     let path = |n: &u8| name(&format!("dir{}/s{n}", n % 2));
     let done = |r: Result<Outcome, VaultError>| r.is_ok();
     match step {
-        Step::Set(n, value) => done(vault.write(|t| t.set(&path(n), value, &put()))),
+        Step::Set(n, value) => done(vault.write(|t| t.set(&path(n), value, &new_version()))),
         Step::Delete(n) => done(vault.write(|t| t.delete(&path(n), 0, NOW))),
         Step::Restore(n) => done(vault.write(|t| t.restore(&path(n), 0))),
         Step::Purge(n) => vault.write(|t| t.purge(&path(n))).is_ok(),

@@ -9,8 +9,8 @@ use jarvis_audit::{Action, Durability};
 use jarvis_fs::{Caller, FsError};
 use jarvis_policy::Verb;
 use jarvis_vault::{
-    Act, Credential, Node, Put, Request, Revocation, Secret, SecretBytes, SecretName, Settings,
-    Status, Txn, VaultError, Version, VersionState,
+    Act, Credential, NewVersion, Node, Request, Revocation, Secret, SecretBytes, SecretName,
+    Settings, Status, Txn, VaultError, Version, VersionState,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ pub(super) fn apply(
     gate: &Gate,
     txn: &mut Txn<'_>,
     life: &Life,
-    put: &Put<'_>,
+    put: &NewVersion<'_>,
 ) -> Result<Vec<Change>, VaultError> {
     let changed = |action, name: &SecretName, outcome, reason: String| {
         let change = Change::new(action, name, outcome);
@@ -64,7 +64,7 @@ pub(super) fn apply(
             let why = reason
                 .as_ref()
                 .map_or(why.clone(), |r| format!("{why}: {r}"));
-            let put = Put {
+            let put = NewVersion {
                 why: Some(&why),
                 ..*put
             };
@@ -122,7 +122,7 @@ fn revoke(
     gate: &Gate,
     txn: &mut Txn<'_>,
     life: &Life,
-    put: &Put<'_>,
+    put: &NewVersion<'_>,
 ) -> Result<Vec<Change>, VaultError> {
     let by = Act {
         uid: put.by_uid,
@@ -172,7 +172,7 @@ fn execute(
     id: u64,
     by: Act,
     (immediate, rotate): (bool, bool),
-    put: &Put<'_>,
+    put: &NewVersion<'_>,
 ) -> Result<Vec<Change>, VaultError> {
     let (revocation, _) = txn.execute_revocation(id, by, immediate)?;
     let how = match immediate {
@@ -186,7 +186,7 @@ fn execute(
     if rotate {
         let name = SecretName::parse(&revocation.name)?;
         let why = format!("after revocation {id}");
-        let put = Put {
+        let put = NewVersion {
             why: Some(&why),
             ..*put
         };

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use jarvis_audit::{Action, Event};
 use jarvis_fs::{Answer, Caller, FsError, RequestOrigin};
 use jarvis_policy::Verb;
-use jarvis_vault::{IfKid, NameError, Outcome, Put, SecretName, SlotInfo, Txn, VaultError};
+use jarvis_vault::{
+    KidPrecondition, NameError, NewVersion, Outcome, SecretName, SlotInfo, Txn, VaultError,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -390,11 +392,11 @@ fn apply(
             cached,
         } => {
             let if_kid = match if_kid.as_deref() {
-                None => IfKid::Any,
-                Some("none") => IfKid::Absent,
-                Some(kid) => IfKid::Current(kid),
+                None => KidPrecondition::Any,
+                Some("none") => KidPrecondition::Absent,
+                Some(kid) => KidPrecondition::Current(kid),
             };
-            let put = Put {
+            let put = NewVersion {
                 kind: kind.as_ref(),
                 cached: *cached,
                 if_kid,
@@ -441,7 +443,7 @@ fn apply(
 pub(crate) fn rotate(
     txn: &mut Txn<'_>,
     name: &SecretName,
-    put: &Put<'_>,
+    put: &NewVersion<'_>,
 ) -> Result<Change, VaultError> {
     if !txn.has_hook(name)? {
         let outcome = txn.rotate(name, put)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
-use jarvis_vault::{Node, Put, ROOT, Secret, SecretName, VaultError};
+use jarvis_vault::{NewVersion, Node, ROOT, Secret, SecretName, VaultError};
 use parking_lot::{Condvar, Mutex};
 
 use crate::common::calendar::due_ms;
@@ -319,7 +319,7 @@ impl Scheduler {
         let gate = &self.gate;
         let rotated = control::commit(gate, |txn| {
             let pinned = |ino, version| gate.handles.pins(ino, version);
-            let put = Put {
+            let put = NewVersion {
                 why: Some("schedule"),
                 ..gate.put(rustix::process::geteuid().as_raw(), &pinned)
             };

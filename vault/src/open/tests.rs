@@ -4,7 +4,7 @@ use super::*;
 use crate::name::SecretName;
 use crate::record::ROOT;
 use crate::secret::SecretBytes;
-use crate::txn::versions::{IfKid, Put};
+use crate::txn::versions::NewVersion;
 
 struct Home(tempfile::TempDir);
 
@@ -45,18 +45,8 @@ fn name(text: &str) -> SecretName {
 }
 
 fn set(vault: &Vault, path: &str, value: &[u8]) -> NodeId {
-    let put = Put {
-        kind: None,
-        if_kid: IfKid::Any,
-        cached: None,
-        by_uid: 0,
-        now_ms: 0,
-        life_ms: 0,
-        keep: 10,
-        why: None,
-        pinned: &|_, _| false,
-    };
-    let outcome = vault.write(|t| t.set(&name(path), value, &put));
+    let new = NewVersion::by(0, 0);
+    let outcome = vault.write(|t| t.set(&name(path), value, &new));
     outcome.unwrap().id
 }
 

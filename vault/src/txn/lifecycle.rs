@@ -1,6 +1,6 @@
 //! What happens to versions after they were made.
 
-use super::versions::{Next, Put, generated, prune};
+use super::versions::{NewVersion, NextVersion, generated, prune};
 use super::{Outcome, Txn};
 use crate::error::VaultError;
 use crate::name::SecretName;
@@ -37,12 +37,12 @@ impl Txn<'_> {
         &mut self,
         name: &SecretName,
         number: u32,
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
     ) -> Result<Outcome, VaultError> {
         let node = self.existing(name)?;
         usable(&node, number)?;
         let value = self.stored(&node, number)?;
-        self.set(name, value.expose(), put)
+        self.set(name, value.expose(), new)
     }
 
     /// Whether a hook must bring a new value of `name` to where it is checked.
@@ -154,7 +154,7 @@ impl Txn<'_> {
     pub fn begin_rotation(
         &mut self,
         name: &SecretName,
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
     ) -> Result<(Outcome, Pending), VaultError> {
         let mut node = self.existing(name)?;
         let secret = node.secret()?;
@@ -163,7 +163,7 @@ impl Txn<'_> {
         }
         let old = self.last_value(&node)?;
         let value = generated(name, &secret.kind, old.as_ref())?;
-        let next = Next::of(secret, node.segment(), put.now_ms);
+        let next = NextVersion::of(secret, node.segment(), new.now_ms);
         let sealed = self
             .core
             .seal_value(node.id, secret, next.number, value.expose())?;
@@ -172,10 +172,10 @@ impl Txn<'_> {
             number: next.number,
             kid: next.kid,
             len: u32::try_from(value.len()).unwrap_or(u32::MAX),
-            since_ms: put.now_ms,
+            since_ms: new.now_ms,
             seq: self.seq(),
-            by_uid: put.by_uid,
-            why: put.why.map(Into::into),
+            by_uid: new.by_uid,
+            why: new.why.map(Into::into),
         };
         node.secret_mut()?.pending = Some(pending.clone());
         self.save(&node)?;
@@ -190,10 +190,10 @@ impl Txn<'_> {
         &mut self,
         id: NodeId,
         number: u32,
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
     ) -> Result<Outcome, VaultError> {
         let (mut node, pending) = self.take_pending(id, number)?;
-        let created_ms = put.now_ms.max(pending.since_ms);
+        let created_ms = new.now_ms.max(pending.since_ms);
         let version = Version {
             number,
             kid: pending.kid,
@@ -207,10 +207,10 @@ impl Txn<'_> {
             mark: Mark::None,
             warned: 0,
         };
-        self.push_version(&mut node, version, put)?;
+        self.push_version(&mut node, version, new)?;
         let kind = node.secret()?.kind.clone();
         let value = self.stored(&node, number)?;
-        self.publish(&SecretName::parse(&node.path)?, &kind, value.expose(), put)?;
+        self.publish(&SecretName::parse(&node.path)?, &kind, value.expose(), new)?;
         Outcome::of(&node)
     }
 

@@ -9,10 +9,10 @@ use crate::record::{Node, NodeId, Secret, key};
 use crate::secret::{MAX_VALUE, SecretBytes};
 use crate::version::{MAX_DESTROYED, Mark, Version};
 
-/// What a `set` demands of the version it replaces.
+/// A demand on the current version, which a new one replaces.
 #[derive(Clone, Copy, Debug)]
-pub enum IfKid<'a> {
-    /// Nothing.
+pub enum KidPrecondition<'a> {
+    /// Nothing is demanded.
     Any,
     /// There must be no such secret.
     Absent,
@@ -20,26 +20,45 @@ pub enum IfKid<'a> {
     Current(&'a str),
 }
 
-/// A new version of a secret.
-pub struct Put<'a> {
-    /// The type; `None` keeps it (opaque for a new secret).
+/// A new version of a secret, its value apart.
+pub struct NewVersion<'a> {
+    /// The secret's type; `None` keeps it (opaque for a new secret).
     pub kind: Option<&'a SecretType>,
-    /// What must be current.
-    pub if_kid: IfKid<'a>,
+    /// The demand on the version that is replaced.
+    pub if_kid: KidPrecondition<'a>,
     /// Whether cached reads are allowed; `None` keeps it (no for a new secret).
     pub cached: Option<bool>,
-    /// Who writes.
+    /// The uid of the writer.
     pub by_uid: u32,
-    /// Unix milliseconds.
+    /// The time now, Unix milliseconds.
     pub now_ms: i64,
     /// Life of the version in milliseconds, unless the secret has its own.
     pub life_ms: i64,
     /// Versions whose values are kept, at least 1, unless the secret has its own.
     pub keep: usize,
-    /// Why, in the writer's words.
+    /// The reason, in the writer's words.
     pub why: Option<&'a str>,
     /// Whether a version is still needed by an open handle.
     pub pinned: &'a dyn Fn(NodeId, u32) -> bool,
+}
+
+impl NewVersion<'_> {
+    /// A version by `by_uid` that demands nothing, never expires, and lets the
+    /// values of all older ones be.
+    #[must_use]
+    pub fn by(by_uid: u32, now_ms: i64) -> Self {
+        Self {
+            kind: None,
+            if_kid: KidPrecondition::Any,
+            cached: None,
+            by_uid,
+            now_ms,
+            life_ms: i64::MAX,
+            keep: usize::MAX,
+            why: None,
+            pinned: &|_, _| false,
+        }
+    }
 }
 
 impl Txn<'_> {
@@ -54,7 +73,7 @@ impl Txn<'_> {
         &mut self,
         name: &SecretName,
         value: &[u8],
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
     ) -> Result<Outcome, VaultError> {
         if value.len() > MAX_VALUE {
             return Err(VaultError::TooLarge {
@@ -67,13 +86,13 @@ impl Txn<'_> {
             None => None,
             Some(node) => node.secret()?.current().map(|v| v.kid.clone()),
         };
-        check_if_kid(name, put.if_kid, current)?;
+        check_if_kid(name, new.if_kid, current)?;
         let created = existing.is_none();
         let node = match existing {
             Some(node) => node,
-            None => self.create_secret(name, put.kind, put.now_ms)?,
+            None => self.create_secret(name, new.kind, new.now_ms)?,
         };
-        self.add_version(node, value, put, created)
+        self.add_version(node, value, new, created)
     }
 
     /// Generates and stores a new version.
@@ -81,12 +100,16 @@ impl Txn<'_> {
     /// # Errors
     /// [`VaultError::NotFound`], [`VaultError::NoGenerator`] for a type without a
     /// generator, or what [`Txn::set`] returns.
-    pub fn rotate(&mut self, name: &SecretName, put: &Put<'_>) -> Result<Outcome, VaultError> {
+    pub fn rotate(
+        &mut self,
+        name: &SecretName,
+        new: &NewVersion<'_>,
+    ) -> Result<Outcome, VaultError> {
         let node = self.existing(name)?;
-        let kind = put.kind.unwrap_or(&node.secret()?.kind);
+        let kind = new.kind.unwrap_or(&node.secret()?.kind);
         let old = self.last_value(&node)?;
         let value = generated(name, kind, old.as_ref())?;
-        self.set(name, value.expose(), put)
+        self.set(name, value.expose(), new)
     }
 
     /// Generates the value of a secret that may be new.
@@ -97,14 +120,14 @@ impl Txn<'_> {
         &mut self,
         name: &SecretName,
         kind: &SecretType,
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
     ) -> Result<Outcome, VaultError> {
-        let put = Put {
+        let new = NewVersion {
             kind: Some(kind),
-            ..*put
+            ..*new
         };
         let value = generated(name, kind, None)?;
-        self.set(name, value.expose(), &put)
+        self.set(name, value.expose(), &new)
     }
 
     /// Secrets that were changed along with those that were asked for: public
@@ -119,7 +142,7 @@ impl Txn<'_> {
         name: &SecretName,
         kind: &SecretType,
         value: &[u8],
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
     ) -> Result<(), VaultError> {
         let Some(public) = kind.public_part(value)? else {
             return Ok(());
@@ -130,12 +153,12 @@ impl Txn<'_> {
         {
             return Err(VaultError::Occupied(name.to_string()));
         }
-        let put = Put {
+        let new = NewVersion {
             kind: Some(&SecretType::PublicKey),
-            if_kid: IfKid::Any,
-            ..*put
+            if_kid: KidPrecondition::Any,
+            ..*new
         };
-        let outcome = self.set(&name, public.expose(), &put)?;
+        let outcome = self.set(&name, public.expose(), &new)?;
         self.also.push((name, outcome));
         Ok(())
     }
@@ -144,7 +167,7 @@ impl Txn<'_> {
         &mut self,
         mut node: Node,
         value: &[u8],
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
         created: bool,
     ) -> Result<Outcome, VaultError> {
         let (id, path) = (node.id, node.path.clone());
@@ -153,18 +176,18 @@ impl Txn<'_> {
         if secret.pending.is_some() {
             return Err(VaultError::RotationPending(path.into()));
         }
-        if let Some(kind) = put.kind {
+        if let Some(kind) = new.kind {
             secret.kind = kind.clone();
         }
         let kind = secret.kind.clone();
-        secret.cached = put.cached.unwrap_or(secret.cached);
-        let next = Next::of(secret, &segment, put.now_ms);
+        secret.cached = new.cached.unwrap_or(secret.cached);
+        let next = NextVersion::of(secret, &segment, new.now_ms);
         let sealed = self.core.seal_value(id, secret, next.number, value)?;
         self.put(key::value(id, next.number), sealed);
-        let version = next.version(value.len(), self.state.seq, put);
-        self.push_version(&mut node, version, put)?;
+        let version = next.version(value.len(), self.state.seq, new);
+        self.push_version(&mut node, version, new)?;
         let outcome = Outcome::of(&node)?;
-        self.publish(&SecretName::parse(&path)?, &kind, value, put)?;
+        self.publish(&SecretName::parse(&path)?, &kind, value, new)?;
         Ok(Outcome { created, ..outcome })
     }
 
@@ -173,18 +196,18 @@ impl Txn<'_> {
         &mut self,
         node: &mut Node,
         mut version: Version,
-        put: &Put<'_>,
+        new: &NewVersion<'_>,
     ) -> Result<(), VaultError> {
         let id = node.id;
         let secret = node.secret_mut()?;
         if let Some(last) = secret.versions.last_mut() {
             last.superseded_ms.get_or_insert(version.created_ms);
         }
-        let life = secret.settings.life_ms.unwrap_or(put.life_ms);
+        let life = secret.settings.life_ms.unwrap_or(new.life_ms);
         version.expires_ms = version.created_ms.saturating_add(life);
         secret.versions.push(version);
-        let keep = secret.settings.keep.map_or(put.keep, |keep| keep as usize);
-        let pruned = prune(secret, keep, |version| (put.pinned)(id, version));
+        let keep = secret.settings.keep.map_or(new.keep, |keep| keep as usize);
+        let pruned = prune(secret, keep, |version| (new.pinned)(id, version));
         for version in pruned {
             self.remove(key::value(id, version));
         }
@@ -210,13 +233,13 @@ impl Txn<'_> {
 
 fn check_if_kid(
     name: &SecretName,
-    if_kid: IfKid<'_>,
+    if_kid: KidPrecondition<'_>,
     current: Option<String>,
 ) -> Result<(), VaultError> {
     let expected = match if_kid {
-        IfKid::Any => return Ok(()),
-        IfKid::Absent => None,
-        IfKid::Current(kid) => Some(kid),
+        KidPrecondition::Any => return Ok(()),
+        KidPrecondition::Absent => None,
+        KidPrecondition::Current(kid) => Some(kid),
     };
     if current.as_deref() == expected {
         return Ok(());
@@ -229,13 +252,13 @@ fn check_if_kid(
 }
 
 /// What the next version of a secret is called.
-pub(super) struct Next {
+pub(super) struct NextVersion {
     pub(super) number: u32,
     pub(super) kid: String,
     created_ms: i64,
 }
 
-impl Next {
+impl NextVersion {
     pub(super) fn of(secret: &Secret, segment: &str, now_ms: i64) -> Self {
         let last = secret.versions.last();
         // A clock set back must not make a key id twice.
@@ -247,16 +270,16 @@ impl Next {
         }
     }
 
-    fn version(self, len: usize, seq: u64, put: &Put<'_>) -> Version {
+    fn version(self, len: usize, seq: u64, new: &NewVersion<'_>) -> Version {
         Version {
             number: self.number,
             kid: self.kid,
             created_ms: self.created_ms,
             expires_ms: i64::MAX,
             len: u32::try_from(len).unwrap_or(u32::MAX),
-            by_uid: put.by_uid,
+            by_uid: new.by_uid,
             seq,
-            why: put.why.map(Into::into),
+            why: new.why.map(Into::into),
             superseded_ms: None,
             mark: Mark::None,
             warned: 0,

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use jarvis_vault::{
-    Credential, IfKid, LockedVault, NewSlot, Outcome, Put, SecretBytes, SecretName, Vault,
+    Credential, LockedVault, NewSlot, NewVersion, Outcome, SecretBytes, SecretName, Vault,
     VaultError,
 };
 use tempfile::TempDir;
@@ -26,17 +26,11 @@ pub fn name(text: &str) -> SecretName {
     SecretName::parse(text).unwrap()
 }
 
-pub fn put() -> Put<'static> {
-    Put {
-        kind: None,
-        if_kid: IfKid::Any,
-        cached: None,
-        by_uid: 7,
-        now_ms: NOW,
+pub fn new_version() -> NewVersion<'static> {
+    NewVersion {
         life_ms: 90 * DAY,
         keep: 10,
-        why: None,
-        pinned: &|_, _| false,
+        ..NewVersion::by(7, NOW)
     }
 }
 
@@ -73,16 +67,16 @@ impl Home {
 }
 
 pub fn set(vault: &Vault, path: &str, value: &[u8]) -> Outcome {
-    try_set(vault, path, value, &put()).unwrap()
+    try_set(vault, path, value, &new_version()).unwrap()
 }
 
 pub fn try_set(
     vault: &Vault,
     path: &str,
     value: &[u8],
-    put: &Put<'_>,
+    new: &NewVersion<'_>,
 ) -> Result<Outcome, VaultError> {
-    vault.write(|txn| txn.set(&name(path), value, put))
+    vault.write(|txn| txn.set(&name(path), value, new))
 }
 
 pub fn current(vault: &Vault, path: &str) -> Option<Vec<u8>> {
