@@ -11,6 +11,7 @@ mod child;
 mod fds;
 mod harden;
 mod key;
+pub mod private;
 mod secret_page;
 mod shared;
 mod thread;
