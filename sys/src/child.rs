@@ -17,11 +17,11 @@ pub fn die_with_parent(command: &mut Command) {
     unsafe {
         command.pre_exec(move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            match getppid() == Some(parent) {
-                true => Ok(()),
-                // It died before it could be watched.
-                false => Err(rustix::io::Errno::SRCH.into()),
+            // Who died before the call above sends no signal any more.
+            if getppid() != Some(parent) {
+                return Err(rustix::io::Errno::SRCH.into());
             }
+            Ok(())
         });
     }
 }

@@ -7,7 +7,7 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// How much of the process's memory is locked after [`harden`].
+/// Extent of the process's memory that is locked after [`harden`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locking {
     /// Every page, present and future, stays in RAM.
@@ -36,7 +36,7 @@ pub enum HardenError {
     /// A system call failed.
     #[error("cannot {what}: {errno}")]
     System {
-        /// What was tried.
+        /// Step that failed.
         what: &'static str,
         /// The kernel's answer.
         errno: io::Errno,

@@ -12,7 +12,7 @@ pub const KEY_LEN: usize = 32;
 /// A 256-bit key in a page that is locked in RAM, not dumped, not inherited by
 /// a child, and wiped on drop.
 ///
-/// It has no `Debug`, `Clone` or `Serialize`; [`LockedKey::expose`] is the one
+/// There is no `Debug`, `Clone` or `Serialize` for this type; [`LockedKey::expose`] is the one
 /// way to its bytes.
 pub struct LockedKey {
     page: NonNull<[u8; KEY_LEN]>,

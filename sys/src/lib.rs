@@ -1,11 +1,13 @@
-//! The only crate of jarvis-secretsd with unsafe code.
+//! The only crate of jarvis-secretsd with unsafe code, and what it asks the kernel.
 //!
-//! It wraps the few things the standard library and rustix cannot give safely:
-//! key memory that never reaches swap, core dumps or a forked child
-//! ([`LockedKey`]), and a table of atomic words in a memfd that survives the
-//! process which wrote it ([`SharedWords`]), secrets that do ([`SecretPage`]), and the kernel's answer to whose
-//! [`thread`] it is. [`harden`] prepares the process as a whole, [`die_with_parent`]
-//! the ones that it starts.
+//! Runs in: every process.
+//! Touches: keys and credentials, in memory that never reaches swap, core dumps or a
+//! forked child ([`LockedKey`], [`SecretPage`]); tables of atomic words that outlive
+//! their process ([`SharedWords`]); fds, limits and the dumpable flag of the process.
+//! Imported by: the daemon, the vault and the audit log.
+//!
+//! [`harden`] prepares the process as a whole, [`die_with_parent`] the programs that it
+//! starts; [`thread()`] says whose a thread is, [`private`] who could open a file.
 
 mod child;
 mod fds;
@@ -20,6 +22,6 @@ pub use child::die_with_parent;
 pub use fds::{keep_fds_from_children, replace_fd, take_passed_fds};
 pub use harden::{HardenError, Locking, harden};
 pub use key::{KEY_LEN, LockedKey};
-pub use secret_page::{CELL, Cell, SecretPage};
+pub use secret_page::{Cell, MAX_CELL_BYTES, SecretPage};
 pub use shared::SharedWords;
 pub use thread::{Ids, Thread, thread};

@@ -12,27 +12,28 @@ use rustix::mm::{MapFlags, ProtFlags, mlock, mmap, munmap};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Longest content of a cell in bytes.
-pub const CELL: usize = 8192 - size_of::<AtomicU64>();
-const CELL_SPAN: usize = 8192;
+pub const MAX_CELL_BYTES: usize = CELL_SPAN_BYTES - size_of::<AtomicU64>();
+/// Bytes from one cell to the next: a length, then the content.
+const CELL_SPAN_BYTES: usize = 8192;
 const CELLS: usize = 2;
-const SIZE: usize = CELLS * CELL_SPAN;
+const MEMORY_BYTES: usize = CELLS * CELL_SPAN_BYTES;
 
-/// What a cell holds.
+/// Content of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Cell {
     /// The vault's root key, put there by the process that unlocked it.
     RootKey = 0,
-    /// What unlocks the vault, until that is done.
+    /// Key or passphrase that unlocks the vault, until that is done.
     Credential = 1,
 }
 
 /// Two cells of memory that are never swapped or dumped, behind an fd that is
 /// handed from process to process.
 ///
-/// It is `memfd_secret(2)` memory, which the kernel itself does not map; where
-/// that is switched off, a memfd whose pages are locked by everybody who maps
-/// it. A cell has one writer at a time.
+/// The memory is that of `memfd_secret(2)`, which the kernel itself does not map;
+/// where that is switched off, of a memfd whose pages are locked by everybody who
+/// maps it. A cell has one writer at a time.
 pub struct SecretPage {
     fd: OwnedFd,
     memory: NonNull<u8>,
@@ -52,7 +53,7 @@ impl SecretPage {
     /// memory is too low.
     pub fn create() -> io::Result<Self> {
         if let Ok(fd) = memfd_secret() {
-            ftruncate(&fd, SIZE as u64)?;
+            ftruncate(&fd, MEMORY_BYTES as u64)?;
             return Self::map(fd);
         }
         Self::map(ordinary()?)
@@ -63,7 +64,7 @@ impl SecretPage {
     /// # Errors
     /// EINVAL when the fd is nothing like it; otherwise the errno of mmap or mlock.
     pub fn map(fd: OwnedFd) -> io::Result<Self> {
-        if usize::try_from(fstat(&fd)?.st_size) != Ok(SIZE) {
+        if usize::try_from(fstat(&fd)?.st_size) != Ok(MEMORY_BYTES) {
             return Err(io::Errno::INVAL);
         }
         let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -73,7 +74,7 @@ impl SecretPage {
         let memory = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                SIZE,
+                MEMORY_BYTES,
                 protection,
                 MapFlags::SHARED,
                 &fd,
@@ -87,7 +88,7 @@ impl SecretPage {
         // Secret memory, which has no seals, is locked by nature.
         if fcntl_get_seals(&page.fd).is_ok() {
             // SAFETY: locks exactly the mapping just made.
-            unsafe { mlock(memory, SIZE)? };
+            unsafe { mlock(memory, MEMORY_BYTES)? };
         }
         Ok(page)
     }
@@ -101,24 +102,24 @@ impl SecretPage {
     /// Fills `cell`.
     ///
     /// # Errors
-    /// EMSGSIZE for more than [`CELL`] bytes.
+    /// EMSGSIZE for more than [`MAX_CELL_BYTES`] bytes.
     pub fn put(&self, cell: Cell, bytes: &[u8]) -> io::Result<()> {
-        if bytes.len() > CELL {
+        if bytes.len() > MAX_CELL_BYTES {
             return Err(io::Errno::MSGSIZE);
         }
         self.len(cell).store(0, Ordering::Release);
-        // SAFETY: the cell has CELL bytes behind its length, and `bytes` is not
+        // SAFETY: the cell has MAX_CELL_BYTES bytes behind its length, and `bytes` is not
         // part of the mapping, which is only reached through this type.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.bytes(cell), bytes.len()) };
         self.len(cell).store(bytes.len() as u64, Ordering::Release);
         Ok(())
     }
 
-    /// What is in `cell`; `None` when it is empty.
+    /// Copies the content of `cell`; `None` when it is empty.
     #[must_use]
     pub fn get(&self, cell: Cell) -> Option<Zeroizing<Vec<u8>>> {
         let len = usize::try_from(self.len(cell).load(Ordering::Acquire)).ok()?;
-        if len == 0 || len > CELL {
+        if len == 0 || len > MAX_CELL_BYTES {
             return None;
         }
         let mut bytes = Zeroizing::new(vec![0; len]);
@@ -131,16 +132,21 @@ impl SecretPage {
     pub fn wipe(&self, cell: Cell) {
         self.len(cell).store(0, Ordering::Release);
         // SAFETY: the cell's own bytes; readers look at the length first.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes(cell), CELL).zeroize() };
+        unsafe { std::slice::from_raw_parts_mut(self.bytes(cell), MAX_CELL_BYTES).zeroize() };
     }
 
     fn len(&self, cell: Cell) -> &AtomicU64 {
         // SAFETY: cells begin at multiples of 8192 in a page-aligned mapping.
-        unsafe { self.memory.add(cell as usize * CELL_SPAN).cast().as_ref() }
+        unsafe {
+            self.memory
+                .add(cell as usize * CELL_SPAN_BYTES)
+                .cast()
+                .as_ref()
+        }
     }
 
     fn bytes(&self, cell: Cell) -> *mut u8 {
-        let at = cell as usize * CELL_SPAN + size_of::<AtomicU64>();
+        let at = cell as usize * CELL_SPAN_BYTES + size_of::<AtomicU64>();
         // SAFETY: within the mapping.
         unsafe { self.memory.add(at).as_ptr() }
     }
@@ -151,7 +157,7 @@ impl Drop for SecretPage {
         // SAFETY: unmaps exactly what `map` mapped; no borrow outlives `self`.
         // The contents stay for whoever else holds the fd.
         unsafe {
-            let _ = munmap(self.memory.as_ptr().cast(), SIZE);
+            let _ = munmap(self.memory.as_ptr().cast(), MEMORY_BYTES);
         }
     }
 }
@@ -159,7 +165,7 @@ impl Drop for SecretPage {
 fn ordinary() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = memfd_create("jarvis-keys", flags)?;
-    ftruncate(&fd, SIZE as u64)?;
+    ftruncate(&fd, MEMORY_BYTES as u64)?;
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
 }
@@ -201,10 +207,10 @@ mod tests {
     fn cells_are_bounded_and_foreign_fds_refused() {
         let page = SecretPage::create().unwrap();
         assert_eq!(
-            page.put(Cell::RootKey, &[0; CELL + 1]),
+            page.put(Cell::RootKey, &[0; MAX_CELL_BYTES + 1]),
             Err(io::Errno::MSGSIZE)
         );
-        assert!(page.put(Cell::Credential, &[1; CELL]).is_ok());
+        assert!(page.put(Cell::Credential, &[1; MAX_CELL_BYTES]).is_ok());
         let other = memfd_create("other", MemfdFlags::CLOEXEC).unwrap();
         assert!(SecretPage::map(other).is_err());
     }

@@ -8,13 +8,13 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd
 use rustix::io;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-const WORD: usize = size_of::<AtomicU64>();
+const WORD_BYTES: usize = size_of::<AtomicU64>();
 
 /// Zero-initialised atomic words in a sealed memfd: whoever holds the fd maps
 /// the same words, so they outlive the process that wrote them.
 ///
-/// Dereferences to `[AtomicU64]`; only what single-word atomics can express is
-/// visible to other processes in a defined order.
+/// Only what single-word atomics can express is visible to other processes in a
+/// defined order.
 pub struct SharedWords {
     fd: OwnedFd,
     words: NonNull<AtomicU64>,
@@ -35,7 +35,7 @@ impl SharedWords {
     /// for `count` 0.
     pub fn create(name: &str, count: usize) -> io::Result<Self> {
         let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&fd, (count * WORD) as u64)?;
+        ftruncate(&fd, (count * WORD_BYTES) as u64)?;
         // Without the shrink seal another holder of the fd could truncate it
         // and turn our next access into SIGBUS.
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -49,7 +49,7 @@ impl SharedWords {
     pub fn map(fd: OwnedFd) -> io::Result<Self> {
         let sealed = rustix::fs::fcntl_get_seals(&fd)?;
         let bytes = usize::try_from(fstat(&fd)?.st_size).map_err(|_| io::Errno::INVAL)?;
-        if bytes == 0 || bytes % WORD != 0 || !sealed.contains(SealFlags::SHRINK) {
+        if bytes == 0 || bytes % WORD_BYTES != 0 || !sealed.contains(SealFlags::SHRINK) {
             return Err(io::Errno::INVAL);
         }
         // SAFETY: a new shared mapping at an address the kernel picks; the seal
@@ -68,7 +68,7 @@ impl SharedWords {
         Ok(Self {
             fd,
             words: NonNull::new(page.cast()).ok_or(io::Errno::NOMEM)?,
-            count: bytes / WORD,
+            count: bytes / WORD_BYTES,
         })
     }
 
@@ -91,7 +91,7 @@ impl Drop for SharedWords {
     fn drop(&mut self) {
         // SAFETY: unmaps exactly what `map` mapped; no borrow outlives `self`.
         unsafe {
-            let _ = munmap(self.words.as_ptr().cast(), self.count * WORD);
+            let _ = munmap(self.words.as_ptr().cast(), self.count * WORD_BYTES);
         }
     }
 }

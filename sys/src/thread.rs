@@ -1,4 +1,4 @@
-//! Whose thread it is, in one cheap question.
+//! The ids of a thread, asked of the kernel in one cheap call.
 
 use rustix::io;
 use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
@@ -13,19 +13,19 @@ pub struct Ids {
     pub fs: u32,
 }
 
-/// What the kernel knows of a thread.
+/// A thread as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thread {
-    /// Its process (thread group leader).
+    /// Process of the thread (thread group leader).
     pub process: u32,
     /// User ids.
     pub uids: Ids,
     /// Group ids.
     pub gids: Ids,
-    /// Number of its cgroup in the unified hierarchy.
+    /// Number of the thread's cgroup in the unified hierarchy.
     pub cgroup: Option<u64>,
-    /// A number that no other thread has until the machine is started anew: the
-    /// inode of its pidfd.
+    /// Inode of the thread's pidfd: no other thread has this number until the machine
+    /// is started anew.
     pub number: u64,
 }
 
