@@ -20,7 +20,7 @@ fn allowed() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         ("jarvis-vault", &["jarvis-sys"]),
         ("jarvis-fs", &[]),
         ("jarvis-policy", &[]),
-        ("jarvis-audit", &[]),
+        ("jarvis-audit", &["jarvis-sys"]),
         ("jarvis-sys", &[]),
     ]
     .into_iter()

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey, verify_batch};
+use jarvis_sys::private::{self, PrivateError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -55,14 +56,9 @@ pub enum KeyError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Others could read it.
-    #[error("{path} has mode {mode:04o}, others could read it; run: chmod 0600 {path}")]
-    TooWide {
-        /// The file.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
+    /// The key file can't be opened, or others could open it, too.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     /// No Ed25519 key.
     #[error("{path} holds no Ed25519 key in PEM ({what}); put the right file back from a copy")]
     Malformed {
@@ -117,15 +113,7 @@ impl Identity {
     /// # Errors
     /// [`KeyError`], also when others could read the file.
     pub fn open(path: &Path) -> Result<Self, KeyError> {
-        let file = File::open(path).map_err(io_error("open", path))?;
-        let mode = file.metadata().map_err(io_error("stat", path))?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::TooWide {
-                path: path.to_owned(),
-                mode,
-            });
-        }
-        let pem = read_pem(path, file)?;
+        let pem = read_pem(path, private::key_file(path)?)?;
         match SigningKey::from_pkcs8_pem(&pem) {
             Ok(key) => Ok(Self(key)),
             Err(_) => Err(KeyError::Malformed {
@@ -399,7 +387,7 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn keys_survive_their_files() {

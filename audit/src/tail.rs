@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use jarvis_sys::private::{self, ModeLimit, PrivateError};
 use jiff::Timestamp;
 
 use crate::event::Action;
@@ -28,18 +29,9 @@ pub enum OpenError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Others could read or change the log.
-    #[error(
-        "{path} has mode {mode:04o}, it must not be wider than {want:04o}; run: chmod {want:04o} {path}"
-    )]
-    TooWide {
-        /// Directory or segment.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-        /// The widest accepted.
-        want: u32,
-    },
+    /// Directory or segment can't be opened, or others could read or change it.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     /// Another daemon writes it.
     #[error("the audit log {0} is in use by another jarvis-secretsd")]
     InUse(PathBuf),
@@ -114,7 +106,7 @@ pub(crate) struct First {
 
 /// Looks at the end of the log in `dir`; `None` when there is no record.
 pub(crate) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
-    check_mode(dir, &File::open(dir).map_err(io_error("open", dir))?, 0o700)?;
+    private::open(dir, ModeLimit::DIRECTORY)?;
     Ok(ending(dir)?.tail)
 }
 
@@ -153,8 +145,7 @@ pub(crate) fn ending(dir: &Path) -> Result<Ending, OpenError> {
 pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<Ending, OpenError> {
     let path = segment_path(dir, segment);
     let corrupt = || OpenError::Corrupt { path: path.clone() };
-    let file = File::open(&path).map_err(io_error("open", &path))?;
-    check_mode(&path, &file, 0o600)?;
+    let file = private::open(&path, ModeLimit::FILE)?;
     let size = file.metadata().map_err(io_error("stat", &path))?.len();
     let window = size.min(WINDOW);
     let mut bytes = vec![0; usize::try_from(window).map_err(|_| corrupt())?];
@@ -252,18 +243,4 @@ fn look(line: &[u8]) -> Piece {
         Err(error) if error.is_data() => Piece::Foreign,
         Err(_) => Piece::Torn,
     }
-}
-
-pub(crate) fn check_mode(path: &Path, file: &File, want: u32) -> Result<(), OpenError> {
-    let metadata = file.metadata().map_err(io_error("stat", path))?;
-    // Set-id and sticky bits of a directory let nobody in.
-    let mode = metadata.mode() & 0o777;
-    if mode & !want == 0 {
-        return Ok(());
-    }
-    Err(OpenError::TooWide {
-        path: path.to_owned(),
-        mode,
-        want,
-    })
 }

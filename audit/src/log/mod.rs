@@ -106,7 +106,7 @@ impl Log {
     /// when it has no record yet.
     ///
     /// # Errors
-    /// [`OpenError::TooWide`], [`OpenError::Corrupt`], [`OpenError::Io`].
+    /// [`OpenError::Private`], [`OpenError::Corrupt`], [`OpenError::Io`].
     pub fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
         tail::inspect(dir)
     }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use jarvis_sys::private::{self, ModeLimit};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Opening;
@@ -22,8 +23,7 @@ pub(super) struct Directory {
 
 impl Directory {
     fn open(path: &Path) -> Result<Self, OpenError> {
-        let handle = File::open(path).map_err(io_error("open", path))?;
-        tail::check_mode(path, &handle, 0o700)?;
+        let handle = private::open(path, ModeLimit::DIRECTORY)?;
         lock(path, &handle)?;
         Ok(Self {
             path: path.to_owned(),

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use jarvis_sys::private::PrivateError;
+
 use super::*;
 
 #[test]
@@ -57,13 +59,19 @@ fn refusals_change_nothing() {
     let before = home.snapshot();
     assert!(matches!(
         home.open(7),
-        Err(OpenError::TooWide { mode: 0o644, .. })
+        Err(OpenError::Private(PrivateError::TooWide {
+            mode: 0o644,
+            ..
+        }))
     ));
     fs::set_permissions(home.segment(), fs::Permissions::from_mode(0o600)).unwrap();
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(
         home.open(7),
-        Err(OpenError::TooWide { mode: 0o755, .. })
+        Err(OpenError::Private(PrivateError::TooWide {
+            mode: 0o755,
+            ..
+        }))
     ));
     assert_eq!(home.snapshot(), before);
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
