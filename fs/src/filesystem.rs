@@ -194,7 +194,7 @@ impl<T: Tree> FileSystem<T> {
         if let Some(flags) = self.opened_before(header, unique, ino) {
             return Ok(flags);
         }
-        let pending = self.handles.begin(header.uid).map_err(|refused| {
+        let pending = self.handles.begin_open(header.uid).map_err(|refused| {
             if let Some(count) = refused.report {
                 let limit = match refused.error {
                     FsError::TableFull => LimitScope::Table,

@@ -1,10 +1,10 @@
-//! What is open: one table in memory that may outlive the process.
+//! Open files: one table in memory that may outlive the process.
 //!
-//! A slot has four words: handle, inode, version and flags, opener's uid. A
-//! handle is the `unique` of its OPEN request without bit 63, so that a resent
-//! OPEN finds its own slot. Slots are published and removed by a single store
-//! of the first word: another process that maps the table after a crash at any
-//! instruction sees whole slots only. There is no plaintext in it.
+//! A slot has four 64-bit words: handle, inode, version and flags, opener's uid.
+//! A handle is the number of its OPEN request, so that a resent OPEN finds its
+//! own slot. Slots are published and removed by a single store of the first
+//! word: another process that maps the table after a crash at any instruction
+//! sees whole slots only. There is no plaintext in it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,24 +16,26 @@ use crate::errno::FsError;
 
 const SLOT_WORDS: usize = 4;
 const SLOTS: usize = 1 << 15;
-/// Linear probing degrades when full; beyond this the table refuses.
-const MOST: usize = SLOTS / 4 * 3;
+/// Slots in use at most: linear probing degrades when the table is full.
+const MAX_OPEN: usize = SLOTS / 4 * 3;
 /// Size of the table in 64-bit words (1 MiB).
 pub const HANDLE_WORDS: usize = SLOTS * SLOT_WORDS;
 
+/// First word of a slot that was never used, or may count as such: it ends a
+/// search.
 const EMPTY: u64 = 0;
+/// First word of a slot whose handle was removed: a search goes on behind it.
 const REMOVED: u64 = u64::MAX;
 
-/// Set once the audit record of the open is written.
+/// Flag beside the version: the audit record of the open is written.
 const RECORDED: u64 = 1 << 32;
-/// The handle is the control file's.
+/// Flag beside the version: the handle is the control file's.
 const CONTROL: u64 = 1 << 33;
+/// Flag beside the version: bytes that were read may be in the page cache.
+const CACHED: u64 = 1 << 34;
 
 /// Refusals of one kind to one uid closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(10);
-
-/// What was read may be in the page cache.
-const CACHED: u64 = 1 << 34;
 
 /// Bounds on what one uid may hold.
 #[derive(Clone, Copy, Debug)]
@@ -54,21 +56,84 @@ pub(crate) struct OpenFile {
     pub(crate) cached: bool,
 }
 
+impl OpenFile {
+    /// The third word of the file's slot.
+    fn version_and_flags(self) -> u64 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        u64::from(self.version)
+            | flag(self.control, CONTROL)
+            | flag(!self.control, RECORDED)
+            | flag(self.cached, CACHED)
+    }
+}
+
+/// Four words of the table.
+struct HandleSlot<'t> {
+    handle: &'t AtomicU64,
+    ino: &'t AtomicU64,
+    version_and_flags: &'t AtomicU64,
+    uid: &'t AtomicU64,
+}
+
+impl<'t> HandleSlot<'t> {
+    fn of([handle, ino, version_and_flags, uid]: &'t [AtomicU64; SLOT_WORDS]) -> Self {
+        Self {
+            handle,
+            ino,
+            version_and_flags,
+            uid,
+        }
+    }
+
+    /// The handle, [`EMPTY`] or [`REMOVED`].
+    fn key(&self) -> u64 {
+        self.handle.load(Ordering::Acquire)
+    }
+
+    fn is_free(&self) -> bool {
+        matches!(self.key(), EMPTY | REMOVED)
+    }
+
+    /// Enters a file. The handle is stored last: whoever sees it sees the rest.
+    fn publish(&self, handle: u64, file: OpenFile) {
+        self.ino.store(file.ino, Ordering::Relaxed);
+        self.version_and_flags
+            .store(file.version_and_flags(), Ordering::Relaxed);
+        self.uid.store(u64::from(file.uid), Ordering::Relaxed);
+        self.handle.store(handle, Ordering::Release);
+    }
+
+    fn file(&self) -> Option<OpenFile> {
+        if self.is_free() {
+            return None;
+        }
+        let state = self.version_and_flags.load(Ordering::Relaxed);
+        Some(OpenFile {
+            ino: self.ino.load(Ordering::Relaxed),
+            version: low_half(state),
+            uid: low_half(self.uid.load(Ordering::Relaxed)),
+            control: state & CONTROL != 0,
+            cached: state & CACHED != 0,
+        })
+    }
+}
+
 /// The table, and counts a uid derived from it.
 pub struct HandleTable {
     words: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     limits: HandleLimits,
-    inner: Mutex<Inner>,
+    /// Held while a slot is entered or removed, too: there is one writer.
+    counts: Mutex<Counts>,
 }
 
 #[derive(Default)]
-struct Inner {
-    used: usize,
-    owners: HashMap<u32, Owner>,
+struct Counts {
+    open: usize,
+    by_uid: HashMap<u32, UidCounts>,
 }
 
 #[derive(Default)]
-struct Owner {
+struct UidCounts {
     open: u32,
     pending: u32,
     /// When a refusal was last seen, and how many since the last report.
@@ -76,7 +141,7 @@ struct Owner {
 }
 
 /// A refused open; `report` says how many refusals to record now, if any.
-pub(crate) struct Refused {
+pub(crate) struct OpenRefusal {
     pub(crate) error: FsError,
     pub(crate) report: Option<u64>,
 }
@@ -96,66 +161,62 @@ impl HandleTable {
         let table = Self {
             words: Box::new(words),
             limits,
-            inner: Mutex::default(),
+            counts: Mutex::default(),
         };
         table.recount();
         Ok(table)
     }
 
     fn recount(&self) {
-        let mut inner = self.inner.lock();
-        for slot in 0..SLOTS {
-            if let Some(file) = self.file(slot) {
-                inner.used += 1;
-                inner.owners.entry(file.uid).or_default().open += 1;
-            }
+        let mut counts = self.counts.lock();
+        for file in self.files() {
+            counts.open += 1;
+            counts.by_uid.entry(file.uid).or_default().open += 1;
         }
     }
 
     /// Counts an OPEN that is about to be decided.
-    pub(crate) fn begin(&self, uid: u32) -> Result<Pending<'_>, Refused> {
-        let mut inner = self.inner.lock();
-        let full = inner.used >= MOST;
-        let owner = inner.owners.entry(uid).or_default();
-        let over = owner.open + owner.pending >= self.limits.handles
-            || owner.pending >= self.limits.pending;
+    pub(crate) fn begin_open(&self, uid: u32) -> Result<PendingOpen<'_>, OpenRefusal> {
+        let mut counts = self.counts.lock();
+        let full = counts.open >= MAX_OPEN;
+        let own = counts.by_uid.entry(uid).or_default();
+        let over =
+            own.open + own.pending >= self.limits.handles || own.pending >= self.limits.pending;
         if !full && !over {
-            owner.pending += 1;
-            return Ok(Pending { table: self, uid });
+            own.pending += 1;
+            return Ok(PendingOpen { table: self, uid });
         }
         let error = if full {
             FsError::TableFull
         } else {
             FsError::TooManyHandles
         };
-        Err(Refused {
+        Err(OpenRefusal {
             error,
-            report: owner.refuse(Instant::now()),
+            report: own.refuse(Instant::now()),
         })
     }
 
     /// Enters an open file under `handle`; again is the same as once.
     pub(crate) fn insert(&self, handle: u64, file: OpenFile) -> Result<(), FsError> {
-        let mut inner = self.inner.lock();
-        let (slot, fresh) = self.place(handle)?;
-        let flag = |set, flag| if set { flag } else { 0 };
-        let flags =
-            flag(file.control, CONTROL) | flag(!file.control, RECORDED) | flag(file.cached, CACHED);
-        let word = |index: usize| self.word(slot, index);
-        word(1).store(file.ino, Ordering::Relaxed);
-        word(2).store(u64::from(file.version) | flags, Ordering::Relaxed);
-        word(3).store(u64::from(file.uid), Ordering::Relaxed);
-        word(0).store(handle, Ordering::Release);
-        if fresh {
-            inner.used += 1;
-            inner.owners.entry(file.uid).or_default().open += 1;
+        let mut counts = self.counts.lock();
+        // A resent OPEN has a slot already: a second one would outlive RELEASE.
+        let known = self.find(handle);
+        let index = match known {
+            Some(index) => index,
+            None => self.find_free(handle).ok_or(FsError::TableFull)?,
+        };
+        self.slot(index).publish(handle, file);
+        if known.is_none() {
+            counts.open += 1;
+            counts.by_uid.entry(file.uid).or_default().open += 1;
         }
         Ok(())
     }
 
     pub(crate) fn get(&self, handle: u64) -> Option<OpenFile> {
-        let _guard = self.inner.lock();
-        self.file(self.find(handle)?)
+        let _guard = self.counts.lock();
+        self.slot(self.find(handle)?).file()
     }
 
     /// Whether `handle` is open.
@@ -165,13 +226,15 @@ impl HandleTable {
     }
 
     pub(crate) fn remove(&self, handle: u64) -> Option<OpenFile> {
-        let mut inner = self.inner.lock();
-        let slot = self.find(handle)?;
-        let file = self.file(slot)?;
-        self.word(slot, 0).store(REMOVED, Ordering::Release);
-        self.sweep(slot);
-        inner.used -= 1;
-        inner.release(file.uid, |owner| owner.open -= 1);
+        let mut counts = self.counts.lock();
+        let index = self.find(handle)?;
+        let slot = self.slot(index);
+        let file = slot.file()?;
+        // Not EMPTY: handles that were entered behind it must still be found.
+        slot.handle.store(REMOVED, Ordering::Release);
+        self.sweep(index);
+        counts.open -= 1;
+        counts.release(file.uid, |own| own.open -= 1);
         Some(file)
     }
 
@@ -183,8 +246,7 @@ impl HandleTable {
 
     /// The inode and version of every open secret.
     pub fn versions(&self) -> impl Iterator<Item = (u64, u32)> {
-        (0..SLOTS)
-            .filter_map(|slot| self.file(slot))
+        self.files()
             .filter(|file| !file.control)
             .map(|file| (file.ino, file.version))
     }
@@ -192,63 +254,50 @@ impl HandleTable {
     /// Handles open now.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.inner.lock().used
+        self.counts.lock().open
+    }
+
+    fn files(&self) -> impl Iterator<Item = OpenFile> {
+        let slots = self.slots().iter();
+        slots.filter_map(|words| HandleSlot::of(words).file())
     }
 
     /// Removed slots in front of an empty one end no probe: make them empty.
-    fn sweep(&self, slot: usize) {
-        let mut slot = slot;
-        while self.key(next(slot)) == EMPTY && self.key(slot) == REMOVED {
-            self.word(slot, 0).store(EMPTY, Ordering::Release);
-            slot = slot.checked_sub(1).unwrap_or(SLOTS - 1);
+    fn sweep(&self, index: usize) {
+        let mut index = index;
+        while self.slot(next(index)).key() == EMPTY && self.slot(index).key() == REMOVED {
+            self.slot(index).handle.store(EMPTY, Ordering::Release);
+            index = index.checked_sub(1).unwrap_or(SLOTS - 1);
         }
     }
 
+    /// The slot of `handle`, if it is open.
     fn find(&self, handle: u64) -> Option<usize> {
         probe(handle)
-            .take_while(|&slot| self.key(slot) != EMPTY)
-            .find(|&slot| self.key(slot) == handle)
+            .map(|index| (index, self.slot(index).key()))
+            .take_while(|&(_, key)| key != EMPTY)
+            .find(|&(_, key)| key == handle)
+            .map(|(index, _)| index)
     }
 
-    /// The slot for `handle`, and whether it is a new one.
-    fn place(&self, handle: u64) -> Result<(usize, bool), FsError> {
-        if let Some(slot) = self.find(handle) {
-            return Ok((slot, false));
-        }
-        probe(handle)
-            .find(|&slot| matches!(self.key(slot), EMPTY | REMOVED))
-            .map(|slot| (slot, true))
-            .ok_or(FsError::TableFull)
+    /// The first slot that `handle` can be entered in.
+    fn find_free(&self, handle: u64) -> Option<usize> {
+        probe(handle).find(|&index| self.slot(index).is_free())
     }
 
-    fn file(&self, slot: usize) -> Option<OpenFile> {
-        if matches!(self.key(slot), EMPTY | REMOVED) {
-            return None;
-        }
-        let load = |index| self.word(slot, index).load(Ordering::Relaxed);
-        let state = load(2);
-        Some(OpenFile {
-            ino: load(1),
-            version: low_half(state),
-            uid: low_half(load(3)),
-            control: state & CONTROL != 0,
-            cached: state & CACHED != 0,
-        })
-    }
-
-    fn key(&self, slot: usize) -> u64 {
-        self.word(slot, 0).load(Ordering::Acquire)
-    }
-
-    fn word(&self, slot: usize, index: usize) -> &AtomicU64 {
-        // `new` checked the length; slots come from `probe`, indices are below 4.
+    fn slot(&self, index: usize) -> HandleSlot<'_> {
+        // `new` checked the length, below which `probe` and `next` stay.
         #[expect(clippy::indexing_slicing)]
-        &(*self.words).as_ref()[slot * SLOT_WORDS + index]
+        HandleSlot::of(&self.slots()[index])
+    }
+
+    fn slots(&self) -> &[[AtomicU64; SLOT_WORDS]] {
+        (*self.words).as_ref().as_chunks().0
     }
 }
 
-fn next(slot: usize) -> usize {
-    (slot + 1) % SLOTS
+fn next(index: usize) -> usize {
+    (index + 1) % SLOTS
 }
 
 fn low_half(word: u64) -> u32 {
@@ -262,19 +311,20 @@ fn probe(handle: u64) -> impl Iterator<Item = usize> {
     (0..SLOTS).map(move |step| (start + step) % SLOTS)
 }
 
-impl Inner {
-    fn release(&mut self, uid: u32, change: impl FnOnce(&mut Owner)) {
-        if let Some(owner) = self.owners.get_mut(&uid) {
-            change(owner);
-            let recent = owner.refused.is_some_and(|(at, _)| at.elapsed() < BURST);
-            if owner.open == 0 && owner.pending == 0 && !recent {
-                self.owners.remove(&uid);
+impl Counts {
+    /// Applies `change` to the counts of `uid`, and forgets a uid without any.
+    fn release(&mut self, uid: u32, change: impl FnOnce(&mut UidCounts)) {
+        if let Some(own) = self.by_uid.get_mut(&uid) {
+            change(own);
+            let recent = own.refused.is_some_and(|(at, _)| at.elapsed() < BURST);
+            if own.open == 0 && own.pending == 0 && !recent {
+                self.by_uid.remove(&uid);
             }
         }
     }
 }
 
-impl Owner {
+impl UidCounts {
     /// The first refusal of a burst is reported, with those the last burst hid.
     fn refuse(&mut self, now: Instant) -> Option<u64> {
         let (last, hidden) = self.refused.map_or((None, 0), |(at, n)| (Some(at), n));
@@ -288,37 +338,29 @@ impl Owner {
 }
 
 /// An OPEN being decided; counts until dropped.
-pub(crate) struct Pending<'t> {
+pub(crate) struct PendingOpen<'t> {
     table: &'t HandleTable,
     uid: u32,
 }
 
-impl Drop for Pending<'_> {
+impl Drop for PendingOpen<'_> {
     fn drop(&mut self) {
-        let mut inner = self.table.inner.lock();
-        inner.release(self.uid, |owner| owner.pending -= 1);
+        let mut counts = self.table.counts.lock();
+        counts.release(self.uid, |own| own.pending -= 1);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use crate::testing::Words;
 
-    struct Words(Arc<Vec<AtomicU64>>);
-
-    impl AsRef<[AtomicU64]> for Words {
-        fn as_ref(&self) -> &[AtomicU64] {
-            &self.0
-        }
+    fn words() -> Words {
+        Words::zeroed(HANDLE_WORDS)
     }
 
-    fn words() -> Arc<Vec<AtomicU64>> {
-        Arc::new((0..HANDLE_WORDS).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn table(words: &Arc<Vec<AtomicU64>>, handles: u32, pending: u32) -> HandleTable {
-        HandleTable::new(Words(words.clone()), HandleLimits { handles, pending }).unwrap()
+    fn table(words: &Words, handles: u32, pending: u32) -> HandleTable {
+        HandleTable::new(words.clone(), HandleLimits { handles, pending }).unwrap()
     }
 
     fn file(ino: u64, uid: u32) -> OpenFile {
@@ -353,7 +395,7 @@ mod tests {
         table.insert(8, file(1, 1)).unwrap();
         table.insert(8, file(1, 1)).unwrap();
         assert_eq!(table.open(), 1);
-        assert!(table.begin(1).is_ok());
+        assert!(table.begin_open(1).is_ok());
     }
 
     #[test]
@@ -363,7 +405,24 @@ mod tests {
         let successor = table(&words, 1, 64);
         assert_eq!(successor.get(8), Some(file(99, 5)));
         assert!(successor.pins(99, 3) && !successor.pins(99, 2));
-        assert!(successor.begin(5).is_err(), "the cap holds over the change");
+        assert!(
+            successor.begin_open(5).is_err(),
+            "the cap holds over the change"
+        );
+    }
+
+    #[test]
+    fn another_release_finds_every_word_in_its_place() {
+        let words = words();
+        let cached = OpenFile {
+            cached: true,
+            ..file(99, 5)
+        };
+        table(&words, 10, 64).insert(8, cached).unwrap();
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let all: Vec<_> = words.as_ref().iter().map(load).collect();
+        let slot = all.chunks(4).find(|slot| slot[0] != 0).unwrap();
+        assert_eq!(slot, [8, 99, 3 | 1 << 32 | 1 << 34, 5]);
     }
 
     #[test]
@@ -372,36 +431,36 @@ mod tests {
         table.insert(2, file(1, 7)).unwrap();
         table.insert(4, file(1, 7)).unwrap();
         let reports: Vec<_> = (0..5)
-            .map(|_| table.begin(7).err().unwrap().report)
+            .map(|_| table.begin_open(7).err().unwrap().report)
             .collect();
         assert_eq!(reports, [Some(1), None, None, None, None]);
-        assert!(table.begin(8).is_ok());
+        assert!(table.begin_open(8).is_ok());
         table.remove(2).unwrap();
-        assert!(table.begin(7).is_ok());
+        assert!(table.begin_open(7).is_ok());
     }
 
     #[test]
     fn pending_opens_are_capped() {
         let table = table(&words(), 100, 2);
-        let first = table.begin(7);
-        let second = table.begin(7);
+        let first = table.begin_open(7);
+        let second = table.begin_open(7);
         assert!(first.is_ok() && second.is_ok());
-        assert!(matches!(table.begin(7), Err(r) if r.error == FsError::TooManyHandles));
+        assert!(matches!(table.begin_open(7), Err(r) if r.error == FsError::TooManyHandles));
         drop(first);
-        assert!(table.begin(7).is_ok());
+        assert!(table.begin_open(7).is_ok());
     }
 
     #[test]
     fn a_full_table_refuses_and_recovers() {
         let table = table(&words(), u32::MAX, 64);
-        for handle in 1..=MOST as u64 {
+        for handle in 1..=MAX_OPEN as u64 {
             table.insert(handle * 2, file(1, 1)).unwrap();
         }
-        assert!(matches!(table.begin(9), Err(r) if r.error == FsError::TableFull));
-        for handle in 1..=MOST as u64 {
+        assert!(matches!(table.begin_open(9), Err(r) if r.error == FsError::TableFull));
+        for handle in 1..=MAX_OPEN as u64 {
             table.remove(handle * 2).unwrap();
         }
-        assert!(table.begin(9).is_ok());
+        assert!(table.begin_open(9).is_ok());
         assert_eq!(table.open(), 0);
     }
 }

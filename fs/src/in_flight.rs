@@ -1,8 +1,11 @@
-//! Which requests are being served, so that somebody else can tell.
+//! Requests being served, noted where another process can see them.
 //!
-//! The words outlive the process: its successor sees which requests were at
+//! The table outlives the process: its successor sees which requests were at
 //! work when it crashed, and refuses the one that crashed three in a row. The
 //! process itself sees which of its threads does not come back.
+//!
+//! A table is pairs of 64-bit words, first one for each thread (request, since
+//! when), then one for each suspect (request, crashes).
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,25 +14,80 @@ use std::time::{Duration, Instant};
 use crate::errno::FsError;
 use crate::unique::Unique;
 
-/// Threads that can be watched; more share.
-const SLOTS: usize = 96;
+/// Threads that have a pair of their own; more share.
+const THREADS: usize = 96;
 /// Suspects remembered; a new one takes the place of the least suspect.
 const SUSPECTS: usize = 32;
-/// Size of the table in 64-bit words: request and start of each thread, then
-/// request and crashes of each suspect.
-pub const IN_FLIGHT_WORDS: usize = 2 * (SLOTS + SUSPECTS);
+/// Words of a pair.
+const PAIR: usize = 2;
+/// Size of the table in 64-bit words.
+pub const IN_FLIGHT_WORDS: usize = PAIR * (THREADS + SUSPECTS);
 
-/// A request that was at work in this many crashes is answered EIO.
-const LIMIT: u64 = 3;
+/// Crashes that a request may be at work in before it is answered EIO.
+const MAX_CRASHES: u64 = 3;
 
-/// The watched threads of this process.
+/// Requests that the threads of this process are at work on.
 pub struct InFlight {
     words: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     start: Instant,
     resent: AtomicU64,
 }
 
-/// While it lives, its thread is at work on a request.
+/// A thread's pair.
+struct ThreadSlot<'w> {
+    /// The request that the thread is at work on; 0 for none.
+    request: &'w AtomicU64,
+    /// Milliseconds from the start of this process until it began.
+    since_ms: &'w AtomicU64,
+}
+
+impl<'w> ThreadSlot<'w> {
+    fn of([request, since_ms]: &'w [AtomicU64; PAIR]) -> Self {
+        Self { request, since_ms }
+    }
+
+    /// Enters a request. Its time is stored before it: who sees the request must
+    /// not take the time of the one before for its own.
+    fn enter(self, request: u64, since_ms: u64) -> InFlightGuard<'w> {
+        self.since_ms.store(since_ms, Ordering::Relaxed);
+        self.request.store(request, Ordering::Release);
+        InFlightGuard(self.request)
+    }
+
+    /// The time of the request at work, if there is one.
+    fn busy_since_ms(&self) -> Option<u64> {
+        let busy = self.request.load(Ordering::Acquire) != 0;
+        busy.then(|| self.since_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// A suspect's pair.
+struct SuspectSlot<'w> {
+    /// The request that was at work in crashes; 0 in a free pair.
+    request: &'w AtomicU64,
+    crashes: &'w AtomicU64,
+}
+
+impl<'w> SuspectSlot<'w> {
+    fn of([request, crashes]: &'w [AtomicU64; PAIR]) -> Self {
+        Self { request, crashes }
+    }
+
+    fn is(&self, request: u64) -> bool {
+        self.request.load(Ordering::Acquire) == request
+    }
+
+    fn crashes(&self) -> u64 {
+        self.crashes.load(Ordering::Acquire)
+    }
+
+    fn set(&self, request: u64, crashes: u64) {
+        self.request.store(request, Ordering::Release);
+        self.crashes.store(crashes, Ordering::Release);
+    }
+}
+
+/// A thread at work on a request, until dropped.
 pub(crate) struct InFlightGuard<'w>(&'w AtomicU64);
 
 impl Drop for InFlightGuard<'_> {
@@ -38,25 +96,26 @@ impl Drop for InFlightGuard<'_> {
     }
 }
 
-thread_local! {
-    static SLOT: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-fn slot() -> usize {
+/// The number of this thread's pair. Threads that share one overwrite each
+/// other's request: some of them are then not seen, and none is accused wrongly.
+fn thread_index() -> usize {
+    thread_local! {
+        static INDEX: Cell<Option<usize>> = const { Cell::new(None) };
+    }
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    SLOT.with(|slot| match slot.get() {
+    INDEX.with(|index| match index.get() {
         Some(number) => number,
         None => {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed) % SLOTS;
-            slot.set(Some(number));
+            let number = NEXT.fetch_add(1, Ordering::Relaxed) % THREADS;
+            index.set(Some(number));
             number
         }
     })
 }
 
 impl InFlight {
-    /// Over `words`, as the process before left them; with `crashed`, what it
-    /// was at work on becomes suspect.
+    /// A table over `words`, as the process before left them; with `crashed`,
+    /// the requests that it was at work on become suspect.
     ///
     /// # Errors
     /// [`FsError::Invalid`] when there are not [`IN_FLIGHT_WORDS`] words.
@@ -67,29 +126,25 @@ impl InFlight {
         if words.as_ref().len() != IN_FLIGHT_WORDS {
             return Err(FsError::Invalid);
         }
-        let watch = Self {
+        let table = Self {
             words: Box::new(words),
             start: Instant::now(),
             resent: AtomicU64::new(0),
         };
-        for slot in 0..SLOTS {
-            let request = watch.word(2 * slot).swap(0, Ordering::AcqRel);
+        for thread in table.threads() {
+            let request = thread.request.swap(0, Ordering::AcqRel);
             if request != 0 && crashed {
-                watch.suspect(request);
+                table.count_crash(request);
             }
         }
-        Ok(watch)
+        Ok(table)
     }
 
     /// Marks this thread as at work on request number `request`, which is never
     /// refused.
     pub(crate) fn track(&self, request: u64) -> InFlightGuard<'_> {
-        let slot = slot();
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.word(2 * slot + 1).store(now, Ordering::Relaxed);
-        let word = self.word(2 * slot);
-        word.store(request, Ordering::Release);
-        InFlightGuard(word)
+        let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.own_thread().enter(request, now_ms)
     }
 
     /// Marks this thread as at work on `unique`.
@@ -97,9 +152,11 @@ impl InFlight {
     /// # Errors
     /// [`FsError::Io`] for a request that crashed three processes.
     pub(crate) fn admit(&self, unique: Unique) -> Result<InFlightGuard<'_>, FsError> {
+        // Only a request that is sent again can have crashed anybody; for the
+        // others the suspects are not searched.
         if unique.resent() {
             self.resent.fetch_add(1, Ordering::Relaxed);
-            if self.crashes(unique.request()) >= LIMIT {
+            if self.crashes(unique.request()) >= MAX_CRASHES {
                 return Err(FsError::Io);
             }
         }
@@ -109,13 +166,11 @@ impl InFlight {
     /// For how long the slowest thread has been at work on its request.
     #[must_use]
     pub fn longest(&self) -> Duration {
-        let busy = |&slot: &usize| self.word(2 * slot).load(Ordering::Acquire) != 0;
-        let since = |slot: usize| self.word(2 * slot + 1).load(Ordering::Relaxed);
-        let oldest = (0..SLOTS).filter(busy).map(since).min();
-        oldest.map_or(Duration::ZERO, |since| {
+        let oldest = self.threads().filter_map(|thread| thread.busy_since_ms());
+        oldest.min().map_or(Duration::ZERO, |since_ms| {
             self.start
                 .elapsed()
-                .saturating_sub(Duration::from_millis(since))
+                .saturating_sub(Duration::from_millis(since_ms))
         })
     }
 
@@ -125,53 +180,53 @@ impl InFlight {
         self.resent.load(Ordering::Relaxed)
     }
 
+    /// Crashes in which `request` was at work.
     fn crashes(&self, request: u64) -> u64 {
-        let mut suspects = (0..SUSPECTS).map(|n| SLOTS + n);
-        let found = suspects.find(|at| self.word(2 * at).load(Ordering::Acquire) == request);
-        found.map_or(0, |at| self.word(2 * at + 1).load(Ordering::Acquire))
+        let mut suspects = self.suspects();
+        let found = suspects.find(|suspect| suspect.is(request));
+        found.map_or(0, |suspect| suspect.crashes())
     }
 
-    fn suspect(&self, request: u64) {
-        let crashes = self.crashes(request);
-        let load = |at: &usize| self.word(2 * at + 1).load(Ordering::Acquire);
-        let is = |at: &usize| self.word(2 * at).load(Ordering::Acquire) == request;
-        let mut suspects = SLOTS..SLOTS + SUSPECTS;
-        let place = suspects
-            .clone()
-            .find(is)
-            .or_else(|| suspects.by_ref().min_by_key(load));
-        if let Some(at) = place {
-            self.word(2 * at).store(request, Ordering::Release);
-            self.word(2 * at + 1).store(crashes + 1, Ordering::Release);
+    /// Counts a crash in which `request` was at work.
+    fn count_crash(&self, request: u64) {
+        let known = self.suspects().find(|suspect| suspect.is(request));
+        if let Some(suspect) = known {
+            suspect.set(request, suspect.crashes() + 1);
+        } else if let Some(least) = self.suspects().min_by_key(SuspectSlot::crashes) {
+            least.set(request, 1);
         }
     }
 
-    fn word(&self, index: usize) -> &AtomicU64 {
-        // `new` checked the length; indices are below it.
+    fn own_thread(&self) -> ThreadSlot<'_> {
+        // `new` checked the length, of which `thread_index` stays below.
         #[expect(clippy::indexing_slicing)]
-        &(*self.words).as_ref()[index]
+        ThreadSlot::of(&self.pairs()[thread_index()])
+    }
+
+    fn threads(&self) -> impl Iterator<Item = ThreadSlot<'_>> {
+        self.pairs().iter().take(THREADS).map(ThreadSlot::of)
+    }
+
+    fn suspects(&self) -> impl Iterator<Item = SuspectSlot<'_>> {
+        self.pairs().iter().skip(THREADS).map(SuspectSlot::of)
+    }
+
+    fn pairs(&self) -> &[[AtomicU64; PAIR]] {
+        (*self.words).as_ref().as_chunks().0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use crate::testing::Words;
 
-    struct Words(Arc<Vec<AtomicU64>>);
-
-    impl AsRef<[AtomicU64]> for Words {
-        fn as_ref(&self) -> &[AtomicU64] {
-            &self.0
-        }
+    fn words() -> Words {
+        Words::zeroed(IN_FLIGHT_WORDS)
     }
 
-    fn words() -> Arc<Vec<AtomicU64>> {
-        Arc::new((0..IN_FLIGHT_WORDS).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn watch(words: &Arc<Vec<AtomicU64>>, crashed: bool) -> InFlight {
-        InFlight::new(Words(words.clone()), crashed).unwrap()
+    fn table(words: &Words, crashed: bool) -> InFlight {
+        InFlight::new(words.clone(), crashed).unwrap()
     }
 
     fn again(request: u64) -> Unique {
@@ -182,11 +237,11 @@ mod tests {
     fn a_request_that_crashes_three_processes_is_refused() {
         let words = words();
         for _ in 0..3 {
-            let watch = watch(&words, true);
-            assert!(watch.admit(again(6)).is_ok());
-            std::mem::forget(watch.admit(again(8)).unwrap());
+            let table = table(&words, true);
+            assert!(table.admit(again(6)).is_ok());
+            std::mem::forget(table.admit(again(8)).unwrap());
         }
-        let last = watch(&words, true);
+        let last = table(&words, true);
         assert_eq!(last.admit(again(8)).err(), Some(FsError::Io));
         assert!(last.admit(again(6)).is_ok());
         assert!(
@@ -200,20 +255,33 @@ mod tests {
     fn who_was_killed_from_outside_is_no_suspect() {
         let words = words();
         for _ in 0..5 {
-            std::mem::forget(watch(&words, false).admit(Unique::new(8)).unwrap());
+            std::mem::forget(table(&words, false).admit(Unique::new(8)).unwrap());
         }
-        assert!(watch(&words, false).admit(again(8)).is_ok());
+        assert!(table(&words, false).admit(again(8)).is_ok());
+    }
+
+    #[test]
+    fn another_release_finds_every_word_in_its_place() {
+        let words = words();
+        let table = table(&words, false);
+        let word = |index: usize| &words.as_ref()[index];
+        let _guard = table.admit(Unique::new(6)).unwrap();
+        let entered = (0..THREADS).filter(|thread| word(2 * thread).load(Ordering::Relaxed) == 6);
+        assert_eq!(entered.count(), 1);
+        word(192).store(8, Ordering::Relaxed);
+        word(193).store(3, Ordering::Relaxed);
+        assert_eq!(table.admit(again(8)).err(), Some(FsError::Io));
     }
 
     #[test]
     fn the_longest_request_shows() {
-        let watch = watch(&words(), false);
-        assert_eq!(watch.longest(), Duration::ZERO);
-        let busy = watch.admit(Unique::new(2)).unwrap();
-        while watch.longest() < Duration::from_millis(3) {
+        let table = table(&words(), false);
+        assert_eq!(table.longest(), Duration::ZERO);
+        let guard = table.admit(Unique::new(2)).unwrap();
+        while table.longest() < Duration::from_millis(3) {
             std::hint::spin_loop();
         }
-        drop(busy);
-        assert_eq!(watch.longest(), Duration::ZERO);
+        drop(guard);
+        assert_eq!(table.longest(), Duration::ZERO);
     }
 }

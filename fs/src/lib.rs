@@ -19,6 +19,8 @@ mod inode;
 mod mount;
 mod notify;
 mod range;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod unique;
 
