@@ -11,12 +11,13 @@ use fuser::{
     Request as FuseRequest, TimeOrNow, WriteFlags,
 };
 
-use crate::attr::{self, View};
+use crate::attr::{self, CallerView};
 use crate::caller::HeaderIds;
 use crate::errno::FsError;
-use crate::filesystem::{FileSystem, Open};
+use crate::filesystem::FileSystem;
 use crate::inode::CONTROL;
 use crate::mount::negotiate;
+use crate::open_handles::OpenHandle;
 use crate::tree::{EntryKind, RequestOrigin, Tree};
 use crate::unique::Unique;
 
@@ -76,7 +77,7 @@ impl<T: Tree> Filesystem for FileSystem<T> {
             // The answer is the same for every caller; what it may do is told by
             // GETATTR, which the kernel asks before it shows any attribute.
             Ok(entry) => {
-                let view = View {
+                let view = CallerView {
                     header: header_ids(req),
                     allowed: false,
                 };
@@ -163,16 +164,16 @@ impl<T: Tree> Filesystem for FileSystem<T> {
             Ok(open) => match &*open {
                 // Only read(2) carries a lock owner. Without one the bytes would go
                 // into the page cache (splice, sendfile, a mapping's fault).
-                Open::Secret(secret) if lock_owner.is_none() && !secret.file.cached => {
+                OpenHandle::Secret(secret) if lock_owner.is_none() && !secret.file.cached => {
                     reply.error(FsError::Invalid.errno());
                 }
-                Open::Secret(secret) => {
+                OpenHandle::Secret(secret) => {
                     self.read_secret(secret, header_ids(req), (offset, size), reply);
                 }
-                Open::Control(control) if header_ids(req).uid != control.uid => {
+                OpenHandle::Control(control) if header_ids(req).uid != control.uid => {
                     reply.error(FsError::Denied.errno());
                 }
-                Open::Control(control) => {
+                OpenHandle::Control(control) => {
                     control.show((offset, size), |answer| match answer {
                         Ok(bytes) => reply.data(bytes),
                         Err(error) => reply.error(error.errno()),
@@ -204,8 +205,8 @@ impl<T: Tree> Filesystem for FileSystem<T> {
         };
         match self.opened(fh.0).as_deref() {
             Err(error) => reply.error(error.errno()),
-            Ok(Open::Secret(_)) => reply.error(FsError::ReadOnly.errno()),
-            Ok(Open::Control(control)) => {
+            Ok(OpenHandle::Secret(_)) => reply.error(FsError::ReadOnly.errno()),
+            Ok(OpenHandle::Control(control)) => {
                 let origin = RequestOrigin {
                     request,
                     resent: unique.resent(),

@@ -5,16 +5,16 @@ use fuser::{FileAttr, FileType, INodeNo};
 use crate::caller::HeaderIds;
 use crate::tree::{Entry, EntryKind};
 
-/// What the caller may do with the inode.
+/// A caller, and what it may do with an inode.
 #[derive(Clone, Copy)]
-pub(crate) struct View {
+pub(crate) struct CallerView {
     pub(crate) header: HeaderIds,
     pub(crate) allowed: bool,
 }
 
 /// Owner and group are the caller's own; the mode tells what it may do; the
 /// size is the true one for everybody, because the kernel keeps one per inode.
-pub(crate) fn of(entry: &Entry, view: View) -> FileAttr {
+pub(crate) fn of(entry: &Entry, view: CallerView) -> FileAttr {
     match entry.kind {
         EntryKind::Directory => build(entry, view, FileType::Directory, 0o500, 0),
         EntryKind::Secret { size } => {
@@ -25,12 +25,12 @@ pub(crate) fn of(entry: &Entry, view: View) -> FileAttr {
 }
 
 /// The control file: writable for who may manage, of size 0.
-pub(crate) fn control(entry: &Entry, view: View) -> FileAttr {
+pub(crate) fn control(entry: &Entry, view: CallerView) -> FileAttr {
     let mode = if view.allowed { 0o600 } else { 0 };
     build(entry, view, FileType::RegularFile, mode, 0)
 }
 
-fn build(entry: &Entry, view: View, kind: FileType, perm: u16, size: u64) -> FileAttr {
+fn build(entry: &Entry, view: CallerView, kind: FileType, perm: u16, size: u64) -> FileAttr {
     FileAttr {
         ino: INodeNo(entry.ino),
         size,

@@ -15,12 +15,12 @@ use zeroize::Zeroizing;
 use crate::caller::Caller;
 use crate::errno::FsError;
 use crate::in_flight::InFlight;
-use crate::notify::pages::PageCache;
+use crate::notify::pages::PageInvalidator;
 use crate::range::slice;
 use crate::tree::{Control, KeptAnswer, RequestOrigin};
 
-/// Requests that may wait for their turn.
-const QUEUE: usize = 64;
+/// Requests that may wait for their turn; more are refused.
+const MAX_WAITING: usize = 64;
 
 /// An open control file. The authority is the opener's, established at OPEN; a
 /// handle that an earlier process opened serves the same uid, whose groups are
@@ -40,7 +40,7 @@ impl ControlHandle {
         }
     }
 
-    /// An earlier process's, with the answer it may have left.
+    /// A handle that an earlier process opened, with the answer it may have left.
     pub(crate) fn adopted(uid: u32, answer: Option<KeptAnswer>) -> Self {
         Self {
             uid,
@@ -73,8 +73,8 @@ impl ControlHandle {
     }
 }
 
-/// A request on its way.
-pub(crate) struct Job {
+/// A request on its way, with the reply that its write waits for.
+pub(crate) struct ControlJob {
     pub(crate) handle: Arc<ControlHandle>,
     pub(crate) caller: Caller,
     pub(crate) origin: RequestOrigin,
@@ -83,20 +83,20 @@ pub(crate) struct Job {
 }
 
 /// The thread that carries requests out; dropping waits for the one at work.
-pub(crate) struct Executor {
-    queue: Option<SyncSender<Job>>,
+pub(crate) struct ControlExecutor {
+    queue: Option<SyncSender<ControlJob>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Executor {
+impl ControlExecutor {
     /// # Errors
     /// When no thread can be had.
     pub(crate) fn start(
         control: Arc<dyn Control>,
-        pages: Arc<PageCache>,
+        pages: Arc<PageInvalidator>,
         in_flight: Arc<InFlight>,
     ) -> std::io::Result<Self> {
-        let (queue, jobs) = sync_channel(QUEUE);
+        let (queue, jobs) = sync_channel(MAX_WAITING);
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || run(&*control, &jobs, &pages, &in_flight))?;
@@ -107,7 +107,7 @@ impl Executor {
     }
 
     /// Queues `job`, or answers it when the queue is full.
-    pub(crate) fn submit(&self, job: Job, control: &dyn Control) {
+    pub(crate) fn submit(&self, job: ControlJob, control: &dyn Control) {
         let Some(queue) = &self.queue else {
             return job.reply.error(FsError::Busy.errno());
         };
@@ -124,17 +124,22 @@ impl Executor {
     }
 }
 
-impl Drop for Executor {
+impl Drop for ControlExecutor {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take() {
-            // It cannot have panicked without ending the process.
+            // A panic in it would have ended the process.
             thread.join().ok();
         }
     }
 }
 
-fn run(control: &dyn Control, jobs: &Receiver<Job>, pages: &PageCache, in_flight: &InFlight) {
+fn run(
+    control: &dyn Control,
+    jobs: &Receiver<ControlJob>,
+    pages: &PageInvalidator,
+    in_flight: &InFlight,
+) {
     for job in jobs {
         let number = job.origin.request;
         // Suspects were refused before they came here.
@@ -147,10 +152,10 @@ fn run(control: &dyn Control, jobs: &Receiver<Job>, pages: &PageCache, in_flight
         };
         job.handle.put(answer.body, at);
         for &ino in &answer.fenced {
-            pages.drop_pages_now(ino);
+            pages.invalidate_now(ino);
         }
         for ino in answer.changed {
-            pages.drop_pages(ino);
+            pages.invalidate(ino);
         }
         match answer.error {
             None => job.reply.written(written),

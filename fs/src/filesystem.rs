@@ -1,29 +1,28 @@
-//! What the file system does with each request, apart from fuser's own types.
+//! The answer to each request, but for fuser's own plumbing.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyData,
     ReplyDirectory, ReplyWrite,
 };
-use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
-use crate::attr::{self, View};
+use crate::attr::{self, CallerView};
 use crate::caller::cgroup::WorkloadCache;
 use crate::caller::{Caller, CarriedIds, HeaderIds, IdentityError};
-use crate::control::{ControlHandle, Executor, Job};
+use crate::control::{ControlExecutor, ControlHandle, ControlJob};
 use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
 use crate::in_flight::InFlight;
 use crate::inode::{CONTROL, CONTROL_NAME, Inode, ROOT};
-use crate::notify::pages::PageCache;
+use crate::notify::pages::PageInvalidator;
+use crate::open_handles::{OpenHandle, OpenHandles, SecretHandle};
 use crate::range::slice;
 use crate::tree::{
     Backend, CallerIds, Control, Entry, EntryKind, LimitScope, OpenRequest, Refusals,
@@ -39,9 +38,6 @@ pub(crate) const MAX_WRITE: u32 = 1024 * 1024;
 /// than this may be such a piece and is refused.
 pub const MAX_REQUEST: usize = (MAX_WRITE - 64 * 1024) as usize;
 
-/// Plaintext kept for open handles, in bytes; beyond it READ decrypts again.
-const SNAPSHOT_BUDGET: usize = 64 * 1024 * 1024;
-
 /// Offsets of the entries every directory has; others are inode numbers.
 const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
@@ -55,28 +51,11 @@ pub struct FileSystem<T: Tree> {
     refusals: Arc<dyn Refusals>,
     workloads: WorkloadCache,
     handles: Arc<HandleTable>,
-    open: RwLock<HashMap<u64, Arc<Open<T::Plaintext>>>>,
-    cached: AtomicUsize,
-    executor: Executor,
-    pages: Arc<PageCache>,
+    open_handles: OpenHandles<T::Plaintext>,
+    executor: ControlExecutor,
+    pages: Arc<PageInvalidator>,
     pub(crate) in_flight: Arc<InFlight>,
     started: SystemTime,
-}
-
-pub(crate) enum Open<S> {
-    Secret(SecretHandle<S>),
-    Control(Arc<ControlHandle>),
-}
-
-/// An open secret. Everything here but `shared` can be had again from the
-/// handle table and the vault.
-pub(crate) struct SecretHandle<S> {
-    pub(crate) file: OpenFile,
-    snapshot: Option<S>,
-    /// [`Tree::revocation_epoch`] when it was last found readable.
-    fences: AtomicU64,
-    /// Other readers' uids and whether they may read.
-    shared: RwLock<HashMap<u32, Result<(), FsError>>>,
 }
 
 impl<T: Tree> FileSystem<T> {
@@ -89,25 +68,25 @@ impl<T: Tree> FileSystem<T> {
         handles: Arc<HandleTable>,
         in_flight: Arc<InFlight>,
     ) -> io::Result<Self> {
-        let pages = Arc::new(PageCache::start()?);
+        let pages = Arc::new(PageInvalidator::start()?);
+        let control = backend.control;
         Ok(Self {
-            executor: Executor::start(backend.control.clone(), pages.clone(), in_flight.clone())?,
+            executor: ControlExecutor::start(control.clone(), pages.clone(), in_flight.clone())?,
             in_flight,
             pages,
             tree: backend.tree,
-            control: backend.control,
+            control,
             callers: backend.callers,
             refusals: backend.refusals,
             workloads: WorkloadCache::default(),
             handles,
-            open: RwLock::default(),
-            cached: AtomicUsize::new(0),
+            open_handles: OpenHandles::new(),
             started: SystemTime::now(),
         })
     }
 
-    /// Where the mount leaves its notifier, for what may be cached.
-    pub(crate) fn pages(&self) -> Arc<PageCache> {
+    /// The invalidator of cached pages, to which the mount gives its notifier.
+    pub(crate) fn pages(&self) -> Arc<PageInvalidator> {
         self.pages.clone()
     }
 
@@ -148,7 +127,7 @@ impl<T: Tree> FileSystem<T> {
     /// here: a caller without identity sees a file it may not read.
     pub(crate) fn attributes(&self, entry: &Entry, header: HeaderIds) -> FileAttr {
         let caller = || self.identify(header, CarriedIds::FileSystem).ok();
-        let view = |allowed| View { header, allowed };
+        let view = |allowed| CallerView { header, allowed };
         match (entry.ino, entry.kind) {
             (CONTROL, _) => {
                 let allowed = caller().is_some_and(|c| self.control.may_control(&c));
@@ -162,14 +141,15 @@ impl<T: Tree> FileSystem<T> {
         }
     }
 
-    fn identify(&self, header: HeaderIds, ids: CarriedIds) -> Result<Caller, IdentityError> {
-        header.identify(ids, |tid| self.callers.thread_ids(tid))
+    fn identify(&self, header: HeaderIds, carried: CarriedIds) -> Result<Caller, IdentityError> {
+        header.identify(carried, |tid| self.callers.thread_ids(tid))
     }
 
     /// The caller of an operation that is refused and recorded without identity.
     fn identified(&self, header: HeaderIds, ino: u64) -> Result<Caller, FsError> {
         let identity = match ino {
-            // It is kept for as long as the handle, and policies may change.
+            // With its groups, since it is kept for as long as the handle and a
+            // later policy may ask for them.
             CONTROL => header.identify(CarriedIds::FileSystem, |_| None),
             _ => self.identify(header, CarriedIds::FileSystem),
         };
@@ -209,21 +189,15 @@ impl<T: Tree> FileSystem<T> {
         let flags = if ino == CONTROL {
             self.open_control(caller, handle)?
         } else {
-            self.open_secret(
-                &caller,
-                handle,
-                OpenRequest {
-                    ino,
-                    resent: unique.resent(),
-                },
-            )?
+            let resent = unique.resent();
+            self.open_secret(&caller, handle, OpenRequest { ino, resent })?
         };
         drop(pending);
         Ok(flags)
     }
 
-    /// The kernel asks again for what an earlier process decided, recorded and
-    /// entered in the table, but did not live to answer.
+    /// The answer to an OPEN that an earlier process decided, recorded and entered
+    /// in the table, but did not live to give.
     fn opened_before(&self, header: HeaderIds, unique: Unique, ino: u64) -> Option<FopenFlags> {
         if !unique.resent() {
             return None;
@@ -233,7 +207,7 @@ impl<T: Tree> FileSystem<T> {
         same.then(|| open_flags(&file))
     }
 
-    /// What is refused whoever asks.
+    /// Refuses what nobody may do.
     fn check_secret_open(&self, ino: u64, flags: OpenFlags) -> Result<(), FsError> {
         let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
         match self.entry(ino)?.kind {
@@ -250,7 +224,7 @@ impl<T: Tree> FileSystem<T> {
         request: OpenRequest,
     ) -> Result<FopenFlags, FsError> {
         // Before the decision: what is revoked after it fences this handle, too.
-        let fences = self.tree.revocation_epoch();
+        let epoch = self.tree.revocation_epoch();
         let opened = self.tree.open(caller, request)?;
         let file = OpenFile {
             ino: opened.id,
@@ -260,27 +234,9 @@ impl<T: Tree> FileSystem<T> {
             cached: opened.cached,
         };
         self.handles.insert(handle, file)?;
-        let open = SecretHandle {
-            file,
-            snapshot: self.keep(opened.plaintext),
-            fences: AtomicU64::new(fences),
-            shared: RwLock::default(),
-        };
-        self.open
-            .write()
-            .insert(handle, Arc::new(Open::Secret(open)));
+        self.open_handles
+            .insert_secret(handle, file, opened.plaintext, epoch);
         Ok(open_flags(&file))
-    }
-
-    /// Keeps a snapshot while the budget lasts.
-    fn keep(&self, snapshot: T::Plaintext) -> Option<T::Plaintext> {
-        let len = snapshot.as_ref().len();
-        let before = self.cached.fetch_add(len, Ordering::Relaxed);
-        if before.saturating_add(len) <= SNAPSHOT_BUDGET {
-            return Some(snapshot);
-        }
-        self.cached.fetch_sub(len, Ordering::Relaxed);
-        None
     }
 
     fn open_control(&self, caller: Caller, handle: u64) -> Result<FopenFlags, FsError> {
@@ -293,32 +249,24 @@ impl<T: Tree> FileSystem<T> {
             cached: false,
         };
         self.handles.insert(handle, file)?;
-        let open = Open::Control(Arc::new(ControlHandle::new(caller)));
-        self.open.write().insert(handle, Arc::new(open));
+        self.open_handles
+            .insert_control(handle, ControlHandle::new(caller));
         Ok(open_flags(&file))
     }
 
-    pub(crate) fn opened(&self, handle: u64) -> Result<Arc<Open<T::Plaintext>>, FsError> {
-        if let Some(open) = self.open.read().get(&handle) {
-            return Ok(open.clone());
+    pub(crate) fn opened(&self, handle: u64) -> Result<Arc<OpenHandle<T::Plaintext>>, FsError> {
+        if let Some(open) = self.open_handles.get(handle) {
+            return Ok(open);
         }
         // An earlier process opened it: the table says what it may see.
         let file = self.handles.get(handle).ok_or(FsError::BadHandle)?;
-        let open = Arc::new(match file.control {
-            true => {
-                let answer = self.control.kept_answer(handle);
-                Open::Control(Arc::new(ControlHandle::adopted(file.uid, answer)))
-            }
-            false => Open::Secret(SecretHandle {
-                file,
-                snapshot: None,
-                // Nobody has looked in this process.
-                fences: AtomicU64::new(u64::MAX),
-                shared: RwLock::default(),
-            }),
-        });
-        let mut known = self.open.write();
-        Ok(known.entry(handle).or_insert(open).clone())
+        let open = if file.control {
+            let answer = self.control.kept_answer(handle);
+            OpenHandle::Control(Arc::new(ControlHandle::adopted(file.uid, answer)))
+        } else {
+            OpenHandle::Secret(SecretHandle::adopted(file))
+        };
+        Ok(self.open_handles.adopt(handle, open))
     }
 
     pub(crate) fn read_secret(
@@ -330,32 +278,34 @@ impl<T: Tree> FileSystem<T> {
     ) {
         let send = |bytes: &[u8], reply: ReplyData| reply.data(slice(bytes, range));
         let checked = self
-            .check_fences(open)
+            .check_revocations(open)
             .and_then(|()| self.check_reader(open, reader));
         if let Err(error) = checked {
             return reply.error(error.errno());
         }
-        match &open.snapshot {
-            Some(snapshot) => send(snapshot.as_ref(), reply),
+        match &open.plaintext {
+            Some(plaintext) => send(plaintext.as_ref(), reply),
             None => match self.tree.reload(open.file.ino, open.file.version) {
-                Ok(snapshot) => send(snapshot.as_ref(), reply),
+                Ok(plaintext) => send(plaintext.as_ref(), reply),
                 Err(error) => reply.error(error.errno()),
             },
         }
     }
 
     /// A handle outlives neither its version's revocation nor its secret's.
-    fn check_fences(&self, open: &SecretHandle<T::Plaintext>) -> Result<(), FsError> {
-        let fences = self.tree.revocation_epoch();
-        if open.fences.load(Ordering::Relaxed) == fences {
+    fn check_revocations(&self, open: &SecretHandle<T::Plaintext>) -> Result<(), FsError> {
+        let epoch = self.tree.revocation_epoch();
+        if open.revocation_epoch.load(Ordering::Relaxed) == epoch {
             return Ok(());
         }
         self.tree.check(open.file.ino, open.file.version)?;
-        open.fences.store(fences, Ordering::Relaxed);
+        // The epoch from before the check: a revocation during it is looked for
+        // at the next read.
+        open.revocation_epoch.store(epoch, Ordering::Relaxed);
         Ok(())
     }
 
-    /// A handle may be passed on; who reads with it is recorded once.
+    /// Records a reader who is not the opener, once: a handle may be passed on.
     fn check_reader(
         &self,
         open: &SecretHandle<T::Plaintext>,
@@ -394,7 +344,7 @@ impl<T: Tree> FileSystem<T> {
         }
         let caller = match handle.caller.get() {
             Some(caller) => caller.clone(),
-            // It waits in its write, so `/proc` shows who it is.
+            // The caller waits in its write, so `/proc` shows who it is.
             None => match self.identified(writer, CONTROL) {
                 Ok(caller) => handle.caller.get_or_init(|| caller).clone(),
                 Err(error) => return reply.error(error.errno()),
@@ -409,7 +359,7 @@ impl<T: Tree> FileSystem<T> {
             handle.put(answer.body, origin.start);
             return reply.error(FsError::TooLong.errno());
         }
-        let job = Job {
+        let job = ControlJob {
             handle: handle.clone(),
             caller,
             origin,
@@ -421,16 +371,11 @@ impl<T: Tree> FileSystem<T> {
 
     pub(crate) fn close(&self, handle: u64) {
         self.handles.remove(handle);
-        let open = self.open.write().remove(&handle);
-        let Some(Open::Secret(secret)) = open.as_deref() else {
-            return;
-        };
-        if let Some(snapshot) = &secret.snapshot {
-            let len = snapshot.as_ref().len();
-            self.cached.fetch_sub(len, Ordering::Relaxed);
-        }
-        if secret.file.cached {
-            self.pages.drop_pages(secret.file.ino);
+        let open = self.open_handles.remove(handle);
+        if let Some(OpenHandle::Secret(secret)) = open.as_deref()
+            && secret.file.cached
+        {
+            self.pages.invalidate(secret.file.ino);
         }
     }
 
@@ -456,9 +401,10 @@ impl<T: Tree> FileSystem<T> {
             EntryKind::Directory => Ok(()),
             EntryKind::Secret { .. } if mask.contains(AccessFlags::X_OK) => Err(FsError::Denied),
             EntryKind::Secret { .. } if mask.contains(AccessFlags::R_OK) => {
-                match caller().is_some_and(|c| self.tree.may_read(&c, ino)) {
-                    true => Ok(()),
-                    false => Err(FsError::Denied),
+                if caller().is_some_and(|c| self.tree.may_read(&c, ino)) {
+                    Ok(())
+                } else {
+                    Err(FsError::Denied)
                 }
             }
             EntryKind::Secret { .. } => Ok(()),
@@ -477,7 +423,7 @@ impl<T: Tree> FileSystem<T> {
                 return Ok(());
             }
         }
-        // Who has no identity sees an empty directory.
+        // A caller without identity sees an empty directory.
         let Ok(caller) = self.identify(header, CarriedIds::FileSystem) else {
             return Ok(());
         };
@@ -488,13 +434,16 @@ impl<T: Tree> FileSystem<T> {
             }
         }
         self.tree.list(&caller, dir, offset, &mut |listed| {
-            let kind = match listed.directory {
-                true => FileType::Directory,
-                false => FileType::RegularFile,
+            let kind = if listed.directory {
+                FileType::Directory
+            } else {
+                FileType::RegularFile
             };
-            match reply.add(INodeNo(listed.ino), listed.ino, kind, listed.name) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            let full = reply.add(INodeNo(listed.ino), listed.ino, kind, listed.name);
+            if full {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         })
     }
@@ -529,9 +478,9 @@ impl<T: Tree> FileSystem<T> {
 }
 
 fn open_flags(file: &OpenFile) -> FopenFlags {
-    let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-    match file {
-        OpenFile { cached: true, .. } => FopenFlags::FOPEN_NOFLUSH,
-        OpenFile { .. } => direct,
+    if file.cached {
+        FopenFlags::FOPEN_NOFLUSH
+    } else {
+        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH
     }
 }

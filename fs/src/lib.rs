@@ -18,6 +18,7 @@ mod in_flight;
 mod inode;
 mod mount;
 mod notify;
+mod open_handles;
 mod range;
 #[cfg(test)]
 mod testing;

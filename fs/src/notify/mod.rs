@@ -1,3 +1,7 @@
-//! What the kernel is told without being asked.
+//! Notifications: what the kernel is told without being asked.
+//!
+//! Runs in: worker.
+//! Touches: the FUSE device.
+//! Imported by: filesystem, control, mount (which has the notifier).
 
 pub(crate) mod pages;

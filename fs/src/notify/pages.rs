@@ -13,65 +13,80 @@ use fuser::{INodeNo, Notifier};
 
 /// Invalidations that may wait. More are dropped: the next open of the secret
 /// invalidates its pages too.
-const QUEUE: usize = 1024;
+const MAX_WAITING: usize = 1024;
 
-/// How long a revocation waits for its pages to be dropped.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time that a revocation waits for its pages to be dropped.
+const REVOCATION_WAIT: Duration = Duration::from_secs(2);
 
-/// An inode whose pages are to be dropped, and who waits for it.
-type Errand = (Notifier, u64, Option<Sender<()>>);
+/// An inode whose pages are to be dropped.
+struct Invalidation {
+    notifier: Notifier,
+    ino: u64,
+    /// Told once it is done.
+    done: Option<Sender<()>>,
+}
 
-/// Asks the kernel to forget pages.
-pub(crate) struct PageCache {
-    queue: SyncSender<Errand>,
+/// The thread that asks the kernel to forget pages.
+pub(crate) struct PageInvalidator {
+    queue: SyncSender<Invalidation>,
     notifier: OnceLock<Notifier>,
 }
 
-impl PageCache {
+impl PageInvalidator {
     /// # Errors
     /// When no thread can be had.
     pub(crate) fn start() -> io::Result<Self> {
-        let (queue, inodes) = sync_channel(QUEUE);
+        let (queue, waiting) = sync_channel(MAX_WAITING);
         std::thread::Builder::new()
             .name("pages".into())
-            .spawn(move || run(&inodes))?;
+            .spawn(move || run(&waiting))?;
         Ok(Self {
             queue,
             notifier: OnceLock::new(),
         })
     }
 
-    /// To be called once the session stands.
+    /// Takes the notifier, once the session stands.
     pub(crate) fn attach(&self, notifier: Notifier) {
         // A second session would be another file system's.
         self.notifier.set(notifier).ok();
     }
 
     /// Drops what the kernel keeps of `ino`, soon.
-    pub(crate) fn drop_pages(&self, ino: u64) {
-        if let Some(notifier) = self.notifier.get() {
-            self.queue.try_send((notifier.clone(), ino, None)).ok();
+    pub(crate) fn invalidate(&self, ino: u64) {
+        if let Some(invalidation) = self.invalidation(ino, None) {
+            self.queue.try_send(invalidation).ok();
         }
     }
 
     /// Drops what the kernel keeps of `ino` before it returns, if that does not
     /// take for ever.
-    pub(crate) fn drop_pages_now(&self, ino: u64) {
-        if let Some(notifier) = self.notifier.get() {
-            let (done, wait) = channel();
-            if self.queue.send((notifier.clone(), ino, Some(done))).is_ok() {
-                wait.recv_timeout(PATIENCE).ok();
-            }
+    pub(crate) fn invalidate_now(&self, ino: u64) {
+        let (done, wait) = channel();
+        if let Some(invalidation) = self.invalidation(ino, Some(done))
+            && self.queue.send(invalidation).is_ok()
+        {
+            wait.recv_timeout(REVOCATION_WAIT).ok();
         }
+    }
+
+    fn invalidation(&self, ino: u64, done: Option<Sender<()>>) -> Option<Invalidation> {
+        let notifier = self.notifier.get()?.clone();
+        Some(Invalidation {
+            notifier,
+            ino,
+            done,
+        })
     }
 }
 
-fn run(inodes: &Receiver<Errand>) {
-    for (notifier, ino, waiting) in inodes {
-        // The inode may be gone, and with it its pages; len 0 is all of it.
-        notifier.inval_inode(INodeNo(ino), 0, 0).ok();
-        if let Some(done) = waiting {
-            // It may have lost its patience.
+fn run(waiting: &Receiver<Invalidation>) {
+    for invalidation in waiting {
+        // The inode may be gone, and with it its pages; length 0 is all of it.
+        let ino = INodeNo(invalidation.ino);
+        invalidation.notifier.inval_inode(ino, 0, 0).ok();
+        if let Some(done) = invalidation.done {
+            // The revocation may have waited long enough.
             done.send(()).ok();
         }
     }
