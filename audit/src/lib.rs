@@ -10,7 +10,6 @@
 
 mod checkpoint;
 mod event;
-mod file;
 mod keys;
 mod line;
 mod log;
@@ -18,7 +17,6 @@ mod read;
 mod receipt;
 mod recent;
 mod suspicion;
-mod tail;
 #[cfg(test)]
 mod testing;
 mod verify;
@@ -26,7 +24,9 @@ mod verify;
 pub use checkpoint::{Checkpoint, MAX_CHECKPOINT, Malformed};
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
-pub use log::{AppendError, Counters, Durability, Log, Opening, PruneError, Turn, TurnError};
+pub use log::{
+    AppendError, Counters, Durability, Log, OpenError, Opening, PruneError, Tail, Turn, TurnError,
+};
 pub use read::{Close, Next, Open, Previous, Prune, Record, Records, Start, read_records};
 pub use receipt::{ReceiptError, receipt, verify_receipt};
 pub use recent::recent_records;
@@ -34,7 +34,6 @@ pub use suspicion::{
     Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Sighting, Threshold,
     Thresholds,
 };
-pub use tail::{OpenError, Tail};
 pub use verify::{
     End, Failure, FailureKind, Follower, Options, Progress, Report, verify, verify_against,
     verify_with,

@@ -12,26 +12,29 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
-use crate::file::LogFile;
 use crate::keys::{Certify, EpochClaim, EpochKey};
 use crate::line::{self, MAX_LINE};
 use crate::read::{Previous, Start};
-use crate::tail::{self, Ending, OpenError, Tail};
+use file::LogFile;
+use tail::Ending;
+pub use tail::{OpenError, Tail};
 
 mod chain;
+mod disk;
+mod file;
 mod opening;
-mod progress;
 mod retention;
+mod rotation;
 mod segment;
-mod turning;
+mod tail;
 mod writer;
 
 use chain::{Chain, Epoch, Place};
+use disk::Progress;
 use opening::Directory;
-use progress::Progress;
 pub use retention::PruneError;
+pub use rotation::TurnError;
 use segment::Segment;
-pub use turning::TurnError;
 pub use writer::Turn;
 use writer::{Extra, KeySource, Roll, Writer};
 

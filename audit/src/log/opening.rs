@@ -9,8 +9,8 @@ use jarvis_sys::private::{self, ModeLimit};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Opening;
+use super::tail::{self, Ending, OpenError, io_error};
 use crate::read::segment_path;
-use crate::tail::{self, Ending, OpenError, io_error};
 
 /// Torn records kept for one sequence number; each takes a crash of its own.
 const MAX_TORN: u32 = 9999;

@@ -4,11 +4,11 @@ use std::fs::File;
 
 use jiff::Timestamp;
 
+use super::tail::{self, OpenError, io_error};
 use super::writer::Extra;
 use super::{AppendError, Durability, Log};
 use crate::event::{Action, Event, Outcome};
 use crate::read::{Prune, segment_path, segments};
-use crate::tail::{self, OpenError, io_error};
 
 /// Why nothing was removed.
 #[derive(Debug, thiserror::Error)]

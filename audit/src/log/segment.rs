@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::file::LogFile;
+use super::file::LogFile;
 
 /// Bytes that only refusals and the log's own records may use.
 const RESERVE: u64 = 256 * 1024;

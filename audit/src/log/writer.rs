@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use serde::Serialize;
 
 use super::chain::{Batch, Beginning, Chain, Epoch, Place, Step, Ticket};
-use super::progress::Progress;
+use super::disk::Progress;
 use super::segment::Segment;
 use super::{AppendError, Counters, Durability};
 use crate::checkpoint::Checkpoint;

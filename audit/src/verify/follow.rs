@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::claims::check_each;
-use super::flow::{self, Limits, Parsed};
+use super::pipeline::{self, Limits, Parsed};
+use super::signatures::check_each;
 use super::{Failure, Verifier, nowhere, unreadable};
 use crate::keys::PublicIdentity;
 use crate::read::{Line, Lines, Record, segment_path};
@@ -67,7 +67,7 @@ impl<'i> Follower<'i> {
             lines: &mut follower.lines,
         };
         let verifier = &mut follower.verifier;
-        flow::run(so_far, verifier, Limits::default(), &mut |_| {})?;
+        pipeline::run(so_far, verifier, Limits::default(), &mut |_| {})?;
         Ok(follower)
     }
 

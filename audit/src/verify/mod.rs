@@ -1,7 +1,7 @@
 //! Checking a log from the identity's public key alone.
 //!
 //! What makes the time is signatures, and they can be checked in any order once it
-//! is known whose they should be: flow.rs has them checked on all cores, while one
+//! is known whose they should be: pipeline has them checked on all cores, while one
 //! thread follows the chain from record to record.
 
 use std::collections::BTreeMap;
@@ -15,16 +15,16 @@ use crate::line::{self, Link};
 use crate::read::{Line, Lines, Open, Previous, Record, Start, segments};
 
 mod borders;
-mod claims;
 mod failure;
-mod flow;
 mod follow;
 mod meter;
+mod pipeline;
+mod signatures;
 
 use borders::Borders;
-use claims::Claim;
-use flow::{Limits, Parsed};
 use meter::Meter;
+use pipeline::{Limits, Parsed};
+use signatures::Claim;
 
 pub use failure::{Failure, FailureKind};
 pub use follow::Follower;
@@ -134,7 +134,7 @@ pub fn verify_with(
         strict: options.strict,
         ..Limits::default()
     };
-    flow::run(lines, &mut verifier, limits, &mut |done| meter.show(done))?;
+    pipeline::run(lines, &mut verifier, limits, &mut |done| meter.show(done))?;
     let report = finish(dir, verifier)?;
     meter.finish();
     Ok(report)

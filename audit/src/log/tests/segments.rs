@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::broken_disk::{Failing, failing};
-use super::turning::begin;
+use super::rotation::begin;
 use super::*;
 use crate::Identity;
 use crate::checkpoint::Checkpoint;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::chain::{Beginning, Epoch};
+use super::file::LogFile;
 use super::segment::Segment;
+use super::tail::OpenError;
 use super::{AppendError, Log};
-use crate::file::LogFile;
 use crate::keys::{Certify, EpochKey, KeyError, SegmentClaim};
 use crate::line;
 use crate::read::Open;
-use crate::tail::OpenError;
 
 /// Times a segment's key is certified anew because the epoch rolled meanwhile.
 const ATTEMPTS: u32 = 3;

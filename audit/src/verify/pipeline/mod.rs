@@ -15,7 +15,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use super::claims::{Claim, check_all, check_each};
+use super::signatures::{Claim, check_all, check_each};
 use super::{Failure, FailureKind, Verifier, nowhere, unreadable};
 use crate::line::{Link, MAX_LINE, Signed};
 use crate::read::{Line, Record, parse};
