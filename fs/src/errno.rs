@@ -35,7 +35,7 @@ pub enum FsError {
     /// The secret's type cannot do that.
     #[error("operation not supported")]
     NotSupported,
-    /// What was expected to be current is not.
+    /// Another version is current than was expected.
     #[error("changed meanwhile")]
     Conflict,
     /// The caller holds too many handles, or opens too many at once.

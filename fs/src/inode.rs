@@ -8,21 +8,21 @@ pub const CONTROL_NAME: &str = "jarvisctl";
 pub(crate) const ROOT: u64 = 1;
 /// Inode of the directory of superseded versions.
 const KEY_IDS: u64 = 3;
-/// Its name in the root. It is not listed there: who walks the tree would find
-/// every value twice.
+/// Name of that directory in the root. It is not listed there: a walk of the tree
+/// would find every value twice.
 pub const KEY_IDS_NAME: &str = ".kid";
 
 /// Marks the inode of a directory below [`KEY_IDS_NAME`].
 const MIRROR: u64 = 1 << 62;
 /// Marks the inode of one version.
 const VERSION: u64 = 1 << 61;
-/// Ids of secrets and directories end here.
+/// Bits of an inode number that hold the id of a secret or directory.
 const ID_BITS: u32 = 40;
 const ID: u64 = (1 << ID_BITS) - 1;
-/// Numbers of versions that have inodes end here.
-const NUMBERS: u64 = 1 << 21;
+/// Versions with a number below this have inodes: the bits between id and marks.
+const VERSIONS_END: u64 = 1 << 21;
 
-/// What an inode number stands for.
+/// The meaning of an inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inode {
     /// A directory or secret by its id, or the control file.
@@ -41,7 +41,7 @@ pub enum Inode {
 }
 
 impl Inode {
-    /// What `ino` stands for.
+    /// The meaning of `ino`.
     #[must_use]
     pub fn of(ino: u64) -> Self {
         match ino {
@@ -65,7 +65,7 @@ impl Inode {
             Self::KeyIds => Some(KEY_IDS),
             Self::Mirror(of) => Some(MIRROR | id(of)?),
             Self::Version { id: of, number } => {
-                let number = Some(u64::from(number)).filter(|&number| number < NUMBERS)?;
+                let number = Some(u64::from(number)).filter(|&number| number < VERSIONS_END)?;
                 Some(VERSION | (number << ID_BITS) | id(of)?)
             }
         }

@@ -1,10 +1,13 @@
 //! The FUSE side of jarvis-secretsd.
 //!
-//! The file system knows nothing of vaults, policies or audit logs: it asks a
-//! [`Backend`] and passes on who is calling. One adapter translates to fuser, one
-//! match turns errors into errno, one table says what is open.
+//! Runs in: worker (serves); supervisor (mounts, unmounts); jarvisctl (checks, names).
+//! Touches: the FUSE device, plaintext on its way to a reader, `/proc` of callers.
+//! Imported by: src/supervisor, src/worker, src/ctl, src/daemon.rs.
 //!
-//! docs/SEMANTICS.md lists what applications see.
+//! The file system knows nothing of vaults, policies or audit logs: it asks the
+//! four traits of a [`Backend`] and passes on who is calling. One adapter
+//! translates to fuser, one match turns errors into errno, one table says what is
+//! open. docs/SEMANTICS.md lists what applications see.
 #![forbid(unsafe_code)]
 
 mod adapter;

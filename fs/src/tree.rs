@@ -1,4 +1,4 @@
-//! What the file system asks of the rest of the daemon.
+//! The four traits that the file system asks, and what it asks with.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub struct OpenedSecret<P> {
     pub version: u32,
     /// The value.
     pub plaintext: P,
-    /// It may enter the page cache.
+    /// Whether the value may enter the page cache.
     pub cached: bool,
 }
 
@@ -59,7 +59,7 @@ pub struct OpenedSecret<P> {
 pub struct OpenRequest {
     /// The secret.
     pub ino: u64,
-    /// The kernel sent it before; an earlier process may have served it.
+    /// Whether the kernel sent it before; an earlier process may have served it.
     pub resent: bool,
 }
 
@@ -70,9 +70,9 @@ pub struct SharedRead {
     pub ino: u64,
     /// The version the handle shows.
     pub version: u32,
-    /// Who opened it.
+    /// The uid that opened the handle.
     pub opener: u32,
-    /// Who reads; not cross-checked, READ may not look at `/proc`.
+    /// The reader; not cross-checked, READ may not look at `/proc`.
     pub reader: HeaderIds,
 }
 
@@ -109,7 +109,7 @@ pub enum LimitScope {
     Table,
 }
 
-/// What a control request came to: the bytes to read back, and the errno of
+/// The outcome of a control request: the bytes to read back, and the errno of
 /// the write.
 pub struct Answer {
     /// JSON and a newline.
@@ -126,18 +126,18 @@ pub struct Answer {
 /// That way a read can be repeated, by another process too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptAnswer {
-    /// Its bytes.
+    /// The answer's bytes.
     pub body: Vec<u8>,
     /// The position after the request, or before a refused one.
     pub at: u64,
 }
 
-/// Which request it is.
+/// The number and position of a control request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestOrigin {
-    /// Its number, never used again on this mount.
+    /// The request's number, never used again on this mount.
     pub request: u64,
-    /// The kernel has sent it before, to a process that did not answer.
+    /// Whether the kernel sent it before, to a process that did not answer.
     pub resent: bool,
     /// The control handle.
     pub handle: u64,

@@ -141,9 +141,10 @@ impl Tree for Gate {
         let mirrored = !matches!(inode, Inode::Plain(_));
         let after = Inode::of(after).id();
         let listing = self.vault.children(inode.id(), after, |node| {
-            let shown = match mirrored {
-                true => Inode::Mirror(node.id),
-                false => Inode::Plain(node.id),
+            let shown = if mirrored {
+                Inode::Mirror(node.id)
+            } else {
+                Inode::Plain(node.id)
             };
             let Some(ino) = shown.number().filter(|_| visible(node)) else {
                 return ControlFlow::Continue(());
@@ -381,10 +382,7 @@ impl Refusals for Gate {
             ..self.event(Action::SharedHandle, None)
         };
         self.append(&event, self.settings.durability)?;
-        match strict {
-            true => Err(FsError::Denied),
-            false => Ok(()),
-        }
+        if strict { Err(FsError::Denied) } else { Ok(()) }
     }
 }
 
@@ -410,12 +408,12 @@ impl Gate {
             let Some(ino) = inode.number().filter(|&ino| ino > after) else {
                 continue;
             };
-            let listed = DirEntry {
+            let entry = DirEntry {
                 ino,
                 name: &version.kid,
                 directory: false,
             };
-            if visit(listed).is_break() {
+            if visit(entry).is_break() {
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! What a process's cgroup tells: its systemd unit and its container.
+//! Cgroups of callers: the systemd unit and the container that they name.
 //!
 //! The names in it were given by whoever made the cgroup, which within a
 //! delegated subtree is the user: they are recorded, and where they cost rights
@@ -20,21 +20,21 @@ const REMEMBERED: usize = 4096;
 /// Hexadecimal digits of a container's id.
 const ID_DIGITS: usize = 64;
 
-/// Where a process runs, as far as its cgroup tells.
+/// A process's unit and container, as far as its cgroup tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
-    /// Its systemd unit; of a user's own units, `user@UID.service/UNIT`.
+    /// The systemd unit; of a user's own units, `user@UID.service/UNIT`.
     pub unit: Option<Box<str>>,
     /// The id or name of its container.
     pub container: Option<Box<str>>,
 }
 
-/// Numbers the kernel tells with a thread's identity.
+/// Numbers that the kernel tells with a thread's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelIds {
-    /// Of its cgroup in the unified hierarchy.
+    /// The thread's cgroup in the unified hierarchy.
     pub cgroup: Option<u64>,
-    /// Its own, which no other thread has until the machine is started anew.
+    /// The thread's own number, which no other has until the machine is started anew.
     pub thread: u64,
 }
 
@@ -43,14 +43,17 @@ pub struct KernelIds {
 pub(crate) struct WorkloadCache(RwLock<HashMap<u64, Arc<Workload>>>);
 
 impl WorkloadCache {
-    /// Where process `pid` runs; `None` when that can't be read. It is remembered
-    /// by the number of its cgroup, which tells everything where there is no other
-    /// hierarchy; else by that of the thread, which may be moved later: then its
-    /// records go on naming where it was.
+    /// The workload of process `pid`; `None` when that can't be read. It is
+    /// remembered by the number of its cgroup, which tells everything where there is
+    /// no other hierarchy; else by that of the thread, which may be moved later: then
+    /// its records go on naming where it was.
     pub(crate) fn of(&self, pid: u32, kernel_ids: Option<KernelIds>) -> Option<Arc<Workload>> {
-        let number = kernel_ids.and_then(|kernel_ids| match *UNIFIED {
-            true => kernel_ids.cgroup,
-            false => Some(kernel_ids.thread),
+        let number = kernel_ids.and_then(|ids| {
+            if *UNIFIED {
+                ids.cgroup
+            } else {
+                Some(ids.thread)
+            }
         });
         if let Some(workload) = number.and_then(|number| self.0.read().get(&number).cloned()) {
             return Some(workload);
@@ -125,7 +128,8 @@ fn is_unit(part: &str) -> bool {
         .any(|suffix| part.len() > suffix.len() && part.ends_with(suffix))
 }
 
-/// What can be recorded: not too long, nothing that moves a terminal's cursor.
+/// `text` if it can be recorded: not too long, nothing that moves a terminal's
+/// cursor.
 fn name(text: &str) -> Option<Box<str>> {
     let fit = !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control);
     fit.then(|| text.into())
@@ -159,14 +163,14 @@ fn id_in(part: &str) -> Option<&str> {
 /// unreadable counts as a container, for which id 0 means nothing. A namespace
 /// that maps every id to itself can only be made by root.
 pub(crate) fn in_container(tid: u32) -> bool {
-    /// Where the daemon itself lives, which does not change while it runs.
-    static OURS: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
+    /// The daemon's own mapping and cgroup, which do not change while it runs.
+    static OWN: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
         Some((
             about("self", "uid_map").ok()?,
             about("self", "cgroup").ok()?,
         ))
     });
-    let Some((mapping, cgroup)) = &*OURS else {
+    let Some((mapping, cgroup)) = &*OWN else {
         return true;
     };
     let tid = tid.to_string();

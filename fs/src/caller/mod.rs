@@ -1,4 +1,8 @@
-//! Who is calling: what the kernel says, cross-checked with `/proc`.
+//! Callers: the ids that a request carries, checked against the thread itself.
+//!
+//! Runs in: worker; the check of `/proc` also in supervisor and jarvisctl.
+//! Touches: `/proc` of callers. No plaintext.
+//! Imported by: filesystem, control, adapter, attr, tree.
 //!
 //! The header of a FUSE request carries the fsuid, but a file system stacked on
 //! ours (overlayfs) or an io_uring personality puts another one there.
@@ -18,7 +22,7 @@ use crate::caller::cgroup::{KernelIds, Workload, in_container};
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
 
-/// What a request's header says; not yet believed.
+/// The ids in a request's header; not yet believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeaderIds {
     /// fsuid (real uid for `access`).
@@ -45,9 +49,9 @@ pub struct Caller {
     /// Whether it runs in a container or another user or pid namespace; only
     /// determined where id 0 is involved, whose meaning depends on it.
     pub containerized: bool,
-    /// What its workload is remembered by, where the kernel told it.
+    /// The kernel's numbers for thread and cgroup, where it told them.
     pub kernel_ids: Option<KernelIds>,
-    /// Where it runs, for records; only asked for where there will be one.
+    /// The unit and container, for records; only asked for where there will be one.
     pub workload: Option<Arc<Workload>>,
 }
 
@@ -68,7 +72,7 @@ pub enum IdentityError {
     Forged,
 }
 
-/// What the kernel tells of a thread without its `/proc` files.
+/// A thread's ids as the kernel tells them without its `/proc` files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadIds {
     /// Process id (thread group leader).
@@ -77,7 +81,7 @@ pub struct ThreadIds {
     pub real: (u32, u32),
     /// File-system uid and gid.
     pub fs: (u32, u32),
-    /// What its workload is remembered by.
+    /// The kernel's numbers for thread and cgroup.
     pub kernel_ids: KernelIds,
 }
 

@@ -79,7 +79,7 @@ impl<T: Tree> Server<T> {
     /// again, and from the moment that it is read, requests are served.
     ///
     /// # Errors
-    /// What the system or fuser says.
+    /// An error of the system or of fuser.
     pub fn new(fs: FileSystem<T>, root: bool, threads: usize) -> io::Result<Self> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
@@ -104,7 +104,7 @@ impl<T: Tree> Server<T> {
     /// Serves until the mount is gone.
     ///
     /// # Errors
-    /// What the device said.
+    /// An error of the device.
     pub fn run(self) -> io::Result<()> {
         self.session.run()
     }
