@@ -34,7 +34,7 @@ use crate::unique::Unique;
 pub(crate) const MAX_WRITE: u32 = 1024 * 1024;
 /// Longest control request in bytes. A longer write comes in pieces, and the
 /// first one is up to a page (64 KiB on some machines) shorter than
-/// [`MAX_WRITE`], depending on where the caller's buffer starts: what is longer
+/// 1 MiB, depending on where the caller's buffer starts: what is longer
 /// than this may be such a piece and is refused.
 pub const MAX_REQUEST: usize = (MAX_WRITE - 64 * 1024) as usize;
 
@@ -145,8 +145,9 @@ impl<T: Tree> FileSystem<T> {
         header.identify(carried, |tid| self.callers.thread_ids(tid))
     }
 
-    /// The caller of an operation that is refused and recorded without identity.
-    fn identified(&self, header: HeaderIds, ino: u64) -> Result<Caller, FsError> {
+    /// The caller of an operation that is refused, and recorded, to callers without
+    /// identity.
+    fn identify_or_record(&self, header: HeaderIds, ino: u64) -> Result<Caller, FsError> {
         let identity = match ino {
             // With its groups, since it is kept for as long as the handle and a
             // later policy may ask for them.
@@ -184,7 +185,7 @@ impl<T: Tree> FileSystem<T> {
             }
             refused.error
         })?;
-        let caller = self.identified(header, ino)?;
+        let caller = self.identify_or_record(header, ino)?;
         let handle = unique.request();
         let flags = if ino == CONTROL {
             self.open_control(caller, handle)?
@@ -233,6 +234,8 @@ impl<T: Tree> FileSystem<T> {
             control: false,
             cached: opened.cached,
         };
+        // After the record: what is in the table is not recorded again when another
+        // process gets this request.
         self.handles.insert(handle, file)?;
         self.open_handles
             .insert_secret(handle, file, opened.plaintext, epoch);
@@ -345,7 +348,7 @@ impl<T: Tree> FileSystem<T> {
         let caller = match handle.caller.get() {
             Some(caller) => caller.clone(),
             // The caller waits in its write, so `/proc` shows who it is.
-            None => match self.identified(writer, CONTROL) {
+            None => match self.identify_or_record(writer, CONTROL) {
                 Ok(caller) => handle.caller.get_or_init(|| caller).clone(),
                 Err(error) => return reply.error(error.errno()),
             },
@@ -459,7 +462,7 @@ impl<T: Tree> FileSystem<T> {
         if matches!(ino, ROOT | CONTROL) {
             return Err(FsError::NoAttribute);
         }
-        let caller = self.identified(header, ino)?;
+        let caller = self.identify_or_record(header, ino)?;
         self.tree.xattr(&caller, ino, *attribute)
     }
 

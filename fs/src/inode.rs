@@ -71,7 +71,7 @@ impl Inode {
         }
     }
 
-    /// The directory or secret that it is about; [`ROOT`] for `.kid`.
+    /// The directory or secret that it is about; the root for `.kid`.
     #[must_use]
     pub fn id(self) -> u64 {
         match self {
