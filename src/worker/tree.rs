@@ -11,7 +11,7 @@ use jarvis_fs::{
     Refusals, RequestOrigin, SharedRead, ThreadIds, Tree, Xattr,
 };
 use jarvis_policy::Verb;
-use jarvis_vault::{Body, Mark, Node, Secret, Version, VersionState, Which};
+use jarvis_vault::{Body, Mark, Node, Secret, Version, VersionState};
 use zeroize::Zeroizing;
 
 use crate::common::clock::{now_ms, rfc3339, system_time};
@@ -53,9 +53,11 @@ fn has_file(gate: &Gate, secret: &Secret, version: &Version) -> bool {
 }
 
 /// The file below `.kid` of one version.
-fn version_file(gate: &Gate, node: &Node, which: Which<'_>) -> Result<Entry, FsError> {
+fn version_file(gate: &Gate, node: &Node, kid: &str) -> Result<Entry, FsError> {
     let secret = node.live_secret().ok_or(FsError::NotFound)?;
-    let version = secret.find(which).filter(|v| has_file(gate, secret, v));
+    let version = secret
+        .version_by_kid(kid)
+        .filter(|v| has_file(gate, secret, v));
     let version = version.ok_or(FsError::NotFound)?;
     let inode = Inode::Version {
         id: node.id,
@@ -84,7 +86,7 @@ impl Tree for Gate {
                 let node = self.node(of)?;
                 match node.body {
                     Body::Directory { .. } => mirror(find(of)?),
-                    Body::Secret(_) => version_file(self, &node, Which::Kid(name)),
+                    Body::Secret(_) => version_file(self, &node, name),
                 }
             }
             Inode::Version { .. } => Err(FsError::NotDirectory),

@@ -40,7 +40,6 @@ pub use revocation::{Act, Reason, Revocation, Severity, Status};
 pub use secret::{MAX_VALUE, SecretBytes};
 pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
-pub use txn::lifecycle::Which;
 pub use txn::revocation::Request;
 pub use txn::versions::{KidPrecondition, NewVersion};
 pub use txn::{Outcome, Txn};

@@ -64,6 +64,12 @@ impl Secret {
             .iter()
             .find(|version| version.number == number)
     }
+
+    /// The version with key id `kid`.
+    #[must_use]
+    pub fn version_by_kid(&self, kid: &str) -> Option<&Version> {
+        self.versions.iter().find(|version| version.kid == kid)
+    }
 }
 
 /// What a node is.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{DAY, Home, NOW, current, name, new_version, set, try_set};
 use jarvis_vault::{
     Act, MAX_DESTROYED, NewVersion, Node, Reason, Request, SecretType, Severity, Status, Vault,
-    VaultError, VersionState, Which,
+    VaultError, VersionState,
 };
 
 fn node(vault: &Vault, path: &str) -> Arc<Node> {
@@ -74,9 +74,9 @@ fn a_versions_story_is_kept() {
     );
     assert_eq!((first.by_uid, second.why.as_deref()), (7, None));
     let secret = node.live_secret().unwrap();
-    assert_eq!(secret.find(Which::Kid(&second.kid)).unwrap().number, 2);
-    assert_eq!(secret.find(Which::Number(1)).unwrap().kid, first.kid);
-    assert!(secret.find(Which::Kid("a-2")).is_none());
+    assert_eq!(secret.version_by_kid(&second.kid).unwrap().number, 2);
+    assert_eq!(secret.version(1).unwrap().kid, first.kid);
+    assert!(secret.version_by_kid("a-2").is_none());
 }
 
 #[test]
@@ -383,12 +383,15 @@ fn a_key_pairs_public_part_is_a_secret_of_its_own() {
     let first = public();
     assert!(first.starts_with(b"-----BEGIN PUBLIC KEY-----"));
     let seq = vault.counts().seq;
-    let also = vault.write(|t| -> Result<_, VaultError> {
+    let derived = vault.write(|t| -> Result<_, VaultError> {
         t.rotate(&name("d/k"), &new_version())?;
-        Ok(t.also())
+        Ok(t.derived_changes())
     });
-    let also = also.unwrap();
-    assert_eq!((also[0].0.as_str(), also[0].1.version), ("d/k.pub", 2));
+    let derived = derived.unwrap();
+    assert_eq!(
+        (derived[0].0.as_str(), derived[0].1.version),
+        ("d/k.pub", 2)
+    );
     assert_eq!(vault.counts().seq, seq + 1, "one commit");
     assert!(public() != first);
     // A begun rotation publishes when it is finished.

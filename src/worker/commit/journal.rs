@@ -150,12 +150,12 @@ impl Journal {
             let answered = kept.answered || (repeats_are_over && kept.inherited.is_some());
             let readable = newest.insert(kept.handle) && self.handles.is_open(kept.handle);
             if answered && !readable {
-                txn.forget(&self.mount, *request);
+                txn.forget_answer(&self.mount, *request);
                 dropping.push(*request);
             }
         }
         for (mount, request) in &state.foreign {
-            txn.forget(mount, *request);
+            txn.forget_answer(mount, *request);
         }
         state.dropping = dropping;
     }

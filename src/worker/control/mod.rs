@@ -202,9 +202,9 @@ fn change(
         let mut changes = Vec::new();
         for (operation, actor) in &authorised {
             let made = apply(gate, txn, operation, caller.uid)?;
-            let also = txn.also().into_iter();
-            let also = also.map(|(name, outcome)| Change::along(&name, outcome));
-            for mut change in made.into_iter().chain(also) {
+            let derived = txn.derived_changes().into_iter();
+            let derived = derived.map(|(name, outcome)| Change::along(&name, outcome));
+            for mut change in made.into_iter().chain(derived) {
                 change.actor = Some(actor.clone());
                 changes.push(change);
             }

@@ -129,13 +129,13 @@ impl<'g> Errand<'g> {
             let pinned = |ino, version| gate.handles.pins(ino, version);
             let put = gate.put(self.pending.by_uid, &pinned);
             let outcome = txn.finish_rotation(id, number, &put)?;
-            let also = txn.also().into_iter();
-            let also = also.map(|(name, outcome)| Change::along(&name, outcome));
+            let derived = txn.derived_changes().into_iter();
+            let derived = derived.map(|(name, outcome)| Change::along(&name, outcome));
             let change = Change {
                 reason: self.pending.why.as_deref().map(str::to_owned),
                 ..Change::new(Kind::Rotate, &name, outcome)
             };
-            Ok(std::iter::once(change).chain(also).collect())
+            Ok(std::iter::once(change).chain(derived).collect())
         });
         done.map_err(|failure| failure.message)
     }

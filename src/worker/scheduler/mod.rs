@@ -324,9 +324,9 @@ impl Scheduler {
                 ..gate.put(rustix::process::geteuid().as_raw(), &pinned)
             };
             let change = control::rotate(txn, &name, &put)?;
-            let also = txn.also().into_iter();
-            let also = also.map(|(name, outcome)| Change::along(&name, outcome));
-            Ok::<_, VaultError>(std::iter::once(change).chain(also).collect())
+            let derived = txn.derived_changes().into_iter();
+            let derived = derived.map(|(name, outcome)| Change::along(&name, outcome));
+            Ok::<_, VaultError>(std::iter::once(change).chain(derived).collect())
         });
         rotated.map_err(|failure| failure.message)
     }

@@ -7,26 +7,6 @@ use crate::name::SecretName;
 use crate::record::{Node, NodeId, Secret, key};
 use crate::version::{Mark, Pending, Settings, Version};
 
-/// How a version is named.
-#[derive(Clone, Copy, Debug)]
-pub enum Which<'a> {
-    /// By its number.
-    Number(u32),
-    /// By its key id.
-    Kid(&'a str),
-}
-
-impl Secret {
-    /// The version that `which` names.
-    #[must_use]
-    pub fn find(&self, which: Which<'_>) -> Option<&Version> {
-        self.versions.iter().find(|version| match which {
-            Which::Number(number) => version.number == number,
-            Which::Kid(kid) => version.kid == kid,
-        })
-    }
-}
-
 impl Txn<'_> {
     /// Makes the value of an older version the current one, as a new version.
     ///

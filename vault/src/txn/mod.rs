@@ -12,7 +12,7 @@ use crate::store::Batch;
 
 mod deletion;
 mod directories;
-pub(crate) mod lifecycle;
+mod lifecycle;
 mod outbox;
 pub(crate) mod revocation;
 mod slots;
@@ -38,7 +38,7 @@ pub struct Txn<'v> {
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     nodes: Vec<NodeId>,
     notes: u16,
-    also: Vec<(SecretName, Outcome)>,
+    derived: Vec<(SecretName, Outcome)>,
 }
 
 pub(crate) struct Changed {
@@ -55,7 +55,7 @@ impl<'v> Txn<'v> {
             writes: BTreeMap::new(),
             nodes: Vec::new(),
             notes: 0,
-            also: Vec::new(),
+            derived: Vec::new(),
         }
     }
 

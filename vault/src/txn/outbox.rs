@@ -38,8 +38,8 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Drops an entry of the journal.
-    pub fn forget(&mut self, mount: &[u8; 16], request: u64) {
+    /// Drops an answer from the journal.
+    pub fn forget_answer(&mut self, mount: &[u8; 16], request: u64) {
         self.remove(key::journal(mount, request));
     }
 

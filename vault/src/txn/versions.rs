@@ -130,10 +130,10 @@ impl Txn<'_> {
         self.set(name, value.expose(), &new)
     }
 
-    /// Secrets that were changed along with those that were asked for: public
-    /// parts of key pairs. Told once.
-    pub fn also(&mut self) -> Vec<(SecretName, Outcome)> {
-        std::mem::take(&mut self.also)
+    /// Takes the changes of secrets that follow from others: the public parts of
+    /// key pairs.
+    pub fn derived_changes(&mut self) -> Vec<(SecretName, Outcome)> {
+        std::mem::take(&mut self.derived)
     }
 
     /// Stores the public part of `value`, the new value of `name`, if it has one.
@@ -159,7 +159,7 @@ impl Txn<'_> {
             ..*new
         };
         let outcome = self.set(&name, public.expose(), &new)?;
-        self.also.push((name, outcome));
+        self.derived.push((name, outcome));
         Ok(())
     }
 
