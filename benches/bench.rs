@@ -29,7 +29,7 @@ use jarvis_audit::{
     Action, Durability, Event, Identity, Log, Opening, Options, Outcome, verify_with,
 };
 use jarvis_policy::{Accounts, Caller, Policy, Verb};
-use jarvis_vault::{Credential, LockedVault, NewSlot, NewVersion, SecretBytes, SecretName, Vault};
+use jarvis_vault::{Credential, LockedVault, NewVersion, SecretBytes, SecretName, Vault};
 use serde_json::{Value, json};
 
 /// Who reads: an ordinary user, as applications are.
@@ -346,7 +346,7 @@ fn parts() -> Vec<Row> {
 fn decrypt(stage: &Stage) -> Row {
     let path = stage.path("vault.redb");
     let key = || Credential::KeyFile(SecretBytes::new(vec![1; 32]));
-    jarvis_vault::create(&path, &NewSlot(key()), 0).unwrap();
+    jarvis_vault::create(&path, &key(), 0).unwrap();
     let locked = LockedVault::open(&path).unwrap();
     let probe = locked.unlock(&key()).unwrap();
     let vault: Vault = locked.start(probe).unwrap();

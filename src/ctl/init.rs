@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jarvis_audit::Identity;
-use jarvis_vault::{Credential, KEY_FILE_LEN, NewSlot};
+use jarvis_vault::{Credential, KEY_FILE_LEN};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -41,9 +41,8 @@ impl Init {
         for part in [&dir, &dir.join("vault"), &dir.join("audit")] {
             make_directory(part)?;
         }
-        let credential = self.credential(&dir)?;
         let vault = dir.join("vault/vault.redb");
-        jarvis_vault::create(&vault, &NewSlot(credential), now_ms()).map_err(Failure::other)?;
+        jarvis_vault::create(&vault, &self.credential(&dir)?, now_ms()).map_err(Failure::other)?;
         let identity = Identity::create(&dir.join("identity.key"), &dir.join("identity.pub"));
         let identity = identity.map_err(Failure::other)?;
         write_new(&dir.join("policy.yaml"), &policy())?;

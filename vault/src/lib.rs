@@ -38,7 +38,7 @@ pub use open::{LockedVault, Probe, create};
 pub use record::{Body, Deleted, Node, NodeId, ROOT, Secret};
 pub use revocation::{Act, Reason, Revocation, Severity, Status};
 pub use secret::{MAX_VALUE, SecretBytes};
-pub use slot::{Credential, KEY_FILE_LEN, NewSlot, SlotInfo};
+pub use slot::{Credential, KEY_FILE_LEN, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
 pub use txn::revocation::Request;
 pub use txn::versions::{KidPrecondition, NewVersion};

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use common::{Home, NOW, current, key, passphrase, set};
-use jarvis_vault::{LockedVault, NewSlot, VaultError};
+use jarvis_vault::{LockedVault, VaultError};
 
 #[test]
 fn keeps_values_over_reopening() {
@@ -26,7 +26,7 @@ fn keeps_values_over_reopening() {
 #[test]
 fn a_passphrase_opens_and_a_wrong_one_does_not() {
     let home = Home::new();
-    jarvis_vault::create(&home.path(), &NewSlot(passphrase("correct")), NOW).unwrap();
+    jarvis_vault::create(&home.path(), &passphrase("correct"), NOW).unwrap();
     let before = fs::read(home.path()).unwrap();
     let wrong = home.try_open(&passphrase("wrong"));
     assert!(matches!(wrong, Err(VaultError::WrongPassphrase { .. })));
@@ -85,7 +85,7 @@ fn a_second_owner_is_refused() {
 #[test]
 fn creating_over_a_vault_is_refused() {
     let home = Home::with_key(1);
-    let again = jarvis_vault::create(&home.path(), &NewSlot(key(2)), NOW);
+    let again = jarvis_vault::create(&home.path(), &key(2), NOW);
     assert!(matches!(again, Err(VaultError::Exists { .. })));
     home.open();
 }

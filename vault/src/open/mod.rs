@@ -12,7 +12,7 @@ use crate::crypto::{self, BriefKey, Context, Kind};
 use crate::error::VaultError;
 use crate::keys::{VaultCore, VaultKeys};
 use crate::record::{self, NodeId, State, key};
-use crate::slot::{Credential, NewSlot, SLOTS, SlotRecord};
+use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::redb::RedbStore;
 use crate::store::{Batch, Store, StoreError};
 use crate::vault::Vault;
@@ -40,7 +40,7 @@ struct Header {
 /// # Errors
 /// [`VaultError::Exists`], [`VaultError::TooWide`], or a failure of the file
 /// system; a failed creation leaves no file.
-pub fn create(path: &Path, slot: &NewSlot, now_ms: i64) -> Result<(), VaultError> {
+pub fn create(path: &Path, credential: &Credential, now_ms: i64) -> Result<(), VaultError> {
     check_directory(path)?;
     let file = OpenOptions::new()
         .read(true)
@@ -54,18 +54,18 @@ pub fn create(path: &Path, slot: &NewSlot, now_ms: i64) -> Result<(), VaultError
             },
             _ => io_error("create", path, source),
         })?;
-    fill(path, file, slot, now_ms).inspect_err(|_| {
+    fill(path, file, credential, now_ms).inspect_err(|_| {
         // The error that is reported says more than one of this clean-up would.
         std::fs::remove_file(path).ok();
     })
 }
 
-fn fill(path: &Path, file: File, slot: &NewSlot, now_ms: i64) -> Result<(), VaultError> {
+fn fill(path: &Path, file: File, credential: &Credential, now_ms: i64) -> Result<(), VaultError> {
     lock(path, &file)?;
     let mut vault = [0; 16];
     getrandom::fill(&mut vault)?;
     let root = crypto::random_key()?;
-    let batch = first_batch(vault, &root, slot, now_ms)?;
+    let batch = first_batch(vault, &root, credential, now_ms)?;
     let store = RedbStore::open(file)?;
     store.commit(&batch)?;
     sync_directory(path)
@@ -74,7 +74,7 @@ fn fill(path: &Path, file: File, slot: &NewSlot, now_ms: i64) -> Result<(), Vaul
 fn first_batch(
     vault: [u8; 16],
     root: &BriefKey,
-    slot: &NewSlot,
+    credential: &Credential,
     now_ms: i64,
 ) -> Result<Batch, VaultError> {
     let header = Header {
@@ -101,7 +101,7 @@ fn first_batch(
         keys.context(Kind::State, 0, 0),
         &encode(&state)?,
     )?;
-    let record = SlotRecord::seal(vault, 0, &slot.0, root)?;
+    let record = SlotRecord::seal(vault, 0, credential, root)?;
     Ok(vec![
         (key::FORMAT.to_vec(), Some(encode(&header)?)),
         (key::slot(0), Some(encode(&record)?)),

@@ -13,7 +13,7 @@ impl Home {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
         let home = Self(dir);
-        create(&home.path(), &NewSlot(credential()), 0).unwrap();
+        create(&home.path(), &credential(), 0).unwrap();
         home
     }
 

@@ -55,9 +55,6 @@ impl Credential {
     }
 }
 
-/// A slot to be made.
-pub struct NewSlot(pub Credential);
-
 /// Most slots a vault has.
 pub(crate) const SLOTS: u8 = 8;
 

@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use jarvis_vault::{
-    Credential, LockedVault, NewSlot, NewVersion, Outcome, SecretBytes, SecretName, Vault,
-    VaultError,
+    Credential, LockedVault, NewVersion, Outcome, SecretBytes, SecretName, Vault, VaultError,
 };
 use tempfile::TempDir;
 
@@ -47,7 +46,7 @@ impl Home {
 
     pub fn with_key(fill: u8) -> Self {
         let home = Self::new();
-        jarvis_vault::create(&home.path(), &NewSlot(key(fill)), NOW).unwrap();
+        jarvis_vault::create(&home.path(), &key(fill), NOW).unwrap();
         home
     }
 
