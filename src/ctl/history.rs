@@ -66,7 +66,7 @@ impl Command {
                 let value = history
                     .value(*version)
                     .map_err(|error| Failure::new(Code::NotFound, error.to_string()))?;
-                show_value(&history.story().name, &value, out)
+                show_value(&history.metadata().name, &value, out)
             }
         }
     }
@@ -108,12 +108,12 @@ fn open(path: &Path, opener: &Opener) -> Result<History, Failure> {
 }
 
 fn show(history: &History, out: &Output) -> Result<(), Failure> {
-    let story = history.story();
-    let versions: Vec<Value> = story.versions.iter().map(|v| row(history, v)).collect();
+    let metadata = history.metadata();
+    let versions: Vec<Value> = metadata.versions.iter().map(|v| row(history, v)).collect();
     let known = json!({
-        "name": story.name,
-        "type": story.kind.to_string(),
-        "exported_at": rfc3339(story.exported_ms),
+        "name": metadata.name,
+        "type": metadata.kind.to_string(),
+        "exported_at": rfc3339(metadata.exported_ms),
         "versions": versions,
     });
     out.show(&known, || {
@@ -128,7 +128,7 @@ fn show(history: &History, out: &Output) -> Result<(), Failure> {
         ];
         let exported = text(&known, "exported_at");
         let table = table(&versions, &columns);
-        format!("{}, exported {exported}\n{table}", story.name)
+        format!("{}, exported {exported}\n{table}", metadata.name)
     })
 }
 

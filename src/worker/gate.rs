@@ -445,7 +445,7 @@ impl Gate {
 
     fn confirm(&self, seq: u64) {
         self.recorded.fetch_max(seq, Ordering::AcqRel);
-        self.vault.recorded(seq);
+        self.vault.confirm_recorded(seq);
     }
 
     /// Writes the records of commits that have none: after a crash between the
@@ -472,7 +472,10 @@ impl Gate {
             return Ok(());
         }
         let recorded = self.recorded.load(Ordering::Acquire);
-        let pending = self.vault.pending(recorded).map_err(|e| self.trouble(&e))?;
+        let pending = self
+            .vault
+            .pending_notes(recorded)
+            .map_err(|e| self.trouble(&e))?;
         for commit in pending.chunk_by(|a, b| a.seq == b.seq) {
             let changes: Vec<Change> = commit
                 .iter()

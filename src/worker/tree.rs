@@ -11,7 +11,7 @@ use jarvis_fs::{
     Refusals, RequestOrigin, SharedRead, ThreadIds, Tree, Xattr,
 };
 use jarvis_policy::Verb;
-use jarvis_vault::{Body, Mark, Node, Secret, Version, VersionState};
+use jarvis_vault::{Body, Node, Secret, Version, VersionMark, VersionState};
 use zeroize::Zeroizing;
 
 use crate::common::clock::{now_ms, rfc3339, system_time};
@@ -205,9 +205,11 @@ impl Tree for Gate {
             return Err(FsError::Io);
         };
         match secret.version(version).map(|version| version.mark) {
-            Some(Mark::Revoked) => Err(FsError::Revoked),
+            Some(VersionMark::Revoked) => Err(FsError::Revoked),
             // Of the others those stay that a handle pins.
-            Some(Mark::None | Mark::Deprecated | Mark::Destroyed) | None => Ok(()),
+            Some(VersionMark::None | VersionMark::Deprecated | VersionMark::Destroyed) | None => {
+                Ok(())
+            }
         }
     }
 

@@ -13,17 +13,17 @@ const CAPACITY: usize = 2048;
 /// Nodes by id. A reader that loaded a node while a writer replaced it must not
 /// put the old one back: `generation` tells.
 #[derive(Default)]
-pub(crate) struct Cache {
-    inner: RwLock<Inner>,
+pub(crate) struct NodeCache {
+    inner: RwLock<CachedNodes>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct CachedNodes {
     generation: u64,
     nodes: HashMap<NodeId, Arc<Node>>,
 }
 
-impl Cache {
+impl NodeCache {
     pub(crate) fn get(&self, id: NodeId) -> Option<Arc<Node>> {
         self.inner.read().nodes.get(&id).cloned()
     }

@@ -22,7 +22,7 @@ pub(crate) const NAME_HASH: usize = 16;
 /// What a sealed record is; part of its associated data.
 #[derive(Clone, Copy)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub(crate) enum RecordKind {
     Slot = 1,
     TenantKey = 2,
     State = 3,
@@ -36,14 +36,14 @@ pub(crate) enum Kind {
 
 /// Where a sealed record belongs: it opens nowhere else.
 #[derive(Clone, Copy)]
-pub(crate) struct Context {
+pub(crate) struct SealContext {
     pub(crate) vault: [u8; 16],
-    pub(crate) kind: Kind,
+    pub(crate) kind: RecordKind,
     pub(crate) id: u64,
     pub(crate) version: u64,
 }
 
-impl Context {
+impl SealContext {
     /// `"jarvis-vault-v1\0" || vault id (16) || kind (1) || id (8) || version (8)`,
     /// numbers big-endian.
     fn associated_data(&self) -> [u8; 49] {
@@ -63,7 +63,7 @@ impl Context {
 }
 
 /// The record does not authenticate under this key and context.
-pub(crate) struct Forged;
+pub(crate) struct NotAuthentic;
 
 fn cipher(key: &[u8; KEY_LEN]) -> Aes256Gcm {
     // The key schedule lives for one call and is wiped when dropped.
@@ -73,7 +73,7 @@ fn cipher(key: &[u8; KEY_LEN]) -> Aes256Gcm {
 /// Seals `plaintext` for `context`.
 pub(crate) fn seal(
     key: &[u8; KEY_LEN],
-    context: Context,
+    context: SealContext,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, VaultError> {
     let mut nonce = [0; NONCE];
@@ -92,13 +92,13 @@ pub(crate) fn seal(
 /// Opens `sealed` in place; the buffer becomes the plaintext's memory.
 pub(crate) fn open(
     key: &[u8; KEY_LEN],
-    context: Context,
+    context: SealContext,
     mut sealed: Vec<u8>,
-) -> Result<SecretBytes, Forged> {
-    let end = sealed.len().checked_sub(TAG).ok_or(Forged)?;
-    let nonce: [u8; NONCE] = prefix(&sealed).ok_or(Forged)?;
-    let tag: [u8; TAG] = sealed.get(end..).and_then(prefix).ok_or(Forged)?;
-    let body = sealed.get_mut(NONCE..end).ok_or(Forged)?;
+) -> Result<SecretBytes, NotAuthentic> {
+    let end = sealed.len().checked_sub(TAG).ok_or(NotAuthentic)?;
+    let nonce: [u8; NONCE] = prefix(&sealed).ok_or(NotAuthentic)?;
+    let tag: [u8; TAG] = sealed.get(end..).and_then(prefix).ok_or(NotAuthentic)?;
+    let body = sealed.get_mut(NONCE..end).ok_or(NotAuthentic)?;
     cipher(key)
         .decrypt_inout_detached(
             &Nonce::from(nonce),
@@ -106,7 +106,7 @@ pub(crate) fn open(
             body.into(),
             &Tag::from(tag),
         )
-        .map_err(|_| Forged)?;
+        .map_err(|_| NotAuthentic)?;
     Ok(SecretBytes::within(sealed, NONCE..end))
 }
 
@@ -117,11 +117,11 @@ pub(crate) type BriefKey = Zeroizing<[u8; KEY_LEN]>;
 /// Opens a sealed 256-bit key.
 pub(crate) fn open_key(
     key: &[u8; KEY_LEN],
-    context: Context,
+    context: SealContext,
     sealed: Vec<u8>,
-) -> Result<BriefKey, Forged> {
+) -> Result<BriefKey, NotAuthentic> {
     let plain = open(key, context, sealed)?;
-    let bytes: &[u8; KEY_LEN] = plain.expose().try_into().map_err(|_| Forged)?;
+    let bytes: &[u8; KEY_LEN] = plain.expose().try_into().map_err(|_| NotAuthentic)?;
     Ok(Zeroizing::new(*bytes))
 }
 

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::{self, BriefKey, Context, Kind};
+use crate::crypto::{self, BriefKey, RecordKind, SealContext};
 use crate::error::VaultError;
 use crate::kind::SecretType;
 use crate::record::{Node, Secret};
 use crate::secret::SecretBytes;
 use crate::slot::{Credential, SlotRecord};
 use crate::vault::Vault;
-use crate::version::{Mark, Settings, Version};
+use crate::version::{SecretSettings, Version, VersionMark};
 
 /// The format this release writes, and the latest it reads.
 const FORMAT: u16 = 1;
@@ -28,7 +28,7 @@ pub const MAX_HISTORY_FILE: u64 = 2 * MAX_HISTORY as u64;
 
 /// In the clear, so that a program can tell what the file is before it has a key.
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct HistoryHeader {
     magic: [u8; 14],
     format: u16,
     id: [u8; 16],
@@ -37,7 +37,7 @@ struct Header {
 
 /// What follows it, all sealed.
 #[derive(Serialize, Deserialize)]
-struct Sealed {
+struct SealedHistory {
     story: Vec<u8>,
     /// In the order of the story's versions; none for one without value.
     values: Vec<Option<Vec<u8>>>,
@@ -45,7 +45,7 @@ struct Sealed {
 
 /// A secret without its values.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Story {
+pub struct HistoryMetadata {
     /// Its name.
     pub name: Box<str>,
     /// Its type.
@@ -53,32 +53,32 @@ pub struct Story {
     /// Oldest first.
     pub versions: Vec<Version>,
     /// What was different from the configuration.
-    pub settings: Settings,
+    pub settings: SecretSettings,
     /// When it was exported, Unix milliseconds.
     pub exported_ms: i64,
 }
 
 /// An opened history.
 pub struct History {
-    story: Story,
+    story: HistoryMetadata,
     values: Vec<Option<Vec<u8>>>,
     path: PathBuf,
-    keys: Keys,
+    keys: HistoryKeys,
 }
 
-struct Keys {
+struct HistoryKeys {
     id: [u8; 16],
     key: jarvis_sys::LockedKey,
 }
 
-impl Keys {
+impl HistoryKeys {
     fn new(id: [u8; 16], root: &BriefKey) -> Result<Self, VaultError> {
         let key = crypto::derive(root.as_slice(), &id, "jarvis-history-v1")?;
         Ok(Self { id, key })
     }
 
-    fn context(&self, kind: Kind, version: u32) -> Context {
-        Context {
+    fn context(&self, kind: RecordKind, version: u32) -> SealContext {
+        SealContext {
             vault: self.id,
             kind,
             id: 0,
@@ -89,7 +89,7 @@ impl Keys {
 
 /// Whether a version's value goes along: what was revoked never leaves.
 fn exportable(version: &Version) -> bool {
-    !matches!(version.mark, Mark::Revoked | Mark::Destroyed)
+    !matches!(version.mark, VersionMark::Revoked | VersionMark::Destroyed)
 }
 
 impl Vault {
@@ -121,7 +121,7 @@ impl Vault {
         let mut id = [0; 16];
         getrandom::fill(&mut id)?;
         let root = crypto::random_key()?;
-        let keys = Keys::new(id, &root)?;
+        let keys = HistoryKeys::new(id, &root)?;
         let (mut values, mut told) = (Vec::new(), Vec::new());
         for version in &secret.versions {
             let value = match exportable(version) {
@@ -130,27 +130,27 @@ impl Vault {
             };
             let sealed = value.map(|value| {
                 told.push(version.clone());
-                let context = keys.context(Kind::Value, version.number);
+                let context = keys.context(RecordKind::Value, version.number);
                 crypto::seal(keys.key.expose(), context, value.expose())
             });
             values.push(sealed.transpose()?);
         }
-        let story = self.encoded(&Story {
+        let story = self.encoded(&HistoryMetadata {
             name: node.path.clone(),
             kind: secret.kind.clone(),
             versions: secret.versions.clone(),
             settings: secret.settings.clone(),
             exported_ms: now_ms,
         })?;
-        let context = keys.context(Kind::Node, 0);
+        let context = keys.context(RecordKind::Node, 0);
         let story = crypto::seal(keys.key.expose(), context, SecretBytes::new(story).expose())?;
-        let header = Header {
+        let header = HistoryHeader {
             magic: *MAGIC,
             format: FORMAT,
             id,
             slot: SlotRecord::seal(id, 0, credential, &root)?,
         };
-        let bytes = self.encoded(&(header, Sealed { story, values }))?;
+        let bytes = self.encoded(&(header, SealedHistory { story, values }))?;
         Ok((bytes, told))
     }
 
@@ -191,17 +191,17 @@ impl History {
         }
         let damaged = |what: &str| VaultError::damaged(path, what);
         let cut = || damaged("it cannot be decoded");
-        let ((header, sealed), rest): ((Header, Sealed), _) =
+        let ((header, sealed), rest): ((HistoryHeader, SealedHistory), _) =
             postcard::take_from_bytes(bytes).map_err(|_| cut())?;
         if !rest.is_empty() {
             return Err(damaged("something follows it"));
         }
         let root = header.slot.unlock(path, header.id, credential)?;
-        let keys = Keys::new(header.id, &root)?;
-        let context = keys.context(Kind::Node, 0);
+        let keys = HistoryKeys::new(header.id, &root)?;
+        let context = keys.context(RecordKind::Node, 0);
         let story = crypto::open(keys.key.expose(), context, sealed.story)
             .map_err(|_| damaged("its story does not authenticate"))?;
-        let story: Story = postcard::from_bytes(story.expose()).map_err(|_| cut())?;
+        let story: HistoryMetadata = postcard::from_bytes(story.expose()).map_err(|_| cut())?;
         if story.versions.len() != sealed.values.len() {
             return Err(damaged("values are missing"));
         }
@@ -215,7 +215,7 @@ impl History {
 
     /// All but the values.
     #[must_use]
-    pub fn story(&self) -> &Story {
+    pub fn metadata(&self) -> &HistoryMetadata {
         &self.story
     }
 
@@ -237,7 +237,7 @@ impl History {
                 name: self.story.name.to_string(),
                 version: number,
             })?;
-        let context = self.keys.context(Kind::Value, number);
+        let context = self.keys.context(RecordKind::Value, number);
         crypto::open(self.keys.key.expose(), context, sealed.to_vec())
             .map_err(|_| VaultError::damaged(&self.path, "a value does not authenticate"))
     }

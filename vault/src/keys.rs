@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use jarvis_sys::LockedKey;
 use serde::Serialize;
 
-use crate::crypto::{self, BriefKey, Context, Kind};
+use crate::crypto::{self, BriefKey, RecordKind, SealContext};
 use crate::error::VaultError;
 use crate::record::{self, Node, NodeId, Secret, key};
 use crate::revocation::Revocation;
@@ -22,7 +22,7 @@ pub(crate) struct VaultKeys {
     pub(crate) vault: [u8; 16],
     /// The root key; goes into new key slots.
     pub(crate) root: LockedKey,
-    /// The key that seals [`record::State`].
+    /// The key that seals [`record::VaultState`].
     pub(crate) state: LockedKey,
     /// The key that hashes names.
     pub(crate) names: LockedKey,
@@ -34,8 +34,8 @@ pub(crate) struct VaultKeys {
 
 impl VaultKeys {
     /// Where record `id` of `kind` belongs.
-    pub(crate) fn context(&self, kind: Kind, id: u64, version: u64) -> Context {
-        Context {
+    pub(crate) fn context(&self, kind: RecordKind, id: u64, version: u64) -> SealContext {
+        SealContext {
             vault: self.vault,
             kind,
             id,
@@ -45,9 +45,9 @@ impl VaultKeys {
 
     /// Where the answer to `request` of `mount` belongs. A nonce is random: its
     /// first half tells mounts apart well enough, the entry's key has all of it.
-    pub(crate) fn journal_context(&self, mount: &[u8; 16], request: u64) -> Context {
+    pub(crate) fn journal_context(&self, mount: &[u8; 16], request: u64) -> SealContext {
         let half = mount.first_chunk().copied().unwrap_or_default();
-        self.context(Kind::Journal, request, u64::from_be_bytes(half))
+        self.context(RecordKind::Journal, request, u64::from_be_bytes(half))
     }
 
     /// The store's key of entry `segment` in directory `parent`.
@@ -56,7 +56,11 @@ impl VaultKeys {
     }
 
     /// Seals metadata for `context`.
-    pub(crate) fn seal_meta(&self, context: Context, plain: &[u8]) -> Result<Vec<u8>, VaultError> {
+    pub(crate) fn seal_meta(
+        &self,
+        context: SealContext,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, VaultError> {
         crypto::seal(self.meta.expose(), context, plain)
     }
 }
@@ -97,7 +101,7 @@ impl VaultCore {
     /// Opens metadata; `what` names it when it does not authenticate.
     pub(crate) fn open_meta(
         &self,
-        context: Context,
+        context: SealContext,
         sealed: Vec<u8>,
         what: &str,
     ) -> Result<SecretBytes, VaultError> {
@@ -106,7 +110,7 @@ impl VaultCore {
 
     /// Opens node `id`.
     pub(crate) fn open_node(&self, id: NodeId, sealed: Vec<u8>) -> Result<Node, VaultError> {
-        let context = self.keys.context(Kind::Node, id, 0);
+        let context = self.keys.context(RecordKind::Node, id, 0);
         let plain = self.open_meta(context, sealed, "a node does not authenticate")?;
         let node: Node =
             record::decode(plain.expose()).map_err(|_| self.damaged("a node cannot be decoded"))?;
@@ -123,7 +127,7 @@ impl VaultCore {
         id: u64,
         sealed: Vec<u8>,
     ) -> Result<Revocation, VaultError> {
-        let context = self.keys.context(Kind::Revocation, id, 0);
+        let context = self.keys.context(RecordKind::Revocation, id, 0);
         let plain = self.open_meta(context, sealed, "a revocation does not authenticate")?;
         record::decode(plain.expose()).map_err(|_| self.damaged("a revocation cannot be decoded"))
     }
@@ -137,7 +141,7 @@ impl VaultCore {
         value: &[u8],
     ) -> Result<Vec<u8>, VaultError> {
         let data_key = self.open_data_key(id, secret)?;
-        let context = self.keys.context(Kind::Value, id, u64::from(number));
+        let context = self.keys.context(RecordKind::Value, id, u64::from(number));
         crypto::seal(&data_key, context, value)
     }
 
@@ -150,12 +154,12 @@ impl VaultCore {
         sealed: Vec<u8>,
     ) -> Result<SecretBytes, VaultError> {
         let data_key = self.open_data_key(id, secret)?;
-        let context = self.keys.context(Kind::Value, id, u64::from(number));
+        let context = self.keys.context(RecordKind::Value, id, u64::from(number));
         crypto::open(&data_key, context, sealed).map_err(|_| self.damaged("a value"))
     }
 
     fn open_data_key(&self, id: NodeId, secret: &Secret) -> Result<BriefKey, VaultError> {
-        let context = self.keys.context(Kind::DataKey, id, 0);
+        let context = self.keys.context(RecordKind::DataKey, id, 0);
         crypto::open_key(self.keys.wrap.expose(), context, secret.data_key.clone())
             .map_err(|_| self.damaged("a data key does not authenticate"))
     }

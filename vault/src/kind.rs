@@ -1,6 +1,6 @@
 //! Types of secrets: what they are made of, and whether the daemon can make them.
 //!
-//! Another type needs a variant of [`SecretType`], one of [`crate::Spec`] and
+//! Another type needs a variant of [`SecretType`], one of [`crate::TypeSpec`] and
 //! a line in [`crate::TYPES`] (generate/spec.rs), and its generator in
 //! generate/mod.rs.
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// A class of characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Class {
+pub enum CharacterClass {
     /// a to z.
     Lower,
     /// A to Z.
@@ -22,7 +22,7 @@ pub enum Class {
     Symbol,
 }
 
-impl Class {
+impl CharacterClass {
     pub(crate) fn characters(self) -> &'static str {
         match self {
             Self::Lower => "abcdefghijklmnopqrstuvwxyz",
@@ -36,7 +36,7 @@ impl Class {
 /// How random bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Encoding {
+pub enum ByteEncoding {
     /// RFC 4648, padded.
     Base64,
     /// Lower case.
@@ -69,7 +69,7 @@ pub enum SecretType {
         /// Each of them may come.
         alphabet: Box<str>,
         /// Of each of these at least one comes.
-        classes: Vec<Class>,
+        classes: Vec<CharacterClass>,
     },
     /// A prefix that tells whose it is, and letters and digits.
     ApiKey {
@@ -83,7 +83,7 @@ pub enum SecretType {
         /// Bytes.
         bytes: u32,
         /// How they are written.
-        encoding: Encoding,
+        encoding: ByteEncoding,
     },
     /// A random UUID (version 4, RFC 9562).
     Uuid,

@@ -30,21 +30,21 @@ mod vault;
 mod version;
 
 pub use error::VaultError;
-pub use generate::spec::{Spec, TYPES};
-pub use history::{History, MAX_HISTORY, MAX_HISTORY_FILE, Story};
-pub use kind::{Class, Encoding, JwtAlgorithm, SecretType};
+pub use generate::spec::{TYPES, TypeSpec};
+pub use history::{History, HistoryMetadata, MAX_HISTORY, MAX_HISTORY_FILE};
+pub use kind::{ByteEncoding, CharacterClass, JwtAlgorithm, SecretType};
 pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
 pub use open::{LockedVault, Probe, create};
-pub use record::{Body, Deleted, Node, NodeId, ROOT, Secret};
-pub use revocation::{Act, Reason, Revocation, Severity, Status};
+pub use record::{Body, Node, NodeId, ROOT, Secret, SoftDeletion};
+pub use revocation::{ActedBy, Revocation, RevocationReason, RevocationStatus, Severity};
 pub use secret::{MAX_VALUE, SecretBytes};
 pub use slot::{Credential, KEY_FILE_LEN, SlotInfo};
 pub use store::{Batch, Store, StoreError, Visit};
-pub use txn::revocation::Request;
+pub use txn::revocation::RevocationRequest;
 pub use txn::versions::{KidPrecondition, NewVersion};
-pub use txn::{Outcome, Txn};
-pub use vault::{Counts, Journalled, Pending, Vault};
+pub use txn::{Txn, WriteOutcome};
+pub use vault::{JournalEntry, PendingNote, Vault, VaultCounts};
 pub use version::{
-    Consumer, Criticality, MAX_DESTROYED, Mark, Pending as PendingVersion, Settings, Version,
+    Consumer, Criticality, MAX_DESTROYED, PendingVersion, SecretSettings, Version, VersionMark,
     VersionState,
 };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::VaultError;
 use crate::kind::SecretType;
-use crate::version::{Mark, Pending, Settings, Version};
+use crate::version::{PendingVersion, SecretSettings, Version, VersionMark};
 
 /// Inode number and record id: unique for the life of a vault, never reused.
 pub type NodeId = u64;
@@ -18,7 +18,7 @@ pub const ROOT: NodeId = 1;
 
 /// Mark of a soft delete.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub struct Deleted {
+pub struct SoftDeletion {
     /// Unix milliseconds.
     pub at_ms: i64,
     /// By whom.
@@ -35,11 +35,11 @@ pub struct Secret {
     /// Oldest first; never empty.
     pub versions: Vec<Version>,
     /// A new value that is not current yet.
-    pub pending: Option<Pending>,
+    pub pending: Option<PendingVersion>,
     /// What is different from the configuration.
-    pub settings: Settings,
+    pub settings: SecretSettings,
     /// Set while it can only be restored or purged.
-    pub deleted: Option<Deleted>,
+    pub deleted: Option<SoftDeletion>,
     /// Its value may enter the page cache, for consumers that must map it.
     pub cached: bool,
 }
@@ -48,7 +48,8 @@ impl Secret {
     /// The version new opens get; none while it is revoked.
     #[must_use]
     pub fn current(&self) -> Option<&Version> {
-        self.newest().filter(|version| version.mark == Mark::None)
+        self.newest()
+            .filter(|version| version.mark == VersionMark::None)
     }
 
     /// The last version, whatever became of it.
@@ -134,7 +135,7 @@ impl Node {
 
 /// What changes with every commit.
 #[derive(Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct State {
+pub(crate) struct VaultState {
     /// Commits so far.
     pub(crate) seq: u64,
     /// The next id to hand out.

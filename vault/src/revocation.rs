@@ -7,7 +7,7 @@ use crate::record::NodeId;
 /// Why a secret is taken out of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum RevocationReason {
     /// Something happened.
     SecurityIncident,
     /// Somebody had it who should not.
@@ -41,7 +41,7 @@ pub enum Severity {
 /// How far a revocation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum RevocationStatus {
     /// Somebody else must agree.
     Requested,
     /// Somebody did.
@@ -54,7 +54,7 @@ pub enum Status {
 
 /// Who did something, and when (Unix milliseconds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Act {
+pub struct ActedBy {
     /// By the kernel's word.
     pub uid: u32,
     /// Unix milliseconds.
@@ -71,19 +71,19 @@ pub struct Revocation {
     /// Its name.
     pub name: Box<str>,
     /// Why.
-    pub reason: Reason,
+    pub reason: RevocationReason,
     /// How urgent.
     pub severity: Severity,
     /// More, in the requester's words.
     pub note: Option<Box<str>>,
     /// How far it has come.
-    pub status: Status,
+    pub status: RevocationStatus,
     /// Who asked.
-    pub requested: Act,
+    pub requested: ActedBy,
     /// Who agreed or refused.
-    pub decided: Option<Act>,
+    pub decided: Option<ActedBy>,
     /// Who carried it out.
-    pub executed: Option<Act>,
+    pub executed: Option<ActedBy>,
     /// Carried out without a second person.
     pub immediate: bool,
     /// Until when it can be approved and executed.
@@ -94,6 +94,9 @@ impl Revocation {
     /// Whether it still waits for somebody, but waited too long.
     #[must_use]
     pub fn is_expired(&self, now_ms: i64) -> bool {
-        matches!(self.status, Status::Requested | Status::Approved) && now_ms >= self.expires_ms
+        matches!(
+            self.status,
+            RevocationStatus::Requested | RevocationStatus::Approved
+        ) && now_ms >= self.expires_ms
     }
 }

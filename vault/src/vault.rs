@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::cache::Cache;
-use crate::crypto::Kind;
+use crate::cache::NodeCache;
+use crate::crypto::RecordKind;
 use crate::error::VaultError;
 use crate::keys::{StoredRecord, VaultCore};
 use crate::name::SecretName;
-use crate::record::{self, Body, Node, NodeId, ROOT, Secret, State, key};
+use crate::record::{self, Body, Node, NodeId, ROOT, Secret, VaultState, key};
 use crate::revocation::Revocation;
 use crate::secret::SecretBytes;
 use crate::slot::{SLOTS, SlotInfo, SlotRecord};
@@ -19,15 +19,15 @@ use crate::txn::Txn;
 
 /// Figures for status and health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
+pub struct VaultCounts {
     /// Commits so far.
     pub seq: u64,
     /// Secrets that are not deleted.
     pub secrets: u64,
 }
 
-/// A commit's note that [`Vault::recorded`] has not yet confirmed.
-pub struct Pending {
+/// A commit's note that [`Vault::confirm_recorded`] has not yet confirmed.
+pub struct PendingNote {
     /// The commit.
     pub seq: u64,
     /// What the committer wrote with [`Txn::note`].
@@ -35,7 +35,7 @@ pub struct Pending {
 }
 
 /// An answer that was committed together with what it tells of.
-pub struct Journalled {
+pub struct JournalEntry {
     /// The mount's nonce.
     pub mount: [u8; 16],
     /// The request's number.
@@ -47,29 +47,29 @@ pub struct Journalled {
 /// An open, unlocked vault. Reads run in parallel with the one writer.
 pub struct Vault {
     pub(crate) core: VaultCore,
-    cache: Cache,
-    writer: Mutex<State>,
+    cache: NodeCache,
+    writer: Mutex<VaultState>,
     seq: AtomicU64,
     secrets: AtomicU64,
-    recorded: AtomicU64,
+    recorded_seq: AtomicU64,
 }
 
 impl Vault {
-    pub(crate) fn new(core: VaultCore, state: State) -> Self {
+    pub(crate) fn new(core: VaultCore, state: VaultState) -> Self {
         Self {
             core,
-            cache: Cache::default(),
+            cache: NodeCache::default(),
             writer: Mutex::new(state),
             seq: AtomicU64::new(state.seq),
             secrets: AtomicU64::new(state.secrets),
-            recorded: AtomicU64::new(0),
+            recorded_seq: AtomicU64::new(0),
         }
     }
 
     /// Commits and live secrets as of the last commit.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> VaultCounts {
+        VaultCounts {
             seq: self.seq.load(Ordering::Acquire),
             secrets: self.secrets.load(Ordering::Acquire),
         }
@@ -261,7 +261,7 @@ impl Vault {
         let mut state = self.writer.lock();
         let mut txn = Txn::new(&self.core, *state);
         let result = change(&mut txn)?;
-        txn.forget_notes(self.recorded.load(Ordering::Acquire))?;
+        txn.drop_notes(self.recorded_seq.load(Ordering::Acquire))?;
         let changed = txn.commit()?;
         *state = changed.state;
         self.cache.invalidate(changed.nodes.into_iter());
@@ -275,22 +275,22 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
-    pub fn pending(&self, recorded: u64) -> Result<Vec<Pending>, VaultError> {
+    pub fn pending_notes(&self, recorded: u64) -> Result<Vec<PendingNote>, VaultError> {
         let core = &self.core;
         let mut pending = Vec::new();
         for (entry, sealed) in core.records(key::OUTBOX)? {
             let (seq, index) =
                 key::outbox_position(&entry).ok_or_else(|| core.damaged("an outbox key"))?;
             if seq > recorded {
-                let context = core.keys.context(Kind::Outbox, seq, u64::from(index));
+                let context = core.keys.context(RecordKind::Outbox, seq, u64::from(index));
                 let note = core.open_meta(context, sealed, "an outbox entry")?;
-                pending.push(Pending {
+                pending.push(PendingNote {
                     seq,
                     note: note.expose().to_vec(),
                 });
             }
         }
-        self.recorded.fetch_max(recorded, Ordering::AcqRel);
+        self.recorded_seq.fetch_max(recorded, Ordering::AcqRel);
         Ok(pending)
     }
 
@@ -298,14 +298,14 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
-    pub fn journal(&self) -> Result<Vec<Journalled>, VaultError> {
+    pub fn journal(&self) -> Result<Vec<JournalEntry>, VaultError> {
         let core = &self.core;
         let open = |(entry, sealed): StoredRecord| {
             let (mount, request) =
                 key::journal_position(&entry).ok_or_else(|| core.damaged("a journal key"))?;
             let context = core.keys.journal_context(&mount, request);
             let answer = core.open_meta(context, sealed, "a journal entry")?;
-            Ok(Journalled {
+            Ok(JournalEntry {
                 mount,
                 request,
                 answer: answer.expose().to_vec(),
@@ -348,7 +348,7 @@ impl Vault {
 
     /// Confirms that every note up to commit `seq` is recorded elsewhere; the
     /// next commit removes them.
-    pub fn recorded(&self, seq: u64) {
-        self.recorded.fetch_max(seq, Ordering::AcqRel);
+    pub fn confirm_recorded(&self, seq: u64) {
+        self.recorded_seq.fetch_max(seq, Ordering::AcqRel);
     }
 }

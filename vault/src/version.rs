@@ -9,7 +9,7 @@ pub const MAX_DESTROYED: usize = 50;
 
 /// What was done about a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mark {
+pub enum VersionMark {
     /// Nothing.
     #[default]
     None,
@@ -82,7 +82,7 @@ pub struct Version {
     /// When another one took its place.
     pub superseded_ms: Option<i64>,
     /// What was done about it.
-    pub mark: Mark,
+    pub mark: VersionMark,
     /// Warnings given that it will expire, or has.
     pub warned: u8,
 }
@@ -92,26 +92,28 @@ impl Version {
     #[must_use]
     pub fn state(&self, now_ms: i64, grace_ms: i64) -> VersionState {
         match (self.mark, self.superseded_ms) {
-            (Mark::Destroyed, _) => VersionState::Destroyed,
-            (Mark::Revoked, _) => VersionState::Revoked,
-            (Mark::Deprecated, _) => VersionState::Deprecated,
-            (Mark::None, None) => VersionState::Current,
-            (Mark::None, Some(at)) if now_ms < at.saturating_add(grace_ms) => VersionState::Grace,
-            (Mark::None, Some(_)) => VersionState::Retired,
+            (VersionMark::Destroyed, _) => VersionState::Destroyed,
+            (VersionMark::Revoked, _) => VersionState::Revoked,
+            (VersionMark::Deprecated, _) => VersionState::Deprecated,
+            (VersionMark::None, None) => VersionState::Current,
+            (VersionMark::None, Some(at)) if now_ms < at.saturating_add(grace_ms) => {
+                VersionState::Grace
+            }
+            (VersionMark::None, Some(_)) => VersionState::Retired,
         }
     }
 
     /// Whether its value is there.
     #[must_use]
     pub fn has_value(&self) -> bool {
-        self.mark != Mark::Destroyed
+        self.mark != VersionMark::Destroyed
     }
 }
 
 /// A new value that is not current yet: its hook is at work. The value is stored
 /// under the version's number.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Pending {
+pub struct PendingVersion {
     /// The version it will be.
     pub number: u32,
     /// Its key id.
@@ -157,7 +159,7 @@ pub struct Consumer {
 
 /// A secret's own settings; `None` is the configuration's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
+pub struct SecretSettings {
     /// Versions kept with their values, at least 1.
     pub keep: Option<u32>,
     /// Life of a version in milliseconds.

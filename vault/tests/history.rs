@@ -5,10 +5,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{DAY, Home, NOW, key, name, new_version, passphrase, set, try_set};
+use common::{DAY, NOW, VaultHome, key, name, new_version, passphrase, set, try_set};
 use jarvis_vault::{
-    Act, Credential, History, MAX_HISTORY, MAX_VALUE, NewVersion, Reason, Request, Severity, Vault,
-    VaultError,
+    ActedBy, Credential, History, MAX_HISTORY, MAX_VALUE, NewVersion, RevocationReason,
+    RevocationRequest, Severity, Vault, VaultError,
 };
 
 const FILE: &str = "/nowhere/app.history";
@@ -32,9 +32,9 @@ fn reason(result: Result<History, VaultError>) -> String {
 fn told(vault: &Vault) {
     set(vault, "app/db", b"first");
     set(vault, "app/db", b"second");
-    let by = Act { uid: 7, at_ms: NOW };
-    let request = Request {
-        reason: Reason::SecurityIncident,
+    let by = ActedBy { uid: 7, at_ms: NOW };
+    let request = RevocationRequest {
+        reason: RevocationReason::SecurityIncident,
         severity: Severity::High,
         note: None,
         by,
@@ -55,7 +55,7 @@ fn told(vault: &Vault) {
 
 #[test]
 fn what_is_known_and_kept_goes_along() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "app/db", b"first");
     let why = NewVersion {
@@ -69,9 +69,9 @@ fn what_is_known_and_kept_goes_along() {
             assert!(!bytes.windows(piece.len()).any(|w| w == piece));
         }
         let history = open(&bytes, &credential).unwrap();
-        let story = history.story();
-        assert_eq!((&*story.name, story.exported_ms), ("app/db", NOW));
-        assert_eq!(story.versions[1].why.as_deref(), Some("a new one"));
+        let metadata = history.metadata();
+        assert_eq!((&*metadata.name, metadata.exported_ms), ("app/db", NOW));
+        assert_eq!(metadata.versions[1].why.as_deref(), Some("a new one"));
         assert_eq!(history.value(1).unwrap().expose(), b"first");
         assert_eq!(history.value(2).unwrap().expose(), b"second");
         assert!(matches!(
@@ -83,18 +83,18 @@ fn what_is_known_and_kept_goes_along() {
 
 #[test]
 fn what_was_revoked_stays() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     told(&vault);
     let history = open(&export(&vault, "app/db", &key(9)).unwrap(), &key(9)).unwrap();
     let has: Vec<_> = (1..=3).map(|number| history.has(number)).collect();
-    assert_eq!(history.story().versions.len(), 3);
+    assert_eq!(history.metadata().versions.len(), 3);
     assert_eq!(has, [false, false, true]);
 }
 
 #[test]
 fn only_its_own_credential_opens_it() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"v");
     let by_key = export(&vault, "a", &key(9)).unwrap();
@@ -109,7 +109,7 @@ fn only_its_own_credential_opens_it() {
 /// Whatever is changed is found, if not at once then with the value it is in.
 #[test]
 fn changed_files_are_refused() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"value");
     let good = export(&vault, "a", &key(9)).unwrap();
@@ -133,7 +133,7 @@ fn changed_files_are_refused() {
 
 #[test]
 fn a_history_has_a_greatest_size() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let value = vec![b'v'; MAX_VALUE];
     let keep = NewVersion {

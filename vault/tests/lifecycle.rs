@@ -5,10 +5,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{DAY, Home, NOW, current, name, new_version, set, try_set};
+use common::{DAY, NOW, VaultHome, current, name, new_version, set, try_set};
 use jarvis_vault::{
-    Act, MAX_DESTROYED, NewVersion, Node, Reason, Request, SecretType, Severity, Status, Vault,
-    VaultError, VersionState,
+    ActedBy, MAX_DESTROYED, NewVersion, Node, RevocationReason, RevocationRequest,
+    RevocationStatus, SecretType, Severity, Vault, VaultError, VersionState,
 };
 
 fn node(vault: &Vault, path: &str) -> Arc<Node> {
@@ -32,7 +32,7 @@ fn later(days: i64) -> NewVersion<'static> {
 #[test]
 fn versions_go_from_current_to_grace_to_retired() {
     use VersionState::{Current, Destroyed, Grace, Retired};
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     for day in [0, 10, 20] {
         try_set(&vault, "a", b"v", &later(day)).unwrap();
@@ -55,7 +55,7 @@ fn versions_go_from_current_to_grace_to_retired() {
 
 #[test]
 fn a_versions_story_is_kept() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let told = NewVersion {
         why: Some("because"),
@@ -81,7 +81,7 @@ fn a_versions_story_is_kept() {
 
 #[test]
 fn a_rollback_is_a_new_version_with_the_old_value() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"good");
     set(&vault, "a", b"bad");
@@ -119,7 +119,7 @@ fn a_rollback_is_a_new_version_with_the_old_value() {
 
 #[test]
 fn deprecation_ends_the_grace_of_old_versions_only() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"1");
     let refused = vault.write(|t| t.deprecate(&name("a"), 1));
@@ -136,7 +136,7 @@ fn deprecation_ends_the_grace_of_old_versions_only() {
 
 #[test]
 fn a_secrets_own_settings_come_first() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"0");
     vault
@@ -158,7 +158,7 @@ fn a_secrets_own_settings_come_first() {
 
 #[test]
 fn history_is_bounded() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     vault
         .write(|t| -> Result<_, VaultError> {
@@ -184,7 +184,7 @@ fn password(vault: &Vault, path: &str) {
 
 #[test]
 fn a_begun_rotation_changes_nothing_until_it_is_finished() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     password(&vault, "p");
     let old = current(&vault, "p").unwrap();
@@ -217,7 +217,7 @@ fn a_begun_rotation_changes_nothing_until_it_is_finished() {
 
 #[test]
 fn a_purge_takes_the_waiting_value_too() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     password(&vault, "p");
     vault
@@ -229,12 +229,12 @@ fn a_purge_takes_the_waiting_value_too() {
     assert!(vault.value(&node, 2).unwrap().is_none());
 }
 
-fn asked(by: u32) -> Request<'static> {
-    Request {
-        reason: Reason::SuspectedCompromise,
+fn asked(by: u32) -> RevocationRequest<'static> {
+    RevocationRequest {
+        reason: RevocationReason::SuspectedCompromise,
         severity: Severity::High,
         note: Some("seen in a log"),
-        by: Act {
+        by: ActedBy {
             uid: by,
             at_ms: NOW,
         },
@@ -242,20 +242,23 @@ fn asked(by: u32) -> Request<'static> {
     }
 }
 
-fn act(uid: u32, at_ms: i64) -> Act {
-    Act { uid, at_ms }
+fn act(uid: u32, at_ms: i64) -> ActedBy {
+    ActedBy { uid, at_ms }
 }
 
 #[test]
 fn two_persons_take_a_secret_out_of_service() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"1");
     set(&vault, "a", b"2");
     let request = vault
         .write(|t| t.request_revocation(&name("a"), &asked(1)))
         .unwrap();
-    assert_eq!((request.id, request.status), (1, Status::Requested));
+    assert_eq!(
+        (request.id, request.status),
+        (1, RevocationStatus::Requested)
+    );
     let decide = |uid, at| vault.write(|t| t.decide_revocation(1, true, act(uid, at)));
     let execute = || vault.write(|t| t.execute_revocation(1, act(1, NOW), false));
     assert!(matches!(decide(1, NOW), Err(VaultError::SamePerson(1))));
@@ -317,7 +320,7 @@ fn two_persons_take_a_secret_out_of_service() {
 
 #[test]
 fn a_refused_request_stays_refused() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"1");
     vault
@@ -344,7 +347,7 @@ fn a_refused_request_stays_refused() {
 
 #[test]
 fn an_emergency_needs_nobody_else_and_a_deleted_secret_does_not_escape() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"1");
     let id = vault
@@ -363,7 +366,7 @@ fn an_emergency_needs_nobody_else_and_a_deleted_secret_does_not_escape() {
 
 #[test]
 fn warnings_are_given_once_a_version() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let id = set(&vault, "a", b"1").id;
     let warn = |number, n| vault.write(|t| t.warned(id, number, n)).unwrap().is_some();
@@ -375,7 +378,7 @@ fn warnings_are_given_once_a_version() {
 
 #[test]
 fn a_key_pairs_public_part_is_a_secret_of_its_own() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let make = || vault.write(|t| t.generate(&name("d/k"), &SecretType::Ed25519, &new_version()));
     make().unwrap();

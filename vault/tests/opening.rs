@@ -6,12 +6,12 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
-use common::{Home, NOW, current, key, passphrase, set};
+use common::{NOW, VaultHome, current, key, passphrase, set};
 use jarvis_vault::{LockedVault, VaultError};
 
 #[test]
 fn keeps_values_over_reopening() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "team/db/password", b"\0binary\xff");
     drop(vault);
@@ -25,7 +25,7 @@ fn keeps_values_over_reopening() {
 
 #[test]
 fn a_passphrase_opens_and_a_wrong_one_does_not() {
-    let home = Home::new();
+    let home = VaultHome::new();
     jarvis_vault::create(&home.path(), &passphrase("correct"), NOW).unwrap();
     let before = fs::read(home.path()).unwrap();
     let wrong = home.try_open(&passphrase("wrong"));
@@ -47,7 +47,7 @@ fn a_passphrase_opens_and_a_wrong_one_does_not() {
 
 #[test]
 fn a_wrong_key_file_is_refused_without_a_change() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let before = fs::read(home.path()).unwrap();
     let wrong = home.try_open(&key(2));
     assert!(matches!(wrong, Err(VaultError::WrongKeyFile { .. })));
@@ -56,7 +56,7 @@ fn a_wrong_key_file_is_refused_without_a_change() {
 
 #[test]
 fn wide_modes_are_refused_with_the_remedy() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     fs::set_permissions(home.path(), PermissionsExt::from_mode(0o640)).unwrap();
     let text = home.try_open(&key(1)).err().unwrap().to_string();
     assert!(
@@ -74,7 +74,7 @@ fn wide_modes_are_refused_with_the_remedy() {
 
 #[test]
 fn a_second_owner_is_refused() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let first = home.open();
     let second = home.try_open(&key(1));
     assert!(matches!(second, Err(VaultError::InUse { .. })));
@@ -84,7 +84,7 @@ fn a_second_owner_is_refused() {
 
 #[test]
 fn creating_over_a_vault_is_refused() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let again = jarvis_vault::create(&home.path(), &key(2), NOW);
     assert!(matches!(again, Err(VaultError::Exists { .. })));
     home.open();
@@ -93,7 +93,7 @@ fn creating_over_a_vault_is_refused() {
 #[test]
 fn foreign_files_are_not_vaults() {
     for content in [&b""[..], b"x", b"SQLite format 3\0 and more of it"] {
-        let home = Home::new();
+        let home = VaultHome::new();
         fs::write(home.path(), content).unwrap();
         fs::set_permissions(home.path(), PermissionsExt::from_mode(0o600)).unwrap();
         let refused = LockedVault::open(&home.path());
@@ -107,7 +107,7 @@ fn foreign_files_are_not_vaults() {
 
 /// Opens the damaged file; an error must leave it as it was, success must give
 /// the values that were stored.
-fn damage(home: &Home, bytes: &[u8], what: &str) -> bool {
+fn damage(home: &VaultHome, bytes: &[u8], what: &str) -> bool {
     fs::write(home.path(), bytes).unwrap();
     match home.try_open(&key(1)) {
         Err(error) => {
@@ -135,7 +135,7 @@ fn damage(home: &Home, bytes: &[u8], what: &str) -> bool {
 
 #[test]
 fn a_truncated_file_is_refused_at_every_length() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     set(&home.open(), "a/b", &[7; 5000]);
     let whole = fs::read(home.path()).unwrap();
     let refused = (0..whole.len())
@@ -147,7 +147,7 @@ fn a_truncated_file_is_refused_at_every_length() {
 
 #[test]
 fn a_flipped_bit_is_refused_or_harmless() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     set(&home.open(), "a/b", &[7; 5000]);
     let whole = fs::read(home.path()).unwrap();
     // Every 61st byte: header, pages in use, and free ones.
@@ -164,7 +164,7 @@ fn a_flipped_bit_is_refused_or_harmless() {
 
 #[test]
 fn a_flip_in_the_stored_value_is_damage() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     set(&home.open(), "a/b", &[7; 300_000]);
     let len = fs::metadata(home.path()).unwrap().len();
     let file = fs::OpenOptions::new()
@@ -179,7 +179,7 @@ fn a_flip_in_the_stored_value_is_damage() {
 
 #[test]
 fn key_slots_come_and_go() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"v");
     let last = vault.write(|t| t.remove_slot(0));

@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::ops::ControlFlow;
 
-use common::{DAY, Home, NOW, current, name, new_version, set, try_set};
+use common::{DAY, NOW, VaultHome, current, name, new_version, set, try_set};
 use jarvis_vault::{
-    Body, KidPrecondition, MAX_VALUE, NewVersion, Outcome, ROOT, SecretType, Vault, VaultError,
+    Body, KidPrecondition, MAX_VALUE, NewVersion, ROOT, SecretType, Vault, VaultError, WriteOutcome,
 };
 use proptest::prelude::*;
 
 #[test]
 fn versions_count_and_old_ones_stay_readable() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let first = set(&vault, "a", b"one");
     let second = set(&vault, "a", b"two");
@@ -32,7 +32,7 @@ fn versions_count_and_old_ones_stay_readable() {
 
 #[test]
 fn ids_are_never_reused() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let first = set(&vault, "a", b"1").id;
     vault.write(|t| t.delete(&name("a"), 0, NOW)).unwrap();
@@ -48,7 +48,7 @@ fn ids_are_never_reused() {
 
 #[test]
 fn delete_restore_purge() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let made = set(&vault, "d/a", b"kept");
     vault.write(|t| t.delete(&name("d/a"), 9, NOW)).unwrap();
@@ -74,7 +74,7 @@ fn delete_restore_purge() {
 
 #[test]
 fn delete_and_restore_within_one_change() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"1");
     vault
@@ -92,7 +92,7 @@ fn delete_and_restore_within_one_change() {
 
 #[test]
 fn a_change_is_all_or_nothing() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let result = vault.write(|t| -> Result<(), VaultError> {
         t.set(&name("a"), b"1", &new_version())?;
@@ -106,7 +106,7 @@ fn a_change_is_all_or_nothing() {
 
 #[test]
 fn if_kid_guards_what_is_replaced() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let demand = |if_kid| NewVersion {
         if_kid,
@@ -136,7 +136,7 @@ fn if_kid_guards_what_is_replaced() {
 
 #[test]
 fn rotation_needs_a_generator() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", b"1");
     let refused = vault.write(|t| t.rotate(&name("a"), &new_version()));
@@ -155,7 +155,7 @@ fn rotation_needs_a_generator() {
 
 #[test]
 fn old_versions_are_pruned_unless_pinned() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let pin_two = NewVersion {
         pinned: &|_, version| version == 2,
@@ -175,7 +175,7 @@ fn old_versions_are_pruned_unless_pinned() {
 
 #[test]
 fn values_are_bounded() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "a", &vec![1; MAX_VALUE]);
     let over = try_set(&vault, "a", &vec![1; MAX_VALUE + 1], &new_version());
@@ -185,7 +185,7 @@ fn values_are_bounded() {
 
 #[test]
 fn directories_count_what_lives_beneath() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(&vault, "x/y/a", b"1");
     set(&vault, "x/b", b"2");
@@ -202,7 +202,7 @@ fn directories_count_what_lives_beneath() {
 
 #[test]
 fn children_come_in_order_and_resume() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     let ids: Vec<u64> = ["c", "a", "b"].map(|n| set(&vault, n, b"").id).into();
     let mut seen = Vec::new();
@@ -217,7 +217,7 @@ fn children_come_in_order_and_resume() {
 
 #[test]
 fn notes_stay_until_they_are_recorded() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     for n in 1..=3u8 {
         vault
@@ -227,11 +227,11 @@ fn notes_stay_until_they_are_recorded() {
             })
             .unwrap();
     }
-    vault.recorded(1);
+    vault.confirm_recorded(1);
     set(&vault, "b", b"2");
     drop(vault);
     let notes = |recorded| -> Vec<(u64, Vec<u8>)> {
-        let pending = home.open().pending(recorded).unwrap();
+        let pending = home.open().pending_notes(recorded).unwrap();
         pending.into_iter().map(|p| (p.seq, p.note)).collect()
     };
     assert_eq!(notes(0), [(2, vec![2]), (3, vec![3])]);
@@ -240,7 +240,7 @@ fn notes_stay_until_they_are_recorded() {
 
 #[test]
 fn neither_names_nor_values_are_on_disk() {
-    let home = Home::with_key(1);
+    let home = VaultHome::with_key(1);
     let vault = home.open();
     set(
         &vault,
@@ -317,7 +317,7 @@ impl Model {
 
 fn run(vault: &Vault, step: &Step) -> bool {
     let path = |n: &u8| name(&format!("dir{}/s{n}", n % 2));
-    let done = |r: Result<Outcome, VaultError>| r.is_ok();
+    let done = |r: Result<WriteOutcome, VaultError>| r.is_ok();
     match step {
         Step::Set(n, value) => done(vault.write(|t| t.set(&path(n), value, &new_version()))),
         Step::Delete(n) => done(vault.write(|t| t.delete(&path(n), 0, NOW))),
@@ -331,7 +331,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn behaves_like_a_map(steps in steps()) {
-        let home = Home::with_key(1);
+        let home = VaultHome::with_key(1);
         let mut vault = Some(home.open());
         let mut model = Model::default();
         for step in &steps {

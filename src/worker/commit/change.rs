@@ -2,7 +2,7 @@
 //! there or directly, into the audit log.
 
 use jarvis_audit::Action;
-use jarvis_vault::{Outcome, SecretName};
+use jarvis_vault::{SecretName, WriteOutcome};
 use serde::{Deserialize, Serialize};
 
 /// One change of one secret. Never a value.
@@ -35,7 +35,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    pub(crate) fn new(action: Kind, name: &SecretName, outcome: Outcome) -> Self {
+    pub(crate) fn new(action: Kind, name: &SecretName, outcome: WriteOutcome) -> Self {
         Self {
             name: Some(name.to_string()),
             id: Some(outcome.id),
@@ -46,7 +46,7 @@ impl Change {
     }
 
     /// The public part of a key pair, changed along with it.
-    pub(crate) fn along(name: &SecretName, outcome: Outcome) -> Self {
+    pub(crate) fn along(name: &SecretName, outcome: WriteOutcome) -> Self {
         let action = match outcome.created {
             true => Kind::Create,
             false => Kind::Rotate,

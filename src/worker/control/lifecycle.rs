@@ -9,8 +9,8 @@ use jarvis_audit::{Action, Durability};
 use jarvis_fs::{Caller, FsError};
 use jarvis_policy::Verb;
 use jarvis_vault::{
-    Act, Credential, NewVersion, Node, Request, Revocation, Secret, SecretBytes, SecretName,
-    Settings, Status, Txn, VaultError, Version, VersionState,
+    ActedBy, Credential, NewVersion, Node, Revocation, RevocationRequest, RevocationStatus, Secret,
+    SecretBytes, SecretName, SecretSettings, Txn, VaultError, Version, VersionState,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -124,7 +124,7 @@ fn revoke(
     life: &Life,
     put: &NewVersion<'_>,
 ) -> Result<Vec<Change>, VaultError> {
-    let by = Act {
+    let by = ActedBy {
         uid: put.by_uid,
         at_ms: put.now_ms,
     };
@@ -137,7 +137,7 @@ fn revoke(
             immediate,
             rotate,
         } => {
-            let request = Request {
+            let request = RevocationRequest {
                 reason: *reason,
                 severity: *severity,
                 note: note.as_deref(),
@@ -170,7 +170,7 @@ fn revoke(
 fn execute(
     txn: &mut Txn<'_>,
     id: u64,
-    by: Act,
+    by: ActedBy,
     (immediate, rotate): (bool, bool),
     put: &NewVersion<'_>,
 ) -> Result<Vec<Change>, VaultError> {
@@ -222,7 +222,7 @@ fn told(revocation: &Revocation, action: Kind, what: &str) -> Change {
 }
 
 impl Configure {
-    fn apply(&self, stored: &mut Settings) {
+    fn apply(&self, stored: &mut SecretSettings) {
         let days = |days: Option<u32>| days.map(|days| i64::from(days) * DAY_MS);
         if let Some(keep) = self.keep_versions {
             stored.keep = keep;
@@ -514,7 +514,8 @@ fn may_see(gate: &Gate, caller: &Caller, revocation: &Revocation) -> bool {
 }
 
 fn shown(revocation: &Revocation) -> Value {
-    let act = |act: Option<Act>| act.map(|act| json!({"uid": act.uid, "at": rfc3339(act.at_ms)}));
+    let act =
+        |act: Option<ActedBy>| act.map(|act| json!({"uid": act.uid, "at": rfc3339(act.at_ms)}));
     let expired = revocation.is_expired(now_ms());
     json!({
         "id": revocation.id,
@@ -530,7 +531,7 @@ fn shown(revocation: &Revocation) -> Value {
         "requested": act(Some(revocation.requested)),
         "decided": act(revocation.decided),
         "executed": act(revocation.executed),
-        "expires_at": matches!(revocation.status, Status::Requested | Status::Approved)
+        "expires_at": matches!(revocation.status, RevocationStatus::Requested | RevocationStatus::Approved)
             .then(|| rfc3339(revocation.expires_ms)),
     })
 }

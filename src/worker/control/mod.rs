@@ -6,7 +6,7 @@ use jarvis_audit::{Action, Event};
 use jarvis_fs::{Answer, Caller, FsError, RequestOrigin};
 use jarvis_policy::Verb;
 use jarvis_vault::{
-    KidPrecondition, NameError, NewVersion, Outcome, SecretName, SlotInfo, Txn, VaultError,
+    KidPrecondition, NameError, NewVersion, SecretName, SlotInfo, Txn, VaultError, WriteOutcome,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -461,7 +461,7 @@ pub(crate) fn rotate(
     })
 }
 
-fn written(outcome: &Outcome, otherwise: Kind) -> Kind {
+fn written(outcome: &WriteOutcome, otherwise: Kind) -> Kind {
     if outcome.created {
         Kind::Create
     } else {

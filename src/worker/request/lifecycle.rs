@@ -3,7 +3,7 @@
 //! None of them carries a value, so serde may keep copies while it looks at `op`.
 
 use jarvis_policy::Verb;
-use jarvis_vault::{Consumer, Criticality, Reason, SecretName, Severity};
+use jarvis_vault::{Consumer, Criticality, RevocationReason, SecretName, Severity};
 use serde::{Deserialize, Deserializer};
 
 use super::{Checked, Malformed, Operation, Parsed, Question, checked_name, invalid, json_error};
@@ -48,7 +48,7 @@ pub(crate) enum Life {
     },
     Revoke {
         name: SecretName,
-        reason: Reason,
+        reason: RevocationReason,
         severity: Severity,
         note: Option<String>,
         immediate: bool,
@@ -189,7 +189,7 @@ enum Wire {
     },
     Revoke {
         name: String,
-        reason: Reason,
+        reason: RevocationReason,
         severity: Option<Severity>,
         note: Option<String>,
         #[serde(default)]

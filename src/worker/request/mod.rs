@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jarvis_policy::Verb;
-use jarvis_vault::{Credential, MAX_VALUE, SecretBytes, SecretName, SecretType, Spec, TYPES};
+use jarvis_vault::{Credential, MAX_VALUE, SecretBytes, SecretName, SecretType, TYPES, TypeSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -413,7 +413,7 @@ fn secret_type(
     if spec.insert("type".into(), kind.into()).is_some() {
         return invalid("`type` is no option");
     }
-    let spec: Spec = serde_json::from_value(Value::Object(spec)).or_else(|error| {
+    let spec: TypeSpec = serde_json::from_value(Value::Object(spec)).or_else(|error| {
         let what = match error.to_string() {
             text if text.starts_with("unknown variant") && !known(kind) => {
                 return invalid("an unknown `type`; see: jarvisctl types");

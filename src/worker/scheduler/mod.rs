@@ -289,7 +289,7 @@ impl Scheduler {
         };
         let warned = control::commit(&self.gate, |txn| {
             let outcome = txn.warned(warning.id, warning.version, warning.count)?;
-            let change = |outcome: jarvis_vault::Outcome| Change {
+            let change = |outcome: jarvis_vault::WriteOutcome| Change {
                 id: Some(warning.id),
                 version: Some(warning.version),
                 kid: Some(outcome.kid),

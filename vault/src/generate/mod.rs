@@ -12,7 +12,7 @@ use rand::rngs::SysRng;
 use zeroize::Zeroizing;
 
 use crate::error::VaultError;
-use crate::kind::{Class, Encoding, JwtAlgorithm, SecretType};
+use crate::kind::{ByteEncoding, CharacterClass, JwtAlgorithm, SecretType};
 use crate::secret::SecretBytes;
 
 pub(crate) mod spec;
@@ -74,17 +74,17 @@ fn random(len: usize) -> Result<Zeroizing<Vec<u8>>, VaultError> {
     Ok(bytes)
 }
 
-fn encoded(bytes: &[u8], encoding: Encoding) -> SecretBytes {
+fn encoded(bytes: &[u8], encoding: ByteEncoding) -> SecretBytes {
     match encoding {
-        Encoding::Base64 => text(STANDARD.encode(bytes)),
-        Encoding::Hex => text(hex::encode(bytes)),
-        Encoding::Raw => SecretBytes::new(bytes.to_vec()),
+        ByteEncoding::Base64 => text(STANDARD.encode(bytes)),
+        ByteEncoding::Hex => text(hex::encode(bytes)),
+        ByteEncoding::Raw => SecretBytes::new(bytes.to_vec()),
     }
 }
 
 /// Every password that has all classes comes as often as any other: those that
 /// lack one are thrown away.
-fn password(length: usize, alphabet: &[u8], classes: &[Class]) -> SecretBytes {
+fn password(length: usize, alphabet: &[u8], classes: &[CharacterClass]) -> SecretBytes {
     let mut rng = UnwrapErr(SysRng);
     loop {
         let mut value = Vec::with_capacity(length);
@@ -93,7 +93,7 @@ fn password(length: usize, alphabet: &[u8], classes: &[Class]) -> SecretBytes {
             alphabet.get(at).copied()
         }));
         let value = SecretBytes::new(value);
-        let has = |class: &Class| {
+        let has = |class: &CharacterClass| {
             let characters = class.characters().as_bytes();
             value.expose().iter().any(|b| characters.contains(b))
         };
@@ -135,7 +135,7 @@ fn key_pair() -> Result<SecretBytes, VaultError> {
 
 #[cfg(test)]
 mod tests {
-    use super::spec::Spec;
+    use super::spec::TypeSpec;
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn kind(spec: serde_json::Value) -> Result<SecretType, String> {
-        let spec: Spec = serde_json::from_value(spec).map_err(|e| e.to_string())?;
+        let spec: TypeSpec = serde_json::from_value(spec).map_err(|e| e.to_string())?;
         spec.check().map_err(|e| e.to_string())
     }
 
@@ -168,7 +168,12 @@ mod tests {
         });
         for _ in 0..500 {
             let value = made(spec.clone());
-            for class in [Class::Lower, Class::Upper, Class::Digit, Class::Symbol] {
+            for class in [
+                CharacterClass::Lower,
+                CharacterClass::Upper,
+                CharacterClass::Digit,
+                CharacterClass::Symbol,
+            ] {
                 let characters = class.characters().as_bytes();
                 assert!(value.iter().any(|b| characters.contains(b)), "{class:?}");
             }

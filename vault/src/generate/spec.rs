@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::VaultError;
-use crate::kind::{Class, Encoding, JwtAlgorithm, SecretType};
+use crate::kind::{ByteEncoding, CharacterClass, JwtAlgorithm, SecretType};
 
 /// Characters of a password.
 const PASSWORD_CHARACTERS: RangeInclusive<usize> = 8..=4096;
@@ -45,12 +45,12 @@ const MAX_ALTERNATE_BYTES: usize = 256;
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the options of SecretType")]
-pub enum Spec {
+pub enum TypeSpec {
     Opaque {},
     Password {
         length: Option<usize>,
         alphabet: Option<String>,
-        classes: Option<Vec<Class>>,
+        classes: Option<Vec<CharacterClass>>,
         #[serde(default)]
         no_ambiguous: bool,
     },
@@ -60,7 +60,7 @@ pub enum Spec {
     },
     Random {
         bytes: Option<usize>,
-        encoding: Option<Encoding>,
+        encoding: Option<ByteEncoding>,
     },
     Uuid {},
     Jwt {
@@ -109,7 +109,7 @@ pub const TYPES: [(&str, &str, &str); 8] = [
     ),
 ];
 
-impl Spec {
+impl TypeSpec {
     /// The type, once its options are checked.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Spec {
             Self::ApiKey { prefix, length } => api_key(prefix.unwrap_or_default(), length),
             Self::Random { bytes, encoding } => Ok(SecretType::Random {
                 bytes: within("bytes", bytes.unwrap_or(DEFAULT_RANDOM_BYTES), RANDOM_BYTES)?,
-                encoding: encoding.unwrap_or(Encoding::Base64),
+                encoding: encoding.unwrap_or(ByteEncoding::Base64),
             }),
             Self::Jwt { algorithm } => Ok(SecretType::Jwt {
                 algorithm: algorithm.unwrap_or(JwtAlgorithm::HS256),
@@ -162,7 +162,7 @@ fn within<N: TryFrom<usize>>(
 fn password(
     length: Option<usize>,
     alphabet: Option<String>,
-    classes: Option<Vec<Class>>,
+    classes: Option<Vec<CharacterClass>>,
     no_ambiguous: bool,
 ) -> Result<SecretType, VaultError> {
     let length: u16 = within(
@@ -175,7 +175,11 @@ fn password(
         (Some(_), Some(_)) => return refused("alphabet", "excludes `classes`"),
         (Some(own), None) => own.clone(),
         (None, classes) => {
-            let usual = vec![Class::Lower, Class::Upper, Class::Digit];
+            let usual = vec![
+                CharacterClass::Lower,
+                CharacterClass::Upper,
+                CharacterClass::Digit,
+            ];
             let classes = classes.unwrap_or(usual);
             classes.iter().map(|class| class.characters()).collect()
         }
@@ -276,7 +280,7 @@ pub(super) fn generated_type(value: &Value) -> Result<Option<SecretType>, VaultE
     if value.as_object().is_some_and(|map| map.len() > 1) {
         return wrong_template("has fields beside `$generate`");
     }
-    let Ok(spec) = Spec::deserialize(spec) else {
+    let Ok(spec) = TypeSpec::deserialize(spec) else {
         return wrong_template("has a `$generate` with an unknown type or option");
     };
     match spec.check()? {
@@ -284,7 +288,7 @@ pub(super) fn generated_type(value: &Value) -> Result<Option<SecretType>, VaultE
             wrong_template("may generate password, api_key, random, uuid and jwt only")
         }
         SecretType::Random {
-            encoding: Encoding::Raw,
+            encoding: ByteEncoding::Raw,
             ..
         } => wrong_template("must write random bytes as base64 or hex"),
         kind => Ok(Some(kind)),
@@ -335,7 +339,7 @@ mod tests {
     use serde_json::json;
 
     fn refusal(spec: Value) -> String {
-        let spec = serde_json::from_value::<Spec>(spec);
+        let spec = serde_json::from_value::<TypeSpec>(spec);
         let checked = spec
             .map_err(|e| e.to_string())
             .and_then(|spec| spec.check().map_err(|e| e.to_string()));

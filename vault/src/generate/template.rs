@@ -108,11 +108,11 @@ fn put(value: &(impl serde::Serialize + ?Sized), out: &mut Vec<u8>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::spec::Spec;
+    use crate::generate::spec::TypeSpec;
     use serde_json::json;
 
     fn filled(template: &Value) -> Value {
-        let kind: Spec =
+        let kind: TypeSpec =
             serde_json::from_value(json!({"type": "json", "template": template})).unwrap();
         let text = kind.check().unwrap().generate(None).unwrap().unwrap();
         serde_json::from_slice(text.expose()).unwrap()

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::{self, BriefKey, Context, Kind};
+use crate::crypto::{self, BriefKey, RecordKind, SealContext};
 use crate::error::VaultError;
 use crate::keys::{VaultCore, VaultKeys};
-use crate::record::{self, NodeId, State, key};
+use crate::record::{self, NodeId, VaultState, key};
 use crate::slot::{Credential, SLOTS, SlotRecord};
 use crate::store::redb::RedbStore;
 use crate::store::{Batch, Store, StoreError};
@@ -27,7 +27,7 @@ const FIRST_ID: NodeId = 1024;
 
 /// In the clear, so that a program can tell what the file is before it has a key.
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct VaultHeader {
     magic: [u8; 12],
     format: u16,
     vault: [u8; 16],
@@ -77,7 +77,7 @@ fn first_batch(
     credential: &Credential,
     now_ms: i64,
 ) -> Result<Batch, VaultError> {
-    let header = Header {
+    let header = VaultHeader {
         magic: *MAGIC,
         format: FORMAT,
         vault,
@@ -90,7 +90,7 @@ fn first_batch(
         tenant.as_slice(),
     )?;
     let keys = derive_keys(vault, root, &tenant)?;
-    let state = State {
+    let state = VaultState {
         seq: 0,
         next_id: FIRST_ID,
         revocations: 0,
@@ -98,7 +98,7 @@ fn first_batch(
     };
     let sealed = crypto::seal(
         keys.state.expose(),
-        keys.context(Kind::State, 0, 0),
+        keys.context(RecordKind::State, 0, 0),
         &encode(&state)?,
     )?;
     let record = SlotRecord::seal(vault, 0, credential, root)?;
@@ -124,7 +124,7 @@ pub struct LockedVault {
 /// A successful unlock, before anything is written.
 pub struct Probe {
     keys: VaultKeys,
-    state: State,
+    state: VaultState,
 }
 
 impl Probe {
@@ -210,7 +210,7 @@ impl LockedVault {
         .map_err(|_| self.damaged("the tenant's key does not authenticate"))?;
         let keys = derive_keys(self.vault, &root, &tenant)?;
         let sealed = self.required(key::STATE, "the state is missing")?;
-        let context = keys.context(Kind::State, 0, 0);
+        let context = keys.context(RecordKind::State, 0, 0);
         let state = crypto::open(keys.state.expose(), context, sealed)
             .map_err(|_| self.damaged("the state does not authenticate"))?;
         let state = record::decode(state.expose())
@@ -276,12 +276,12 @@ fn has_magic(file: &File) -> io::Result<bool> {
     }
 }
 
-fn read_header(path: &Path, view: &RedbStore) -> Result<Header, VaultError> {
+fn read_header(path: &Path, view: &RedbStore) -> Result<VaultHeader, VaultError> {
     let not_a_vault = || VaultError::NotAVault {
         path: path.to_owned(),
     };
     let bytes = view.get(key::FORMAT)?.ok_or_else(not_a_vault)?;
-    let header: Header = record::decode(&bytes).map_err(|_| not_a_vault())?;
+    let header: VaultHeader = record::decode(&bytes).map_err(|_| not_a_vault())?;
     if &header.magic != MAGIC {
         return Err(not_a_vault());
     }
@@ -303,10 +303,10 @@ fn tenant_wrap(vault: [u8; 16], root: &BriefKey) -> Result<jarvis_sys::LockedKey
     crypto::derive(root.as_slice(), &vault, "jarvis-vault-v1 tenant wrap")
 }
 
-fn tenant_context(vault: [u8; 16]) -> Context {
-    Context {
+fn tenant_context(vault: [u8; 16]) -> SealContext {
+    SealContext {
         vault,
-        kind: Kind::TenantKey,
+        kind: RecordKind::TenantKey,
         id: TENANT,
         version: 0,
     }

@@ -6,9 +6,9 @@ use crate::record::ROOT;
 use crate::secret::SecretBytes;
 use crate::txn::versions::NewVersion;
 
-struct Home(tempfile::TempDir);
+struct VaultHome(tempfile::TempDir);
 
-impl Home {
+impl VaultHome {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
@@ -61,9 +61,9 @@ fn read(vault: &Vault, path: &str) -> Result<Option<Vec<u8>>, VaultError> {
 
 #[test]
 fn a_newer_format_is_told_from_damage() {
-    let home = Home::new();
+    let home = VaultHome::new();
     home.tamper(|_| {
-        let header = Header {
+        let header = VaultHeader {
             magic: *MAGIC,
             format: FORMAT + 1,
             vault: [0; 16],
@@ -93,7 +93,7 @@ fn no_record_can_stand_in_for_another() {
     ];
     for (what, from, to) in moves {
         for same_secret in [false, true] {
-            let home = Home::new();
+            let home = VaultHome::new();
             let vault = home.open();
             set(&vault, "a", b"1");
             let a = set(&vault, "a", b"2");
@@ -122,7 +122,7 @@ fn no_record_can_stand_in_for_another() {
 
 #[test]
 fn a_directory_entry_cannot_be_pointed_elsewhere() {
-    let home = Home::new();
+    let home = VaultHome::new();
     let vault = home.open();
     set(&vault, "a", b"public");
     let b = set(&vault, "b", b"secret");
@@ -135,7 +135,7 @@ fn a_directory_entry_cannot_be_pointed_elsewhere() {
 
 #[test]
 fn records_of_another_vault_do_not_open() {
-    let (home, other) = (Home::new(), Home::new());
+    let (home, other) = (VaultHome::new(), VaultHome::new());
     let id = set(&home.open(), "a", b"mine");
     assert_eq!(set(&other.open(), "a", b"theirs"), id);
     let mut stolen = Vec::new();

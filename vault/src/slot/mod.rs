@@ -7,7 +7,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use jarvis_sys::{KEY_LEN, LockedKey};
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::{self, BriefKey, Context, Kind};
+use crate::crypto::{self, BriefKey, RecordKind, SealContext};
 use crate::error::VaultError;
 use crate::secret::SecretBytes;
 
@@ -167,10 +167,10 @@ impl SlotRecord {
     }
 }
 
-fn context(vault: [u8; 16], number: u8) -> Context {
-    Context {
+fn context(vault: [u8; 16], number: u8) -> SealContext {
+    SealContext {
         vault,
-        kind: Kind::Slot,
+        kind: RecordKind::Slot,
         id: u64::from(number),
         version: 0,
     }

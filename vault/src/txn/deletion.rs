@@ -1,9 +1,9 @@
 //! Deleted secrets: taken out of the tree, put back, destroyed.
 
-use super::{Outcome, Txn};
+use super::{Txn, WriteOutcome};
 use crate::error::VaultError;
 use crate::name::SecretName;
-use crate::record::{Body, Deleted, Node, NodeId, key};
+use crate::record::{Body, Node, NodeId, SoftDeletion, key};
 
 impl Txn<'_> {
     /// Takes `name` out of the tree; it can be restored under its id.
@@ -15,10 +15,10 @@ impl Txn<'_> {
         name: &SecretName,
         by_uid: u32,
         now_ms: i64,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         let mut node = self.existing(name)?;
-        let outcome = Outcome::of(&node)?;
-        node.secret_mut()?.deleted = Some(Deleted {
+        let outcome = WriteOutcome::of(&node)?;
+        node.secret_mut()?.deleted = Some(SoftDeletion {
             at_ms: now_ms,
             by_uid,
         });
@@ -38,7 +38,7 @@ impl Txn<'_> {
         &mut self,
         name: &SecretName,
         not_before_ms: i64,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         if self.find(name)?.is_some() {
             return Err(VaultError::Occupied(name.to_string()));
         }
@@ -53,7 +53,7 @@ impl Txn<'_> {
         self.link(&node);
         self.count(node.parent, true)?;
         self.save(&node)?;
-        Outcome::of(&node)
+        WriteOutcome::of(&node)
     }
 
     /// Destroys every deleted secret called `name`: data key and all versions.

@@ -1,12 +1,12 @@
 //! The tree: secrets and directories with their entries and counts.
 
 use super::Txn;
-use crate::crypto::{self, Kind};
+use crate::crypto::{self, RecordKind};
 use crate::error::VaultError;
 use crate::kind::SecretType;
 use crate::name::SecretName;
 use crate::record::{Body, Node, NodeId, ROOT, Secret, key};
-use crate::version::Settings;
+use crate::version::SecretSettings;
 
 impl Txn<'_> {
     pub(super) fn create_secret(
@@ -19,7 +19,7 @@ impl Txn<'_> {
         let id = self.allocate();
         let data_key = crypto::random_key()?;
         let keys = &self.core.keys;
-        let context = keys.context(Kind::DataKey, id, 0);
+        let context = keys.context(RecordKind::DataKey, id, 0);
         let node = Node {
             id,
             parent,
@@ -30,7 +30,7 @@ impl Txn<'_> {
                 data_key: crypto::seal(keys.wrap.expose(), context, data_key.as_slice())?,
                 versions: Vec::new(),
                 pending: None,
-                settings: Settings::default(),
+                settings: SecretSettings::default(),
                 deleted: None,
                 cached: false,
             })),

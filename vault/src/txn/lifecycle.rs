@@ -1,11 +1,11 @@
 //! What happens to versions after they were made.
 
 use super::versions::{NewVersion, NextVersion, generated, prune};
-use super::{Outcome, Txn};
+use super::{Txn, WriteOutcome};
 use crate::error::VaultError;
 use crate::name::SecretName;
 use crate::record::{Node, NodeId, Secret, key};
-use crate::version::{Mark, Pending, Settings, Version};
+use crate::version::{PendingVersion, SecretSettings, Version, VersionMark};
 
 impl Txn<'_> {
     /// Makes the value of an older version the current one, as a new version.
@@ -18,7 +18,7 @@ impl Txn<'_> {
         name: &SecretName,
         number: u32,
         new: &NewVersion<'_>,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         let node = self.existing(name)?;
         usable(&node, number)?;
         let value = self.stored(&node, number)?;
@@ -47,7 +47,11 @@ impl Txn<'_> {
     /// # Errors
     /// [`VaultError::NoSuchVersion`]; [`VaultError::Unusable`] for the current
     /// one, or one that is revoked or destroyed.
-    pub fn deprecate(&mut self, name: &SecretName, number: u32) -> Result<Outcome, VaultError> {
+    pub fn deprecate(
+        &mut self,
+        name: &SecretName,
+        number: u32,
+    ) -> Result<WriteOutcome, VaultError> {
         let mut node = self.existing(name)?;
         let version = usable(&node, number)?;
         if version.superseded_ms.is_none() {
@@ -58,12 +62,12 @@ impl Txn<'_> {
             });
         }
         let (number, kid) = (version.number, version.kid.clone());
-        version_mut(&mut node, number)?.mark = Mark::Deprecated;
+        version_mut(&mut node, number)?.mark = VersionMark::Deprecated;
         self.save(&node)?;
-        Ok(Outcome {
+        Ok(WriteOutcome {
             version: number,
             kid,
-            ..Outcome::of(&node)?
+            ..WriteOutcome::of(&node)?
         })
     }
 
@@ -77,7 +81,7 @@ impl Txn<'_> {
         name: &SecretName,
         keep: usize,
         pinned: impl Fn(NodeId, u32) -> bool,
-    ) -> Result<(Outcome, Vec<u32>), VaultError> {
+    ) -> Result<(WriteOutcome, Vec<u32>), VaultError> {
         let mut node = self.existing(name)?;
         let id = node.id;
         let pruned = prune(node.secret_mut()?, keep, |version| pinned(id, version));
@@ -85,7 +89,7 @@ impl Txn<'_> {
             self.remove(key::value(id, version));
         }
         self.save(&node)?;
-        Ok((Outcome::of(&node)?, pruned))
+        Ok((WriteOutcome::of(&node)?, pruned))
     }
 
     /// Changes a secret's own settings.
@@ -95,12 +99,12 @@ impl Txn<'_> {
     pub fn configure(
         &mut self,
         name: &SecretName,
-        change: impl FnOnce(&mut Settings),
-    ) -> Result<Outcome, VaultError> {
+        change: impl FnOnce(&mut SecretSettings),
+    ) -> Result<WriteOutcome, VaultError> {
         let mut node = self.existing(name)?;
         change(&mut node.secret_mut()?.settings);
         self.save(&node)?;
-        Outcome::of(&node)
+        WriteOutcome::of(&node)
     }
 
     /// Notes that so many warnings were given about the end of a version's life;
@@ -113,7 +117,7 @@ impl Txn<'_> {
         id: NodeId,
         number: u32,
         warnings: u8,
-    ) -> Result<Option<Outcome>, VaultError> {
+    ) -> Result<Option<WriteOutcome>, VaultError> {
         let Some(mut node) = self.node(id)? else {
             return Ok(None);
         };
@@ -123,7 +127,7 @@ impl Txn<'_> {
         }
         version_mut(&mut node, number)?.warned = warnings;
         self.save(&node)?;
-        Outcome::of(&node).map(Some)
+        WriteOutcome::of(&node).map(Some)
     }
 
     /// Stores a value that becomes current with [`Txn::finish_rotation`];
@@ -135,7 +139,7 @@ impl Txn<'_> {
         &mut self,
         name: &SecretName,
         new: &NewVersion<'_>,
-    ) -> Result<(Outcome, Pending), VaultError> {
+    ) -> Result<(WriteOutcome, PendingVersion), VaultError> {
         let mut node = self.existing(name)?;
         let secret = node.secret()?;
         if secret.pending.is_some() {
@@ -148,7 +152,7 @@ impl Txn<'_> {
             .core
             .seal_value(node.id, secret, next.number, value.expose())?;
         self.put(key::value(node.id, next.number), sealed);
-        let pending = Pending {
+        let pending = PendingVersion {
             number: next.number,
             kid: next.kid,
             len: u32::try_from(value.len()).unwrap_or(u32::MAX),
@@ -159,7 +163,7 @@ impl Txn<'_> {
         };
         node.secret_mut()?.pending = Some(pending.clone());
         self.save(&node)?;
-        Ok((Outcome::of(&node)?, pending))
+        Ok((WriteOutcome::of(&node)?, pending))
     }
 
     /// Makes the value of a rotation that was begun the current one.
@@ -171,7 +175,7 @@ impl Txn<'_> {
         id: NodeId,
         number: u32,
         new: &NewVersion<'_>,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         let (mut node, pending) = self.take_pending(id, number)?;
         let created_ms = new.now_ms.max(pending.since_ms);
         let version = Version {
@@ -184,28 +188,36 @@ impl Txn<'_> {
             seq: self.seq(),
             why: pending.why,
             superseded_ms: None,
-            mark: Mark::None,
+            mark: VersionMark::None,
             warned: 0,
         };
         self.push_version(&mut node, version, new)?;
         let kind = node.secret()?.kind.clone();
         let value = self.stored(&node, number)?;
         self.publish(&SecretName::parse(&node.path)?, &kind, value.expose(), new)?;
-        Outcome::of(&node)
+        WriteOutcome::of(&node)
     }
 
     /// Forgets the value of a rotation that was begun; the old one stays.
     ///
     /// # Errors
     /// As [`Txn::finish_rotation`].
-    pub fn abandon_rotation(&mut self, id: NodeId, number: u32) -> Result<Outcome, VaultError> {
+    pub fn abandon_rotation(
+        &mut self,
+        id: NodeId,
+        number: u32,
+    ) -> Result<WriteOutcome, VaultError> {
         let (node, _) = self.take_pending(id, number)?;
         self.remove(key::value(id, number));
         self.save(&node)?;
-        Outcome::of(&node)
+        WriteOutcome::of(&node)
     }
 
-    fn take_pending(&mut self, id: NodeId, number: u32) -> Result<(Node, Pending), VaultError> {
+    fn take_pending(
+        &mut self,
+        id: NodeId,
+        number: u32,
+    ) -> Result<(Node, PendingVersion), VaultError> {
         let missing = || VaultError::NoRotation(format!("secret {id}"));
         let mut node = self.node(id)?.ok_or_else(missing)?;
         let taken = node.secret_mut()?.pending.take();
@@ -225,9 +237,9 @@ fn usable(node: &Node, number: u32) -> Result<&Version, VaultError> {
         version: number,
     })?;
     let state = match version.mark {
-        Mark::None | Mark::Deprecated => return Ok(version),
-        Mark::Revoked => "revoked",
-        Mark::Destroyed => "destroyed",
+        VersionMark::None | VersionMark::Deprecated => return Ok(version),
+        VersionMark::Revoked => "revoked",
+        VersionMark::Destroyed => "destroyed",
     };
     Err(VaultError::Unusable {
         name: name(),

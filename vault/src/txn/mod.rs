@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::crypto::{self, Kind};
+use crate::crypto::{self, RecordKind};
 use crate::error::VaultError;
 use crate::keys::VaultCore;
 use crate::name::SecretName;
-use crate::record::{Node, NodeId, ROOT, State, key};
+use crate::record::{Node, NodeId, ROOT, VaultState, key};
 use crate::secret::SecretBytes;
 use crate::store::Batch;
 
@@ -20,7 +20,7 @@ pub(crate) mod versions;
 
 /// What became of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct WriteOutcome {
     /// The secret's id.
     pub id: NodeId,
     /// Its current version.
@@ -34,20 +34,20 @@ pub struct Outcome {
 /// A change in the making: reads see its own writes.
 pub struct Txn<'v> {
     core: &'v VaultCore,
-    state: State,
+    state: VaultState,
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     nodes: Vec<NodeId>,
     notes: u16,
-    derived: Vec<(SecretName, Outcome)>,
+    derived: Vec<(SecretName, WriteOutcome)>,
 }
 
-pub(crate) struct Changed {
-    pub(crate) state: State,
+pub(crate) struct CommittedChange {
+    pub(crate) state: VaultState,
     pub(crate) nodes: Vec<NodeId>,
 }
 
 impl<'v> Txn<'v> {
-    pub(crate) fn new(core: &'v VaultCore, mut state: State) -> Self {
+    pub(crate) fn new(core: &'v VaultCore, mut state: VaultState) -> Self {
         state.seq += 1;
         Self {
             core,
@@ -74,7 +74,7 @@ impl<'v> Txn<'v> {
     fn save(&mut self, node: &Node) -> Result<(), VaultError> {
         let keys = &self.core.keys;
         let plain = SecretBytes::new(self.core.encode(node)?);
-        let sealed = keys.seal_meta(keys.context(Kind::Node, node.id, 0), plain.expose())?;
+        let sealed = keys.seal_meta(keys.context(RecordKind::Node, node.id, 0), plain.expose())?;
         self.put(key::node(node.id), sealed);
         self.nodes.push(node.id);
         Ok(())
@@ -122,22 +122,22 @@ impl<'v> Txn<'v> {
             .ok_or_else(|| VaultError::NotFound(name.to_string()))
     }
 
-    pub(crate) fn commit(mut self) -> Result<Changed, VaultError> {
+    pub(crate) fn commit(mut self) -> Result<CommittedChange, VaultError> {
         let keys = &self.core.keys;
         let state = self.core.encode(&self.state)?;
-        let context = keys.context(Kind::State, 0, 0);
+        let context = keys.context(RecordKind::State, 0, 0);
         let sealed = crypto::seal(keys.state.expose(), context, &state)?;
         self.put(key::STATE.to_vec(), sealed);
         let batch: Batch = self.writes.into_iter().collect();
         self.core.store.commit(&batch)?;
-        Ok(Changed {
+        Ok(CommittedChange {
             state: self.state,
             nodes: self.nodes,
         })
     }
 }
 
-impl Outcome {
+impl WriteOutcome {
     /// The secret `node` as it is now.
     fn of(node: &Node) -> Result<Self, VaultError> {
         let newest = node.secret()?.newest();

@@ -3,18 +3,18 @@
 use std::ops::ControlFlow;
 
 use super::Txn;
-use crate::crypto::Kind;
+use crate::crypto::RecordKind;
 use crate::error::VaultError;
 use crate::record::key;
 
 impl Txn<'_> {
-    /// Keeps `note` with the commit until [`crate::Vault::recorded`] confirms it.
+    /// Keeps `note` with the commit until [`crate::Vault::confirm_recorded`] confirms it.
     ///
     /// # Errors
     /// [`VaultError::Keys`] when random bytes can't be had.
     pub fn note(&mut self, note: &[u8]) -> Result<(), VaultError> {
         let keys = &self.core.keys;
-        let context = keys.context(Kind::Outbox, self.state.seq, u64::from(self.notes));
+        let context = keys.context(RecordKind::Outbox, self.state.seq, u64::from(self.notes));
         let sealed = keys.seal_meta(context, note)?;
         self.put(key::outbox(self.state.seq, self.notes), sealed);
         self.notes += 1;
@@ -43,7 +43,7 @@ impl Txn<'_> {
         self.remove(key::journal(mount, request));
     }
 
-    pub(crate) fn forget_notes(&mut self, recorded: u64) -> Result<(), VaultError> {
+    pub(crate) fn drop_notes(&mut self, recorded: u64) -> Result<(), VaultError> {
         let mut done = Vec::new();
         self.core.store.scan(
             key::OUTBOX,

@@ -1,24 +1,24 @@
 //! Revocations: asked for, decided, carried out.
 
-use super::{Outcome, Txn};
-use crate::crypto::Kind;
+use super::{Txn, WriteOutcome};
+use crate::crypto::RecordKind;
 use crate::error::VaultError;
 use crate::name::SecretName;
 use crate::record::key;
-use crate::revocation::{Act, Reason, Revocation, Severity, Status};
-use crate::version::Mark;
+use crate::revocation::{ActedBy, Revocation, RevocationReason, RevocationStatus, Severity};
+use crate::version::VersionMark;
 
 /// What somebody asks for.
 #[derive(Clone, Copy)]
-pub struct Request<'a> {
+pub struct RevocationRequest<'a> {
     /// Why.
-    pub reason: Reason,
+    pub reason: RevocationReason,
     /// How urgent.
     pub severity: Severity,
     /// More, in the requester's words.
     pub note: Option<&'a str>,
     /// Who asks, and when.
-    pub by: Act,
+    pub by: ActedBy,
     /// How long it can be approved and executed, in milliseconds.
     pub life_ms: i64,
 }
@@ -31,7 +31,7 @@ impl Txn<'_> {
     pub fn request_revocation(
         &mut self,
         name: &SecretName,
-        request: &Request<'_>,
+        request: &RevocationRequest<'_>,
     ) -> Result<Revocation, VaultError> {
         let node = self.existing(name)?;
         node.secret()?;
@@ -43,7 +43,7 @@ impl Txn<'_> {
             reason: request.reason,
             severity: request.severity,
             note: request.note.map(Into::into),
-            status: Status::Requested,
+            status: RevocationStatus::Requested,
             requested: request.by,
             decided: None,
             executed: None,
@@ -63,17 +63,17 @@ impl Txn<'_> {
         &mut self,
         id: u64,
         approve: bool,
-        by: Act,
+        by: ActedBy,
     ) -> Result<Revocation, VaultError> {
         let mut revocation = self.revocation(id)?;
-        demand(&revocation, Status::Requested, by.at_ms)?;
+        demand(&revocation, RevocationStatus::Requested, by.at_ms)?;
         // Who asked may withdraw, but not agree.
         if approve && revocation.requested.uid == by.uid {
             return Err(VaultError::SamePerson(id));
         }
         revocation.status = match approve {
-            true => Status::Approved,
-            false => Status::Rejected,
+            true => RevocationStatus::Approved,
+            false => RevocationStatus::Rejected,
         };
         revocation.decided = Some(by);
         self.save_revocation(&revocation)?;
@@ -89,27 +89,27 @@ impl Txn<'_> {
     pub fn execute_revocation(
         &mut self,
         id: u64,
-        by: Act,
+        by: ActedBy,
         immediate: bool,
-    ) -> Result<(Revocation, Outcome), VaultError> {
+    ) -> Result<(Revocation, WriteOutcome), VaultError> {
         let mut revocation = self.revocation(id)?;
         match immediate {
-            true => demand(&revocation, Status::Requested, by.at_ms)?,
-            false => demand(&revocation, Status::Approved, by.at_ms)?,
+            true => demand(&revocation, RevocationStatus::Requested, by.at_ms)?,
+            false => demand(&revocation, RevocationStatus::Approved, by.at_ms)?,
         }
         let gone = || VaultError::NotFound(revocation.name.to_string());
         let mut node = self.node(revocation.secret)?.ok_or_else(gone)?;
         for version in &mut node.secret_mut()?.versions {
             if version.has_value() {
-                version.mark = Mark::Revoked;
+                version.mark = VersionMark::Revoked;
             }
         }
         self.save(&node)?;
-        revocation.status = Status::Executed;
+        revocation.status = RevocationStatus::Executed;
         revocation.executed = Some(by);
         revocation.immediate = immediate;
         self.save_revocation(&revocation)?;
-        Ok((revocation, Outcome::of(&node)?))
+        Ok((revocation, WriteOutcome::of(&node)?))
     }
 
     fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
@@ -122,19 +122,23 @@ impl Txn<'_> {
     fn save_revocation(&mut self, revocation: &Revocation) -> Result<(), VaultError> {
         let keys = &self.core.keys;
         let plain = self.core.encode(revocation)?;
-        let context = keys.context(Kind::Revocation, revocation.id, 0);
+        let context = keys.context(RecordKind::Revocation, revocation.id, 0);
         let sealed = keys.seal_meta(context, &plain)?;
         self.put(key::revocation(revocation.id), sealed);
         Ok(())
     }
 }
 
-fn demand(revocation: &Revocation, wanted: Status, now_ms: i64) -> Result<(), VaultError> {
+fn demand(
+    revocation: &Revocation,
+    wanted: RevocationStatus,
+    now_ms: i64,
+) -> Result<(), VaultError> {
     let word = |status| match status {
-        Status::Requested => "requested",
-        Status::Approved => "approved",
-        Status::Rejected => "rejected",
-        Status::Executed => "executed",
+        RevocationStatus::Requested => "requested",
+        RevocationStatus::Approved => "approved",
+        RevocationStatus::Rejected => "rejected",
+        RevocationStatus::Executed => "executed",
     };
     let found = match revocation.is_expired(now_ms) {
         true => "expired",

@@ -1,13 +1,13 @@
 //! New versions of secrets.
 
-use super::{Outcome, Txn};
+use super::{Txn, WriteOutcome};
 use crate::error::VaultError;
 use crate::kid;
 use crate::kind::SecretType;
 use crate::name::SecretName;
 use crate::record::{Node, NodeId, Secret, key};
 use crate::secret::{MAX_VALUE, SecretBytes};
-use crate::version::{MAX_DESTROYED, Mark, Version};
+use crate::version::{MAX_DESTROYED, Version, VersionMark};
 
 /// A demand on the current version, which a new one replaces.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ impl Txn<'_> {
         name: &SecretName,
         value: &[u8],
         new: &NewVersion<'_>,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         if value.len() > MAX_VALUE {
             return Err(VaultError::TooLarge {
                 len: value.len(),
@@ -104,7 +104,7 @@ impl Txn<'_> {
         &mut self,
         name: &SecretName,
         new: &NewVersion<'_>,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         let node = self.existing(name)?;
         let kind = new.kind.unwrap_or(&node.secret()?.kind);
         let old = self.last_value(&node)?;
@@ -121,7 +121,7 @@ impl Txn<'_> {
         name: &SecretName,
         kind: &SecretType,
         new: &NewVersion<'_>,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         let new = NewVersion {
             kind: Some(kind),
             ..*new
@@ -132,7 +132,7 @@ impl Txn<'_> {
 
     /// Takes the changes of secrets that follow from others: the public parts of
     /// key pairs.
-    pub fn derived_changes(&mut self) -> Vec<(SecretName, Outcome)> {
+    pub fn derived_changes(&mut self) -> Vec<(SecretName, WriteOutcome)> {
         std::mem::take(&mut self.derived)
     }
 
@@ -169,7 +169,7 @@ impl Txn<'_> {
         value: &[u8],
         new: &NewVersion<'_>,
         created: bool,
-    ) -> Result<Outcome, VaultError> {
+    ) -> Result<WriteOutcome, VaultError> {
         let (id, path) = (node.id, node.path.clone());
         let segment = node.segment().to_owned();
         let secret = node.secret_mut()?;
@@ -186,9 +186,9 @@ impl Txn<'_> {
         self.put(key::value(id, next.number), sealed);
         let version = next.version(value.len(), self.state.seq, new);
         self.push_version(&mut node, version, new)?;
-        let outcome = Outcome::of(&node)?;
+        let outcome = WriteOutcome::of(&node)?;
         self.publish(&SecretName::parse(&path)?, &kind, value, new)?;
-        Ok(Outcome { created, ..outcome })
+        Ok(WriteOutcome { created, ..outcome })
     }
 
     /// Makes `version`, whose value is stored, the current one.
@@ -281,7 +281,7 @@ impl NextVersion {
             seq,
             why: new.why.map(Into::into),
             superseded_ms: None,
-            mark: Mark::None,
+            mark: VersionMark::None,
             warned: 0,
         }
     }
@@ -297,7 +297,7 @@ pub(super) fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bo
     let pruned: Vec<u32> = candidates.filter(|&number| !pinned(number)).collect();
     for version in &mut secret.versions {
         if pruned.contains(&version.number) {
-            version.mark = Mark::Destroyed;
+            version.mark = VersionMark::Destroyed;
         }
     }
     let destroyed = secret.versions.iter().filter(|v| !v.has_value()).count();

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use jarvis_vault::{
-    Credential, LockedVault, NewVersion, Outcome, SecretBytes, SecretName, Vault, VaultError,
+    Credential, LockedVault, NewVersion, SecretBytes, SecretName, Vault, VaultError, WriteOutcome,
 };
 use tempfile::TempDir;
 
@@ -33,11 +33,11 @@ pub fn new_version() -> NewVersion<'static> {
     }
 }
 
-pub struct Home {
+pub struct VaultHome {
     pub dir: TempDir,
 }
 
-impl Home {
+impl VaultHome {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
@@ -65,7 +65,7 @@ impl Home {
     }
 }
 
-pub fn set(vault: &Vault, path: &str, value: &[u8]) -> Outcome {
+pub fn set(vault: &Vault, path: &str, value: &[u8]) -> WriteOutcome {
     try_set(vault, path, value, &new_version()).unwrap()
 }
 
@@ -74,7 +74,7 @@ pub fn try_set(
     path: &str,
     value: &[u8],
     new: &NewVersion<'_>,
-) -> Result<Outcome, VaultError> {
+) -> Result<WriteOutcome, VaultError> {
     vault.write(|txn| txn.set(&name(path), value, new))
 }
 
