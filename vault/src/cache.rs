@@ -7,11 +7,11 @@ use parking_lot::RwLock;
 
 use crate::record::{Node, NodeId};
 
-/// Nodes kept; a full cache starts over, which costs one decryption a node.
+/// Most nodes kept; a full cache starts over, which costs one decryption a node.
 const CAPACITY: usize = 2048;
 
-/// Nodes by id. A reader that loaded a node while a writer replaced it must not
-/// put the old one back: `generation` tells.
+/// Nodes by id. A reader that loaded a node while a writer replaced it must not put
+/// the old one back: `generation` tells it.
 #[derive(Default)]
 pub(crate) struct NodeCache {
     inner: RwLock<CachedNodes>,
@@ -24,15 +24,17 @@ struct CachedNodes {
 }
 
 impl NodeCache {
+    /// The node, if it is kept.
     pub(crate) fn get(&self, id: NodeId) -> Option<Arc<Node>> {
         self.inner.read().nodes.get(&id).cloned()
     }
 
-    /// To be read before the store is, and given back to `insert`.
+    /// The generation: read before the store is, and given back to `insert`.
     pub(crate) fn generation(&self) -> u64 {
         self.inner.read().generation
     }
 
+    /// Keeps `node`, unless there was a commit since `generation`.
     pub(crate) fn insert(&self, node: &Arc<Node>, generation: u64) {
         if self.inner.read().nodes.contains_key(&node.id) {
             return;
@@ -47,7 +49,8 @@ impl NodeCache {
         inner.nodes.insert(node.id, node.clone());
     }
 
-    /// After a commit: forget what it changed.
+    /// Forgets the nodes that a commit changed; called after the commit, never before:
+    /// a reader in between would bring the old node back.
     pub(crate) fn invalidate(&self, ids: impl Iterator<Item = NodeId>) {
         let mut inner = self.inner.write();
         inner.generation += 1;

@@ -13,13 +13,17 @@ use zeroize::Zeroizing;
 use crate::error::VaultError;
 use crate::secret::SecretBytes;
 
-const NONCE: usize = 12;
-const TAG: usize = 16;
+/// Length of a nonce in bytes.
+const NONCE_LEN: usize = 12;
+/// Length of an authentication tag in bytes.
+const TAG_LEN: usize = 16;
+/// First part of all associated data.
 const DOMAIN: &[u8; 16] = b"jarvis-vault-v1\0";
 /// Length of a stored name hash in bytes.
-pub(crate) const NAME_HASH: usize = 16;
+pub(crate) const NAME_HASH_LEN: usize = 16;
 
-/// What a sealed record is; part of its associated data.
+/// Kind of a sealed record; part of its associated data, so a number is never
+/// given to another kind.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum RecordKind {
@@ -34,7 +38,7 @@ pub(crate) enum RecordKind {
     Revocation = 9,
 }
 
-/// Where a sealed record belongs: it opens nowhere else.
+/// Place of a sealed record: it opens nowhere else.
 #[derive(Clone, Copy)]
 pub(crate) struct SealContext {
     pub(crate) vault: [u8; 16],
@@ -63,6 +67,8 @@ impl SealContext {
 }
 
 /// The record does not authenticate under this key and context.
+#[derive(Debug, thiserror::Error)]
+#[error("the record does not authenticate")]
 pub(crate) struct NotAuthentic;
 
 fn cipher(key: &[u8; KEY_LEN]) -> Aes256Gcm {
@@ -76,12 +82,12 @@ pub(crate) fn seal(
     context: SealContext,
     plaintext: &[u8],
 ) -> Result<Vec<u8>, VaultError> {
-    let mut nonce = [0; NONCE];
+    let mut nonce = [0; NONCE_LEN];
     getrandom::fill(&mut nonce)?;
-    let mut out = Vec::with_capacity(NONCE + plaintext.len() + TAG);
+    let mut out = Vec::with_capacity(NONCE_LEN + plaintext.len() + TAG_LEN);
     out.extend_from_slice(&nonce);
     out.extend_from_slice(plaintext);
-    let body = out.get_mut(NONCE..).unwrap_or_default();
+    let body = out.get_mut(NONCE_LEN..).unwrap_or_default();
     let tag = cipher(key)
         .encrypt_inout_detached(&Nonce::from(nonce), &context.associated_data(), body.into())
         .map_err(|_| VaultError::Keys(std::io::Error::other("AES-GCM refused the length")))?;
@@ -95,10 +101,10 @@ pub(crate) fn open(
     context: SealContext,
     mut sealed: Vec<u8>,
 ) -> Result<SecretBytes, NotAuthentic> {
-    let end = sealed.len().checked_sub(TAG).ok_or(NotAuthentic)?;
-    let nonce: [u8; NONCE] = prefix(&sealed).ok_or(NotAuthentic)?;
-    let tag: [u8; TAG] = sealed.get(end..).and_then(prefix).ok_or(NotAuthentic)?;
-    let body = sealed.get_mut(NONCE..end).ok_or(NotAuthentic)?;
+    let end = sealed.len().checked_sub(TAG_LEN).ok_or(NotAuthentic)?;
+    let nonce: [u8; NONCE_LEN] = prefix(&sealed).ok_or(NotAuthentic)?;
+    let tag: [u8; TAG_LEN] = sealed.get(end..).and_then(prefix).ok_or(NotAuthentic)?;
+    let body = sealed.get_mut(NONCE_LEN..end).ok_or(NotAuthentic)?;
     cipher(key)
         .decrypt_inout_detached(
             &Nonce::from(nonce),
@@ -107,7 +113,7 @@ pub(crate) fn open(
             &Tag::from(tag),
         )
         .map_err(|_| NotAuthentic)?;
-    Ok(SecretBytes::within(sealed, NONCE..end))
+    Ok(SecretBytes::within(sealed, NONCE_LEN..end))
 }
 
 /// A 256-bit key for the length of one operation; wiped on drop. Keys that stay
@@ -150,7 +156,7 @@ pub(crate) fn derive(input: &[u8], salt: &[u8], info: &str) -> Result<LockedKey,
 }
 
 /// HMAC-SHA256 of a directory entry, cut to 128 bits: the stored form of a name.
-pub(crate) fn name_hash(key: &LockedKey, parent: u64, segment: &str) -> [u8; NAME_HASH] {
+pub(crate) fn name_hash(key: &LockedKey, parent: u64, segment: &str) -> [u8; NAME_HASH_LEN] {
     // RFC 2104 pads a key to the hash's block with zeros: done here, it is infallible.
     let mut block = Zeroizing::new([0; 64]);
     for (to, from) in block.iter_mut().zip(key.expose()) {

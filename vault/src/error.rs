@@ -8,13 +8,13 @@ use crate::store::StoreError;
 /// Every way an operation on a vault fails. No variant holds a value or a key.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// The file is something else.
+    /// The file is no vault.
     #[error("{path} is not a jarvis vault; check [vault] path in the configuration")]
     NotAVault {
         /// The file.
         path: PathBuf,
     },
-    /// The file is something else.
+    /// The file is no history.
     #[error("{path} is no exported history")]
     NotAHistory {
         /// The file.
@@ -27,7 +27,7 @@ pub enum VaultError {
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Format of the file.
         found: u16,
         /// The latest format this program knows.
         supported: u16,
@@ -37,7 +37,7 @@ pub enum VaultError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What failed, without any contents.
+        /// Check that failed, without any contents.
         what: String,
     },
     /// No passphrase slot opens.
@@ -94,14 +94,14 @@ pub enum VaultError {
         /// The vault.
         path: PathBuf,
     },
-    /// Others could read or replace the file.
+    /// A mode with which others could read or replace the file.
     #[error(
         "{path} has mode {mode:04o}, it must not be wider than {want:04o}; run: chmod {want:04o} {path}"
     )]
     TooWide {
         /// File or directory.
         path: PathBuf,
-        /// Its mode.
+        /// Mode of the file.
         mode: u32,
         /// The widest mode accepted.
         want: u32,
@@ -115,9 +115,9 @@ pub enum VaultError {
     /// The file system refused.
     #[error("cannot {what} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// Operation that was tried.
         what: &'static str,
-        /// On which path.
+        /// File or directory it was tried on.
         path: PathBuf,
         /// The system's answer.
         source: std::io::Error,
@@ -176,7 +176,7 @@ pub enum VaultError {
         name: String,
         /// The version.
         version: u32,
-        /// What it is.
+        /// State of the version.
         state: &'static str,
     },
     /// A new value waits for its hook.
@@ -196,9 +196,9 @@ pub enum VaultError {
     WrongStatus {
         /// The revocation.
         id: u64,
-        /// What it is.
+        /// Status it has.
         found: &'static str,
-        /// What it must be.
+        /// Status it must have.
         wanted: &'static str,
     },
     /// Two persons are needed.
@@ -207,9 +207,9 @@ pub enum VaultError {
     /// An option of a type that cannot be.
     #[error("`{option}` {rule}")]
     Option {
-        /// Its name.
+        /// Name of the option.
         option: &'static str,
-        /// What it must be.
+        /// Rule that it breaks.
         rule: String,
     },
     /// A value is not what its type says.

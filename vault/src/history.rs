@@ -1,7 +1,7 @@
 //! A secret's history in a file of its own, for another place and time.
 //!
-//! docs/FORMATS.md gives the bytes. It has a key slot as a vault has, so what
-//! opens it is chosen at the export; the vault's keys are not in it.
+//! The file has a key slot as a vault has, so that the credential is chosen at the
+//! export; the vault's keys are not in it. docs/FORMATS.md gives the bytes.
 
 use std::path::{Path, PathBuf};
 
@@ -16,17 +16,17 @@ use crate::slot::{Credential, SlotRecord};
 use crate::vault::Vault;
 use crate::version::{SecretSettings, Version, VersionMark};
 
-/// The format this release writes, and the latest it reads.
+/// Format of the file that this release writes, and the latest it reads.
 const FORMAT: u16 = 1;
 const MAGIC: &[u8; 14] = b"jarvis-history";
 
-/// Most bytes of values in a history.
+/// Most bytes of all values in a history.
 pub const MAX_HISTORY: usize = 8 * 1024 * 1024;
-/// Longest file that can be one, in bytes: what is known of versions without
+/// Longest file that can be a history, in bytes: what is known of versions without
 /// value is small.
 pub const MAX_HISTORY_FILE: u64 = 2 * MAX_HISTORY as u64;
 
-/// In the clear, so that a program can tell what the file is before it has a key.
+/// Head of the file, in the clear: a program can tell what it has before it has a key.
 #[derive(Serialize, Deserialize)]
 struct HistoryHeader {
     magic: [u8; 14],
@@ -35,37 +35,38 @@ struct HistoryHeader {
     slot: SlotRecord,
 }
 
-/// What follows it, all sealed.
+/// Rest of the file, all sealed.
 #[derive(Serialize, Deserialize)]
 struct SealedHistory {
-    story: Vec<u8>,
-    /// In the order of the story's versions; none for one without value.
+    metadata: Vec<u8>,
+    /// Values in the order of the metadata's versions; none for one without value.
     values: Vec<Option<Vec<u8>>>,
 }
 
-/// A secret without its values.
+/// Everything that a history tells of a secret but its values.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct HistoryMetadata {
-    /// Its name.
+    /// Name of the secret.
     pub name: Box<str>,
-    /// Its type.
+    /// Type of the secret.
     pub kind: SecretType,
-    /// Oldest first.
+    /// Versions, the oldest first.
     pub versions: Vec<Version>,
-    /// What was different from the configuration.
+    /// Settings that differed from the configuration.
     pub settings: SecretSettings,
-    /// When it was exported, Unix milliseconds.
+    /// Time of the export, Unix milliseconds.
     pub exported_ms: i64,
 }
 
 /// An opened history.
 pub struct History {
-    story: HistoryMetadata,
+    metadata: HistoryMetadata,
     values: Vec<Option<Vec<u8>>>,
     path: PathBuf,
     keys: HistoryKeys,
 }
 
+/// Key of one history; the vault's keys are not in the file.
 struct HistoryKeys {
     id: [u8; 16],
     key: jarvis_sys::LockedKey,
@@ -87,7 +88,7 @@ impl HistoryKeys {
     }
 }
 
-/// Whether a version's value goes along: what was revoked never leaves.
+/// True if a version's value is exported: what was revoked never leaves the vault.
 fn exportable(version: &Version) -> bool {
     !matches!(version.mark, VersionMark::Revoked | VersionMark::Destroyed)
 }
@@ -122,20 +123,21 @@ impl Vault {
         getrandom::fill(&mut id)?;
         let root = crypto::random_key()?;
         let keys = HistoryKeys::new(id, &root)?;
-        let (mut values, mut told) = (Vec::new(), Vec::new());
+        let (mut values, mut exported) = (Vec::new(), Vec::new());
         for version in &secret.versions {
-            let value = match exportable(version) {
-                true => self.value(node, version.number)?,
-                false => None,
+            let value = if exportable(version) {
+                self.value(node, version.number)?
+            } else {
+                None
             };
             let sealed = value.map(|value| {
-                told.push(version.clone());
+                exported.push(version.clone());
                 let context = keys.context(RecordKind::Value, version.number);
                 crypto::seal(keys.key.expose(), context, value.expose())
             });
             values.push(sealed.transpose()?);
         }
-        let story = self.encoded(&HistoryMetadata {
+        let metadata = self.encoded(&HistoryMetadata {
             name: node.path.clone(),
             kind: secret.kind.clone(),
             versions: secret.versions.clone(),
@@ -143,15 +145,16 @@ impl Vault {
             exported_ms: now_ms,
         })?;
         let context = keys.context(RecordKind::Node, 0);
-        let story = crypto::seal(keys.key.expose(), context, SecretBytes::new(story).expose())?;
+        let metadata = SecretBytes::new(metadata);
+        let metadata = crypto::seal(keys.key.expose(), context, metadata.expose())?;
         let header = HistoryHeader {
             magic: *MAGIC,
             format: FORMAT,
             id,
             slot: SlotRecord::seal(id, 0, credential, &root)?,
         };
-        let bytes = self.encoded(&(header, SealedHistory { story, values }))?;
-        Ok((bytes, told))
+        let bytes = self.encoded(&(header, SealedHistory { metadata, values }))?;
+        Ok((bytes, exported))
     }
 
     fn encoded<T: Serialize>(&self, record: &T) -> Result<Vec<u8>, VaultError> {
@@ -199,27 +202,28 @@ impl History {
         let root = header.slot.unlock(path, header.id, credential)?;
         let keys = HistoryKeys::new(header.id, &root)?;
         let context = keys.context(RecordKind::Node, 0);
-        let story = crypto::open(keys.key.expose(), context, sealed.story)
+        let metadata = crypto::open(keys.key.expose(), context, sealed.metadata)
             .map_err(|_| damaged("its story does not authenticate"))?;
-        let story: HistoryMetadata = postcard::from_bytes(story.expose()).map_err(|_| cut())?;
-        if story.versions.len() != sealed.values.len() {
+        let metadata: HistoryMetadata =
+            postcard::from_bytes(metadata.expose()).map_err(|_| cut())?;
+        if metadata.versions.len() != sealed.values.len() {
             return Err(damaged("values are missing"));
         }
         Ok(Self {
-            story,
+            metadata,
             values: sealed.values,
             path: path.to_owned(),
             keys,
         })
     }
 
-    /// All but the values.
+    /// Everything but the values.
     #[must_use]
     pub fn metadata(&self) -> &HistoryMetadata {
-        &self.story
+        &self.metadata
     }
 
-    /// Whether the value of version `number` is in it.
+    /// True if the value of version `number` is in it.
     #[must_use]
     pub fn has(&self, number: u32) -> bool {
         self.sealed(number).is_some()
@@ -234,7 +238,7 @@ impl History {
         let sealed = self
             .sealed(number)
             .ok_or_else(|| VaultError::NoSuchVersion {
-                name: self.story.name.to_string(),
+                name: self.metadata.name.to_string(),
                 version: number,
             })?;
         let context = self.keys.context(RecordKind::Value, number);
@@ -243,7 +247,7 @@ impl History {
     }
 
     fn sealed(&self, number: u32) -> Option<&[u8]> {
-        let versions = self.story.versions.iter().zip(&self.values);
+        let versions = self.metadata.versions.iter().zip(&self.values);
         let mut found = versions.filter(|(version, _)| version.number == number);
         found.next()?.1.as_deref()
     }

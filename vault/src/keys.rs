@@ -33,7 +33,7 @@ pub(crate) struct VaultKeys {
 }
 
 impl VaultKeys {
-    /// Where record `id` of `kind` belongs.
+    /// The place of record `id` of `kind`.
     pub(crate) fn context(&self, kind: RecordKind, id: u64, version: u64) -> SealContext {
         SealContext {
             vault: self.vault,
@@ -43,8 +43,8 @@ impl VaultKeys {
         }
     }
 
-    /// Where the answer to `request` of `mount` belongs. A nonce is random: its
-    /// first half tells mounts apart well enough, the entry's key has all of it.
+    /// The place of the answer to `request` of `mount`. A nonce is random: its first
+    /// half tells mounts apart well enough, the entry's key has all of it.
     pub(crate) fn journal_context(&self, mount: &[u8; 16], request: u64) -> SealContext {
         let half = mount.first_chunk().copied().unwrap_or_default();
         self.context(RecordKind::Journal, request, u64::from_be_bytes(half))
@@ -72,7 +72,9 @@ pub(crate) type StoredRecord = (Vec<u8>, Vec<u8>);
 pub(crate) struct VaultCore {
     /// The vault's file, for errors.
     pub(crate) path: PathBuf,
+    /// Ciphertext, and nothing else.
     pub(crate) store: Box<dyn Store>,
+    /// The keys, in locked memory.
     pub(crate) keys: VaultKeys,
 }
 

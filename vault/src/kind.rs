@@ -23,6 +23,7 @@ pub enum CharacterClass {
 }
 
 impl CharacterClass {
+    /// The characters of the class.
     pub(crate) fn characters(self) -> &'static str {
         match self {
             Self::Lower => "abcdefghijklmnopqrstuvwxyz",
@@ -33,7 +34,7 @@ impl CharacterClass {
     }
 }
 
-/// How random bytes are written.
+/// Encoding in which random bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ByteEncoding {
@@ -41,7 +42,7 @@ pub enum ByteEncoding {
     Base64,
     /// Lower case.
     Hex,
-    /// As they are.
+    /// The bytes themselves.
     Raw,
 }
 
@@ -57,39 +58,41 @@ pub enum JwtAlgorithm {
     HS512,
 }
 
-/// What a secret is, and so whether the daemon can make a new value.
+/// Type of a secret: the form of its values, and whether the daemon can make one.
+///
+/// Stored by its position: a new variant goes last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SecretType {
     /// Bytes from outside; no generator.
     Opaque,
     /// Characters of an alphabet.
     Password {
-        /// Characters.
+        /// Number of characters.
         length: u16,
-        /// Each of them may come.
+        /// Characters that may come.
         alphabet: Box<str>,
-        /// Of each of these at least one comes.
+        /// Classes of which at least one character comes.
         classes: Vec<CharacterClass>,
     },
     /// A prefix that tells whose it is, and letters and digits.
     ApiKey {
-        /// In front.
+        /// Text in front.
         prefix: Box<str>,
-        /// Characters behind it.
+        /// Number of characters behind the prefix.
         length: u16,
     },
     /// Random bytes.
     Random {
-        /// Bytes.
+        /// Number of bytes.
         bytes: u32,
-        /// How they are written.
+        /// Encoding of the bytes.
         encoding: ByteEncoding,
     },
     /// A random UUID (version 4, RFC 9562).
     Uuid,
     /// A key for JSON Web Tokens, base64url.
     Jwt {
-        /// What signs with it.
+        /// Algorithm that signs with the key.
         algorithm: JwtAlgorithm,
     },
     /// An Ed25519 key pair: the private key as PKCS#8 PEM (RFC 5958, 8410); the
@@ -122,7 +125,7 @@ impl fmt::Display for SecretType {
 }
 
 impl SecretType {
-    /// Whether the daemon can make a new value.
+    /// True if the daemon can make a new value.
     #[must_use]
     pub fn has_generator(&self) -> bool {
         !matches!(self, Self::Opaque | Self::PublicKey)

@@ -1,5 +1,9 @@
 //! The encrypted vault of jarvis-secretsd.
 //!
+//! Runs in: the worker; jarvisctl creates vaults and opens exported histories.
+//! Touches: plaintext, keys, and the vault's file; no network, no privilege.
+//! Imported by: the program's worker/ and ctl/; others take [`SecretBytes`] alone.
+//!
 //! A random 256-bit root key sits in key slots (passphrase or key file). Below
 //! it stand a tenant's data key and one data key a secret; every record is
 //! sealed with AES-256-GCM under associated data that binds it to its place, so
@@ -7,7 +11,13 @@
 //! a small [`Store`]; redb is the one shipped. Names are stored as keyed
 //! hashes, the readable name is inside the sealed node.
 //!
-//! docs/FORMATS.md gives the bytes.
+//! [`Vault`] (vault.rs) reads and has the one writer; a [`Txn`] (txn/) is a change.
+//! Both stand on keys.rs, which opens records, and on record.rs, which says what
+//! they are. open/ makes a vault of a file, slot/ has the ways to its root key,
+//! generate/ makes new values, history.rs writes files that leave the vault.
+//!
+//! docs/FORMATS.md gives the bytes. Records are postcard: no variant or field of a
+//! stored type changes its place.
 #![forbid(unsafe_code)]
 
 mod cache;

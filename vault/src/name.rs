@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Longest segment in bytes (NAME_MAX of Linux).
+/// Longest segment of a name in bytes (NAME_MAX of Linux).
 pub const MAX_SEGMENT: usize = 255;
 /// Most segments in a name.
 pub const MAX_SEGMENTS: usize = 16;
@@ -15,7 +15,7 @@ const RESERVED: &str = "jarvisctl";
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SecretName(Box<str>);
 
-/// Why a name was refused, and where.
+/// Reason why a name was refused, and the segment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The name has no bytes.

@@ -16,31 +16,31 @@ pub type NodeId = u64;
 /// The root directory's id.
 pub const ROOT: NodeId = 1;
 
-/// Mark of a soft delete.
+/// A deletion that can be undone until the secret is purged.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct SoftDeletion {
-    /// Unix milliseconds.
+    /// Time of the deletion, Unix milliseconds.
     pub at_ms: i64,
-    /// By whom.
+    /// The uid that deleted it.
     pub by_uid: u32,
 }
 
 /// A secret without its values.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Secret {
-    /// Its type.
+    /// Type of the secret.
     pub kind: SecretType,
     /// The secret's data key, sealed under the tenant's wrapping key.
     pub(crate) data_key: Vec<u8>,
-    /// Oldest first; never empty.
+    /// Versions, the oldest first; never empty once stored.
     pub versions: Vec<Version>,
-    /// A new value that is not current yet.
+    /// Rotation under way, if any.
     pub pending: Option<PendingVersion>,
-    /// What is different from the configuration.
+    /// Settings that differ from the configuration.
     pub settings: SecretSettings,
-    /// Set while it can only be restored or purged.
+    /// Deletion; while set, the secret can only be restored or purged.
     pub deleted: Option<SoftDeletion>,
-    /// Its value may enter the page cache, for consumers that must map it.
+    /// Lets the value enter the page cache, for consumers that must map it.
     pub cached: bool,
 }
 
@@ -52,7 +52,7 @@ impl Secret {
             .filter(|version| version.mark == VersionMark::None)
     }
 
-    /// The last version, whatever became of it.
+    /// The last version, also one that is revoked.
     #[must_use]
     pub fn newest(&self) -> Option<&Version> {
         self.versions.last()
@@ -73,7 +73,7 @@ impl Secret {
     }
 }
 
-/// What a node is.
+/// Body of a node: a directory's or a secret's.
 #[derive(Clone, Serialize, Deserialize)]
 pub enum Body {
     /// A directory; it stays when it becomes empty, so that bind mounts hold.
@@ -88,13 +88,13 @@ pub enum Body {
 /// A directory or a secret.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Node {
-    /// Its id.
+    /// Id of the node.
     pub id: NodeId,
-    /// The directory it is in.
+    /// Id of the directory it is in.
     pub parent: NodeId,
-    /// Its whole name.
+    /// Whole name, without a leading slash.
     pub path: Box<str>,
-    /// Unix milliseconds.
+    /// Time of creation, Unix milliseconds.
     pub created_ms: i64,
     /// Directory or secret.
     pub body: Body,
@@ -133,7 +133,7 @@ impl Node {
     }
 }
 
-/// What changes with every commit.
+/// Counters that change with every commit.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct VaultState {
     /// Commits so far.
@@ -146,7 +146,7 @@ pub(crate) struct VaultState {
     pub(crate) revocations: u64,
 }
 
-/// Format of the records written by this release.
+/// Format of the records written by this release; the first byte of each.
 const RECORD_FORMAT: u8 = 1;
 
 pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, postcard::Error> {
@@ -163,8 +163,8 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::E
 /// Keys of the store, one leading byte a table; ids big-endian, so that scans
 /// run in their order.
 pub(crate) mod key {
-    use super::NodeId;
-    use crate::crypto::NAME_HASH;
+    use crate::crypto::NAME_HASH_LEN;
+    use crate::record::NodeId;
 
     pub(crate) const FORMAT: &[u8] = b"f";
     pub(crate) const STATE: &[u8] = b"h";
@@ -173,6 +173,7 @@ pub(crate) mod key {
     pub(crate) const JOURNAL: &[u8] = b"j";
     pub(crate) const REVOCATION: &[u8] = b"r";
 
+    /// A key of `table`.
     fn with(table: u8, parts: &[&[u8]]) -> Vec<u8> {
         let mut key = vec![table];
         for part in parts {
@@ -193,7 +194,7 @@ pub(crate) mod key {
         with(b'n', &[&id.to_be_bytes()])
     }
 
-    pub(crate) fn entry(parent: NodeId, hash: [u8; NAME_HASH]) -> Vec<u8> {
+    pub(crate) fn entry(parent: NodeId, hash: [u8; NAME_HASH_LEN]) -> Vec<u8> {
         with(b'e', &[&parent.to_be_bytes(), &hash])
     }
 

@@ -1,97 +1,99 @@
-//! Taking a secret out of service: who asked, who agreed, what was done.
+//! Revocations as they are stored: reason, severity, status, and who did what.
 
 use serde::{Deserialize, Serialize};
 
 use crate::record::NodeId;
 
-/// Why a secret is taken out of service.
+/// Reason for taking a secret out of service.
+///
+/// Stored by its position, as severity and status are: a new variant goes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationReason {
-    /// Something happened.
+    /// Something happened that touches the secret.
     SecurityIncident,
-    /// Somebody had it who should not.
+    /// Access by somebody who should not have it.
     UnauthorisedAccess,
-    /// Somebody left who knew it.
+    /// The leave of somebody who knew the secret.
     EmployeeTermination,
-    /// It was handled against the rules.
+    /// Handling against the rules.
     PolicyViolation,
-    /// Somebody may know it.
+    /// A suspicion that somebody knows the secret.
     SuspectedCompromise,
     /// A machine that had it is not trusted any more.
     SystemBreach,
-    /// None of these.
+    /// Any other reason.
     ManualRequest,
 }
 
-/// How urgent it is.
+/// Urgency of a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Some day.
+    /// Due some day.
     Low,
-    /// This week.
+    /// Due this week.
     Medium,
-    /// Today.
+    /// Due today.
     High,
-    /// Now.
+    /// Due now.
     Critical,
 }
 
-/// How far a revocation has come.
+/// Status of a revocation: how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RevocationStatus {
-    /// Somebody else must agree.
+    /// Waits for another one to agree.
     Requested,
-    /// Somebody did.
+    /// Agreed to, not yet carried out.
     Approved,
-    /// Somebody refused.
+    /// Refused or withdrawn.
     Rejected,
-    /// It is done.
+    /// Carried out.
     Executed,
 }
 
-/// Who did something, and when (Unix milliseconds).
+/// The uid that took a step of a revocation, and the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActedBy {
-    /// By the kernel's word.
+    /// The uid, by the kernel's word.
     pub uid: u32,
-    /// Unix milliseconds.
+    /// Time of the step, Unix milliseconds.
     pub at_ms: i64,
 }
 
-/// One revocation; it is never forgotten.
+/// A revocation; the vault never forgets one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Revocation {
-    /// Counts from 1.
+    /// Number of the revocation, from 1.
     pub id: u64,
-    /// The secret.
+    /// Id of the secret.
     pub secret: NodeId,
-    /// Its name.
+    /// Name of the secret.
     pub name: Box<str>,
-    /// Why.
+    /// Reason for it.
     pub reason: RevocationReason,
-    /// How urgent.
+    /// Urgency of it.
     pub severity: Severity,
-    /// More, in the requester's words.
+    /// Note in the requester's words.
     pub note: Option<Box<str>>,
-    /// How far it has come.
+    /// Status it has come to.
     pub status: RevocationStatus,
-    /// Who asked.
+    /// The request.
     pub requested: ActedBy,
-    /// Who agreed or refused.
+    /// The agreement or refusal.
     pub decided: Option<ActedBy>,
-    /// Who carried it out.
+    /// The execution.
     pub executed: Option<ActedBy>,
-    /// Carried out without a second person.
+    /// True if it was carried out without a second person.
     pub immediate: bool,
-    /// Until when it can be approved and executed.
+    /// Time until which it can be approved and executed, Unix milliseconds.
     pub expires_ms: i64,
 }
 
 impl Revocation {
-    /// Whether it still waits for somebody, but waited too long.
+    /// True if it still waits for somebody, but waited too long.
     #[must_use]
     pub fn is_expired(&self, now_ms: i64) -> bool {
         matches!(

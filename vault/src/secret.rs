@@ -44,7 +44,7 @@ impl SecretBytes {
         self.visible.len()
     }
 
-    /// Whether there are no bytes.
+    /// True if there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.visible.is_empty()

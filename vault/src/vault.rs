@@ -14,10 +14,10 @@ use crate::name::SecretName;
 use crate::record::{self, Body, Node, NodeId, ROOT, Secret, VaultState, key};
 use crate::revocation::Revocation;
 use crate::secret::SecretBytes;
-use crate::slot::{SLOTS, SlotInfo, SlotRecord};
+use crate::slot::{MAX_SLOTS, SlotInfo, SlotRecord};
 use crate::txn::Txn;
 
-/// Figures for status and health.
+/// Figures of a vault for status and health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VaultCounts {
     /// Commits so far.
@@ -26,31 +26,36 @@ pub struct VaultCounts {
     pub secrets: u64,
 }
 
-/// A commit's note that [`Vault::confirm_recorded`] has not yet confirmed.
+/// A note of a commit that [`Vault::confirm_recorded`] has not yet confirmed.
 pub struct PendingNote {
-    /// The commit.
+    /// Number of the commit.
     pub seq: u64,
-    /// What the committer wrote with [`Txn::note`].
+    /// Bytes that the committer wrote with [`Txn::note`].
     pub note: Vec<u8>,
 }
 
 /// An answer that was committed together with what it tells of.
 pub struct JournalEntry {
-    /// The mount's nonce.
+    /// Nonce of the mount.
     pub mount: [u8; 16],
-    /// The request's number.
+    /// Number of the request.
     pub request: u64,
-    /// What [`Txn::journal`] was given.
+    /// Answer that [`Txn::journal`] was given.
     pub answer: Vec<u8>,
 }
 
 /// An open, unlocked vault. Reads run in parallel with the one writer.
+///
+/// A reader takes no snapshot over several records: a node it holds may be
+/// superseded, and a value of it destroyed, by a commit in between.
 pub struct Vault {
     pub(crate) core: VaultCore,
     cache: NodeCache,
     writer: Mutex<VaultState>,
     seq: AtomicU64,
     secrets: AtomicU64,
+    /// The last commit that the audit log is known to have; older notes go with the
+    /// next commit.
     recorded_seq: AtomicU64,
 }
 
@@ -89,8 +94,8 @@ impl Vault {
         Ok(node)
     }
 
-    /// As [`Vault::node`], but a walk over everything does not push out of the
-    /// cache what is in use.
+    /// The node `id`, not put into the cache: a walk over everything must not push
+    /// out what is in use.
     fn peek(&self, id: NodeId) -> Result<Option<Arc<Node>>, VaultError> {
         if let Some(node) = self.cache.get(id) {
             return Ok(Some(node));
@@ -211,7 +216,7 @@ impl Vault {
     /// [`VaultError::Damaged`] or a store error.
     pub fn slots(&self) -> Result<Vec<SlotInfo>, VaultError> {
         let mut slots = Vec::new();
-        for number in 0..SLOTS {
+        for number in 0..MAX_SLOTS {
             if let Some(bytes) = self.core.store.get(&key::slot(number))? {
                 let record: SlotRecord = record::decode(&bytes)
                     .map_err(|_| self.core.damaged("a key slot cannot be decoded"))?;
@@ -253,25 +258,34 @@ impl Vault {
     /// turns; readers go on.
     ///
     /// # Errors
-    /// What `change` returned, or a store error; then nothing has changed.
+    /// The error of `change`, or a store error; then nothing has changed.
     pub fn write<T, E: From<VaultError>>(
         &self,
         change: impl FnOnce(&mut Txn<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        // Held until the commit is durable: commits become visible in the order of
+        // their numbers, by which the audit log tells how far it knows the vault.
         let mut state = self.writer.lock();
         let mut txn = Txn::new(&self.core, *state);
         let result = change(&mut txn)?;
         txn.drop_notes(self.recorded_seq.load(Ordering::Acquire))?;
         let changed = txn.commit()?;
         *state = changed.state;
+        // After the commit: a reader that still saw the old node has the generation
+        // before, so it cannot put it back.
         self.cache.invalidate(changed.nodes.into_iter());
         self.seq.store(state.seq, Ordering::Release);
         self.secrets.store(state.secrets, Ordering::Release);
         Ok(result)
     }
 
-    /// The notes of commits that were not confirmed before the vault was
-    /// closed, oldest first.
+    /// The notes of commits after `recorded`, the last one that the audit log has;
+    /// oldest first.
+    ///
+    /// Change and note are one commit, and the audit record follows it: whatever
+    /// comes between (a crash, a full disk), the note is still here, and the record
+    /// is made from it. A commit that the log has only in part is recorded again as a
+    /// whole.
     ///
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
@@ -346,8 +360,9 @@ impl Vault {
         self.core.keys.root.expose()
     }
 
-    /// Confirms that every note up to commit `seq` is recorded elsewhere; the
-    /// next commit removes them.
+    /// Confirms that every note up to commit `seq` is recorded elsewhere, durably; the
+    /// next commit removes them. Lost in a crash, the confirmation is made again from
+    /// the audit log ([`Vault::pending_notes`]).
     pub fn confirm_recorded(&self, seq: u64) {
         self.recorded_seq.fetch_max(seq, Ordering::AcqRel);
     }

@@ -1,31 +1,34 @@
-//! Versions of a secret, what is done about them, and a secret's own settings.
+//! Versions of a secret with their marks and states, and a secret's own settings.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Versions remembered whose values are gone; the audit log has them all.
+/// Most versions of a secret that are remembered once their values are gone; the
+/// audit log has them all.
 pub const MAX_DESTROYED: usize = 50;
 
-/// What was done about a version.
+/// The mark that a request or a prune left on a version.
+///
+/// Stored by its position: a new variant goes last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VersionMark {
-    /// Nothing.
+    /// No mark.
     #[default]
     None,
-    /// Its grace is over; it can still be rolled back to.
+    /// Grace ended by request; a rollback can still use the value.
     Deprecated,
-    /// Nobody may have it any more.
+    /// Out of service for good; the value stays until it is pruned.
     Revoked,
     /// The value is gone.
     Destroyed,
 }
 
-/// What a version is good for.
+/// State of a version: its mark, and the time since it was superseded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VersionState {
-    /// New opens get it.
+    /// Served to new opens.
     Current,
     /// Superseded not long ago: readable by its key id.
     Grace,
@@ -60,35 +63,35 @@ impl fmt::Display for VersionState {
     }
 }
 
-/// One version of a secret. Its value never changes; times are Unix milliseconds.
+/// A version of a secret. Its value never changes; times are Unix milliseconds.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Version {
-    /// Counts from 1.
+    /// Number within the secret, from 1.
     pub number: u32,
     /// Key id, `LASTSEGMENT-YYYYMMDD-HHMMSS[-n]`.
     pub kid: String,
-    /// When it became current.
+    /// Time at which the version became current.
     pub created_ms: i64,
-    /// When it should be replaced.
+    /// Time by which the version should be replaced.
     pub expires_ms: i64,
     /// Size of the value in bytes.
     pub len: u32,
-    /// Who wrote it.
+    /// The uid of the writer.
     pub by_uid: u32,
-    /// The commit that wrote it.
+    /// Number of the commit that made the version.
     pub seq: u64,
-    /// Why, in the writer's words.
+    /// Reason, in the writer's words.
     pub why: Option<Box<str>>,
-    /// When another one took its place.
+    /// Time at which the next version took its place.
     pub superseded_ms: Option<i64>,
-    /// What was done about it.
+    /// The mark left on it.
     pub mark: VersionMark,
-    /// Warnings given that it will expire, or has.
+    /// Warnings given so far that the version expires.
     pub warned: u8,
 }
 
 impl Version {
-    /// What it is good for at `now_ms`, with a grace of `grace_ms`.
+    /// The state at `now_ms`, with a grace of `grace_ms`.
     #[must_use]
     pub fn state(&self, now_ms: i64, grace_ms: i64) -> VersionState {
         match (self.mark, self.superseded_ms) {
@@ -103,57 +106,57 @@ impl Version {
         }
     }
 
-    /// Whether its value is there.
+    /// True while the value is stored.
     #[must_use]
     pub fn has_value(&self) -> bool {
         self.mark != VersionMark::Destroyed
     }
 }
 
-/// A new value that is not current yet: its hook is at work. The value is stored
-/// under the version's number.
+/// A rotation under way: a new value that is not current yet, for its hook is at
+/// work. The value is stored under the number that the version will have.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct PendingVersion {
-    /// The version it will be.
+    /// Number that the version will have.
     pub number: u32,
-    /// Its key id.
+    /// Key id that the version will have.
     pub kid: String,
     /// Size of the value in bytes.
     pub len: u32,
-    /// Since when, Unix milliseconds.
+    /// Time of the beginning, Unix milliseconds.
     pub since_ms: i64,
-    /// The commit that began it.
+    /// Number of the commit that began the rotation.
     pub seq: u64,
-    /// Who asked.
+    /// The uid that asked for it.
     pub by_uid: u32,
-    /// Why.
+    /// Reason, in the requester's words.
     pub why: Option<Box<str>>,
 }
 
-/// How much depends on a consumer.
+/// Criticality of a consumer: how much depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Criticality {
-    /// Nobody would notice for days.
+    /// Missed by nobody for days.
     Low,
-    /// Somebody would.
+    /// Missed by somebody within days.
     Medium,
-    /// Users would.
+    /// Missed by users.
     High,
-    /// Everything stands.
+    /// Nothing works without it.
     Critical,
 }
 
 /// A consumer that somebody declared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consumer {
-    /// Its name.
+    /// Name of the consumer.
     pub name: Box<str>,
-    /// How much depends on it.
+    /// Importance of the consumer.
     pub criticality: Criticality,
-    /// Whom to ask.
+    /// Person or team to ask.
     pub owner: Option<Box<str>>,
-    /// What makes it take a new version.
+    /// Command or step that makes the consumer take a new version.
     pub restart: Option<Box<str>>,
 }
 
@@ -162,20 +165,21 @@ pub struct Consumer {
 pub struct SecretSettings {
     /// Versions kept with their values, at least 1.
     pub keep: Option<u32>,
-    /// Life of a version in milliseconds.
+    /// Life of a version, in milliseconds.
     pub life_ms: Option<i64>,
-    /// Time for which a superseded version stays readable by its key id.
+    /// Grace of a superseded version, readable by its key id, in milliseconds.
     pub grace_ms: Option<i64>,
-    /// Time after which a new version is generated.
+    /// Interval after which a new version is generated, in milliseconds.
     pub rotate_every_ms: Option<i64>,
-    /// When it may be rotated by schedule: calendar windows as in the configuration.
+    /// Calendar windows, as in the configuration, in which rotation by schedule may
+    /// happen.
     pub windows: Option<Box<str>>,
-    /// An expired version is refused instead of served.
+    /// Refuses an expired version instead of serving it.
     pub refuse_expired: bool,
     /// The hook that brings a new value to where it is checked.
     pub hook: Option<Box<str>>,
-    /// Grace ends once all consumers have the new version.
+    /// Ends grace once all consumers have the new version.
     pub end_grace_when_adopted: bool,
-    /// Who depends on it.
+    /// Consumers that somebody declared.
     pub consumers: Vec<Consumer>,
 }

@@ -29,7 +29,7 @@ fn reason(result: Result<History, VaultError>) -> String {
 }
 
 /// Three versions, of which the second one is revoked and the first one gone.
-fn told(vault: &Vault) {
+fn three_versions(vault: &Vault) {
     set(vault, "app/db", b"first");
     set(vault, "app/db", b"second");
     let by = ActedBy { uid: 7, at_ms: NOW };
@@ -85,7 +85,7 @@ fn what_is_known_and_kept_goes_along() {
 fn what_was_revoked_stays() {
     let home = VaultHome::with_key(1);
     let vault = home.open();
-    told(&vault);
+    three_versions(&vault);
     let history = open(&export(&vault, "app/db", &key(9)).unwrap(), &key(9)).unwrap();
     let has: Vec<_> = (1..=3).map(|number| history.has(number)).collect();
     assert_eq!(history.metadata().versions.len(), 3);

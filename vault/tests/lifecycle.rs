@@ -54,14 +54,14 @@ fn versions_go_from_current_to_grace_to_retired() {
 }
 
 #[test]
-fn a_versions_story_is_kept() {
+fn a_versions_metadata_is_kept() {
     let home = VaultHome::with_key(1);
     let vault = home.open();
-    let told = NewVersion {
+    let explained = NewVersion {
         why: Some("because"),
         ..new_version()
     };
-    try_set(&vault, "a", b"1", &told).unwrap();
+    try_set(&vault, "a", b"1", &explained).unwrap();
     set(&vault, "a", b"2");
     let node = node(&vault, "a");
     let [first, second] = &node.live_secret().unwrap().versions[..] else {
@@ -229,7 +229,7 @@ fn a_purge_takes_the_waiting_value_too() {
     assert!(vault.value(&node, 2).unwrap().is_none());
 }
 
-fn asked(by: u32) -> RevocationRequest<'static> {
+fn request_by(by: u32) -> RevocationRequest<'static> {
     RevocationRequest {
         reason: RevocationReason::SuspectedCompromise,
         severity: Severity::High,
@@ -242,7 +242,7 @@ fn asked(by: u32) -> RevocationRequest<'static> {
     }
 }
 
-fn act(uid: u32, at_ms: i64) -> ActedBy {
+fn by(uid: u32, at_ms: i64) -> ActedBy {
     ActedBy { uid, at_ms }
 }
 
@@ -253,14 +253,14 @@ fn two_persons_take_a_secret_out_of_service() {
     set(&vault, "a", b"1");
     set(&vault, "a", b"2");
     let request = vault
-        .write(|t| t.request_revocation(&name("a"), &asked(1)))
+        .write(|t| t.request_revocation(&name("a"), &request_by(1)))
         .unwrap();
     assert_eq!(
         (request.id, request.status),
         (1, RevocationStatus::Requested)
     );
-    let decide = |uid, at| vault.write(|t| t.decide_revocation(1, true, act(uid, at)));
-    let execute = || vault.write(|t| t.execute_revocation(1, act(1, NOW), false));
+    let decide = |uid, at| vault.write(|t| t.decide_revocation(1, true, by(uid, at)));
+    let execute = || vault.write(|t| t.execute_revocation(1, by(1, NOW), false));
     assert!(matches!(decide(1, NOW), Err(VaultError::SamePerson(1))));
     let early = execute();
     assert!(matches!(
@@ -303,7 +303,7 @@ fn two_persons_take_a_secret_out_of_service() {
     assert!(current(&vault, "a").is_none(), "also after a restart");
     let all = vault.revocations().unwrap();
     assert_eq!(all.len(), 1);
-    assert_eq!(all[0].decided, Some(act(2, NOW)));
+    assert_eq!(all[0].decided, Some(by(2, NOW)));
     assert_eq!(all[0].note.as_deref(), Some("seen in a log"));
     // A new value is clean; the old ones stay out.
     set(&vault, "a", b"3");
@@ -324,13 +324,13 @@ fn a_refused_request_stays_refused() {
     let vault = home.open();
     set(&vault, "a", b"1");
     vault
-        .write(|t| t.request_revocation(&name("a"), &asked(1)))
+        .write(|t| t.request_revocation(&name("a"), &request_by(1)))
         .unwrap();
     // Who asked may think better of it.
     vault
-        .write(|t| t.decide_revocation(1, false, act(1, NOW)))
+        .write(|t| t.decide_revocation(1, false, by(1, NOW)))
         .unwrap();
-    let late = vault.write(|t| t.decide_revocation(1, true, act(2, NOW)));
+    let late = vault.write(|t| t.decide_revocation(1, true, by(2, NOW)));
     assert!(matches!(
         late,
         Err(VaultError::WrongStatus {
@@ -338,9 +338,9 @@ fn a_refused_request_stays_refused() {
             ..
         })
     ));
-    let none = vault.write(|t| t.decide_revocation(7, true, act(2, NOW)));
+    let none = vault.write(|t| t.decide_revocation(7, true, by(2, NOW)));
     assert!(matches!(none, Err(VaultError::NoSuchRevocation(7))));
-    let immediate = vault.write(|t| t.execute_revocation(1, act(1, NOW), true));
+    let immediate = vault.write(|t| t.execute_revocation(1, by(1, NOW), true));
     assert!(immediate.is_err());
     assert!(current(&vault, "a").is_some());
 }
@@ -351,12 +351,12 @@ fn an_emergency_needs_nobody_else_and_a_deleted_secret_does_not_escape() {
     let vault = home.open();
     set(&vault, "a", b"1");
     let id = vault
-        .write(|t| t.request_revocation(&name("a"), &asked(1)))
+        .write(|t| t.request_revocation(&name("a"), &request_by(1)))
         .unwrap()
         .id;
     vault.write(|t| t.delete(&name("a"), 0, NOW)).unwrap();
     let (done, outcome) = vault
-        .write(|t| t.execute_revocation(id, act(1, NOW), true))
+        .write(|t| t.execute_revocation(id, by(1, NOW), true))
         .unwrap();
     assert!(done.immediate && done.decided.is_none());
     assert_eq!(outcome.version, 1);

@@ -1,4 +1,4 @@
-//! What stands between a file on disk and an open vault.
+//! The checks between a file on disk and an open vault.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;

@@ -1,4 +1,4 @@
-//! The life of a secret in the vault.
+//! Secrets from their first version to their purge.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod common;
@@ -279,7 +279,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..25)
 }
 
-/// The same life in plain maps: live values, and a stack of deleted ones a name.
+/// A vault in plain maps: live values, and a stack of deleted ones a name.
 #[derive(Default)]
 struct Model {
     live: HashMap<u8, Vec<u8>>,

@@ -1,4 +1,8 @@
-//! New values made by the daemon.
+//! New values made by the daemon: which can be asked for, and how they are made.
+//!
+//! Runs in: the worker; jarvisctl reads the list of types.
+//! Touches: plaintext of new values, and of the old one where the new depends on it.
+//! Imported by: lib.rs; txn/versions.rs calls [`SecretType`]'s methods.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -82,8 +86,8 @@ fn encoded(bytes: &[u8], encoding: ByteEncoding) -> SecretBytes {
     }
 }
 
-/// Every password that has all classes comes as often as any other: those that
-/// lack one are thrown away.
+/// A password in which every one that has all classes comes as often as any other:
+/// those that lack one are thrown away.
 fn password(length: usize, alphabet: &[u8], classes: &[CharacterClass]) -> SecretBytes {
     let mut rng = UnwrapErr(SysRng);
     loop {

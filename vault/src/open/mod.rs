@@ -1,4 +1,14 @@
 //! Creating, opening and unlocking a vault file.
+//!
+//! Runs in: the worker; jarvisctl creates.
+//! Touches: the vault's file, the root key and all keys below it; no value.
+//! Imported by: lib.rs alone.
+//!
+//! The file is locked, then looked at through an overlay in memory that takes all
+//! writes (store/redb.rs), unlocked, and compared with the audit log by the caller
+//! ([`Probe::seq`]). Only [`LockedVault::start`] opens it for writing: a refusal of
+//! any kind leaves it byte for byte as it was. [`LockedVault::reopen`] leaves the
+//! look out, for a file that a worker had open until it died.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,12 +22,12 @@ use crate::crypto::{self, BriefKey, RecordKind, SealContext};
 use crate::error::VaultError;
 use crate::keys::{VaultCore, VaultKeys};
 use crate::record::{self, NodeId, VaultState, key};
-use crate::slot::{Credential, SLOTS, SlotRecord};
+use crate::slot::{Credential, MAX_SLOTS, SlotRecord};
 use crate::store::redb::RedbStore;
 use crate::store::{Batch, Store, StoreError};
 use crate::vault::Vault;
 
-/// The vault format this release writes, and the latest it reads.
+/// Format of the vault that this release writes, and the latest it reads.
 const FORMAT: u16 = 1;
 const MAGIC: &[u8; 12] = b"jarvis-vault";
 /// The one tenant so far.
@@ -25,7 +35,8 @@ const TENANT: u64 = 0;
 /// Ids below are for what the file system itself makes up.
 const FIRST_ID: NodeId = 1024;
 
-/// In the clear, so that a program can tell what the file is before it has a key.
+/// First record of the file, in the clear: a program can tell what it has before it
+/// has a key.
 #[derive(Serialize, Deserialize)]
 struct VaultHeader {
     magic: [u8; 12],
@@ -117,7 +128,7 @@ pub struct LockedVault {
     file: File,
     vault: [u8; 16],
     view: RedbStore,
-    /// The view is a look from outside, not the file itself.
+    /// True if the view is a look at the file from outside, not the file opened.
     probing: bool,
 }
 
@@ -145,9 +156,9 @@ impl LockedVault {
         Self::open_as(path, true)
     }
 
-    /// The same for a file that was open a moment ago, in a process that died:
-    /// checksums are not verified again, which would take as long as the vault
-    /// is large.
+    /// Opens, as [`Self::open`] does, a file that was open a moment ago in a process
+    /// that died: checksums are not verified again, which would take as long as the
+    /// vault is large.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -169,11 +180,12 @@ impl LockedVault {
                 path: path.to_owned(),
             });
         }
-        let view = match probing {
-            true => RedbStore::probe(duplicate(path, &file)?),
-            false => RedbStore::open(duplicate(path, &file)?),
+        let view = if probing {
+            RedbStore::probe(duplicate(path, &file)?)
+        } else {
+            RedbStore::open(duplicate(path, &file)?)
         };
-        let view = view.map_err(|e| damaged(path, e))?;
+        let view = view.map_err(|e| open_error(path, e))?;
         let header = read_header(path, &view)?;
         Ok(Self {
             path: path.to_owned(),
@@ -223,12 +235,11 @@ impl LockedVault {
     /// # Errors
     /// A failure of the store.
     pub fn start(self, probe: Probe) -> Result<Vault, VaultError> {
-        let store = match self.probing {
-            true => {
-                drop(self.view);
-                RedbStore::open(self.file).map_err(|e| damaged(&self.path, e))?
-            }
-            false => self.view,
+        let store = if self.probing {
+            drop(self.view);
+            RedbStore::open(self.file).map_err(|e| open_error(&self.path, e))?
+        } else {
+            self.view
         };
         let core = VaultCore {
             path: self.path,
@@ -240,7 +251,7 @@ impl LockedVault {
 
     fn open_slots(&self, credential: &Credential) -> Result<BriefKey, VaultError> {
         let mut tried = false;
-        for number in 0..SLOTS {
+        for number in 0..MAX_SLOTS {
             let Some(bytes) = self.view.get(&key::slot(number))? else {
                 continue;
             };
@@ -265,7 +276,8 @@ impl LockedVault {
     }
 }
 
-/// redb's own magic: cheap, and it tells a foreign file from a damaged one.
+/// True if the file begins as redb's do: cheap, and it tells a foreign file from a
+/// damaged one.
 fn has_magic(file: &File) -> io::Result<bool> {
     use std::os::unix::fs::FileExt;
     let mut magic = [0; 4];
@@ -388,7 +400,7 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> VaultError {
     }
 }
 
-fn damaged(path: &Path, error: StoreError) -> VaultError {
+fn open_error(path: &Path, error: StoreError) -> VaultError {
     match error {
         StoreError::Damaged(what) => VaultError::damaged(path, what),
         other => VaultError::Store(other),

@@ -27,7 +27,7 @@ impl VaultHome {
         locked.start(probe).unwrap()
     }
 
-    /// Somebody who can write the file but has no key.
+    /// Changes the file as one can who has no key.
     fn tamper(&self, change: impl FnOnce(&RedbStore) -> Batch) {
         let file = OpenOptions::new().read(true).write(true).open(self.path());
         let store = RedbStore::open(file.unwrap()).unwrap();

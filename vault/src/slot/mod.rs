@@ -1,4 +1,8 @@
 //! Key slots: ways to open the root key.
+//!
+//! Runs in: the worker; jarvisctl for new vaults and exported histories.
+//! Touches: the root key, passphrases, key files; no value.
+//! Imported by: open/, vault.rs, txn/slots.rs, history.rs.
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,21 +18,26 @@ use crate::secret::SecretBytes;
 /// Length of a key file in bytes.
 pub const KEY_FILE_LEN: usize = 32;
 /// Longest passphrase in bytes.
-const MAX_PASSPHRASE: usize = 1024;
+const MAX_PASSPHRASE_BYTES: usize = 1024;
 
 /// Least memory a slot may ask for, in KiB (OWASP's first choice of 2024).
-const MEMORY_FLOOR: u32 = 47 * 1024;
-/// Most memory a slot may ask for: a hostile file must not exhaust the machine.
-const MEMORY_CEILING: u32 = 1024 * 1024;
-const PASSES_FLOOR: u32 = 1;
-const PASSES_CEILING: u32 = 32;
+const MIN_MEMORY_KIB: u32 = 47 * 1024;
+/// Most memory a slot may ask for, in KiB: a hostile file must not exhaust the machine.
+const MAX_MEMORY_KIB: u32 = 1024 * 1024;
+/// Least passes a slot may ask for.
+const MIN_PASSES: u32 = 1;
+/// Most passes a slot may ask for.
+const MAX_PASSES: u32 = 32;
+/// Least passes that calibration chooses.
+const MIN_NEW_PASSES: u32 = 3;
+/// Lanes of every slot.
 const LANES: u32 = 1;
-/// What calibration starts with, in KiB.
-const MEMORY_START: u32 = 64 * 1024;
-/// What one unlock should cost, in milliseconds.
+/// Memory of new slots, in KiB.
+const NEW_MEMORY_KIB: u32 = 64 * 1024;
+/// Time that one unlock should cost, in milliseconds.
 const TARGET_MS: u128 = 300;
 
-/// What opens a slot.
+/// A credential that opens a slot.
 pub enum Credential {
     /// A passphrase, stretched with Argon2id.
     Passphrase(SecretBytes),
@@ -37,7 +46,7 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// Why nothing was opened with it: `tried` when there was a slot of its kind.
+    /// The error when it opened nothing: `tried` if there was a slot of its kind.
     pub(crate) fn refused(&self, path: &Path, tried: bool) -> VaultError {
         let path = path.to_owned();
         match self {
@@ -56,12 +65,12 @@ impl Credential {
 }
 
 /// Most slots a vault has.
-pub(crate) const SLOTS: u8 = 8;
+pub(crate) const MAX_SLOTS: u8 = 8;
 
 /// A slot in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotInfo {
-    /// Its number, 0 to 7.
+    /// Number of the slot, 0 to 7.
     pub number: u8,
     /// `passphrase` or `key file`.
     pub kind: &'static str,
@@ -69,6 +78,7 @@ pub struct SlotInfo {
     pub detail: String,
 }
 
+/// Kind of a slot with its parameters. Stored by its position: a new one goes last.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum SlotKind {
     /// Argon2id (RFC 9106), version 0x13.
@@ -112,6 +122,7 @@ impl SlotRecord {
         })
     }
 
+    /// The slot as people see it.
     pub(crate) fn info(&self, number: u8) -> SlotInfo {
         let (kind, detail) = match self.kind {
             SlotKind::Passphrase {
@@ -131,7 +142,7 @@ impl SlotRecord {
         }
     }
 
-    /// Whether `credential` is of this slot's kind.
+    /// True if `credential` is of this slot's kind.
     pub(crate) fn fits(&self, credential: &Credential) -> bool {
         matches!(
             (self.kind, credential),
@@ -148,9 +159,10 @@ impl SlotRecord {
         credential: &Credential,
     ) -> Result<BriefKey, VaultError> {
         let fits = self.fits(credential);
-        let root = match fits {
-            true => self.open(id, 0, credential)?,
-            false => None,
+        let root = if fits {
+            self.open(id, 0, credential)?
+        } else {
+            None
         };
         root.ok_or_else(|| credential.refused(path, fits))
     }
@@ -194,8 +206,8 @@ impl SlotKind {
                 },
                 Credential::Passphrase(passphrase),
             ) => {
-                let bounded = (MEMORY_FLOOR..=MEMORY_CEILING).contains(&memory_kib)
-                    && (PASSES_FLOOR..=PASSES_CEILING).contains(&passes)
+                let bounded = (MIN_MEMORY_KIB..=MAX_MEMORY_KIB).contains(&memory_kib)
+                    && (MIN_PASSES..=MAX_PASSES).contains(&passes)
                     && lanes == LANES;
                 if !bounded {
                     return Err(VaultError::SlotParameters {
@@ -234,9 +246,9 @@ fn argon2id(
     passphrase: &SecretBytes,
     salt: &[u8; 16],
 ) -> Result<LockedKey, VaultError> {
-    if passphrase.is_empty() || passphrase.len() > MAX_PASSPHRASE {
+    if passphrase.is_empty() || passphrase.len() > MAX_PASSPHRASE_BYTES {
         return Err(VaultError::PassphraseLength {
-            max: MAX_PASSPHRASE,
+            max: MAX_PASSPHRASE_BYTES,
         });
     }
     let refused = |e: argon2::Error| VaultError::Keys(std::io::Error::other(e.to_string()));
@@ -254,12 +266,12 @@ fn argon2id(
 fn calibrate() -> Result<SlotKind, VaultError> {
     let probe = SecretBytes::new(b"calibration".to_vec());
     let start = Instant::now();
-    argon2id(MEMORY_START, 1, &probe, &[0; 16])?;
+    argon2id(NEW_MEMORY_KIB, 1, &probe, &[0; 16])?;
     let one = start.elapsed().as_millis().max(1);
-    let passes = u32::try_from(TARGET_MS / one).unwrap_or(PASSES_CEILING);
+    let passes = u32::try_from(TARGET_MS / one).unwrap_or(MAX_PASSES);
     Ok(SlotKind::Passphrase {
-        memory_kib: MEMORY_START,
-        passes: passes.clamp(3, PASSES_CEILING),
+        memory_kib: NEW_MEMORY_KIB,
+        passes: passes.clamp(MIN_NEW_PASSES, MAX_PASSES),
         lanes: LANES,
     })
 }
@@ -274,9 +286,9 @@ mod tests {
         for (memory_kib, passes, lanes) in [
             (1, 3, 1),
             (u32::MAX, 3, 1),
-            (MEMORY_START, 0, 1),
-            (MEMORY_START, u32::MAX, 1),
-            (MEMORY_START, 3, 255),
+            (NEW_MEMORY_KIB, 0, 1),
+            (NEW_MEMORY_KIB, u32::MAX, 1),
+            (NEW_MEMORY_KIB, 3, 255),
         ] {
             let kind = SlotKind::Passphrase {
                 memory_kib,
@@ -298,7 +310,7 @@ mod tests {
         else {
             panic!("calibration is for passphrases");
         };
-        assert!((MEMORY_FLOOR..=MEMORY_CEILING).contains(&memory_kib));
-        assert!((3..=PASSES_CEILING).contains(&passes));
+        assert!((MIN_MEMORY_KIB..=MAX_MEMORY_KIB).contains(&memory_kib));
+        assert!((MIN_NEW_PASSES..=MAX_PASSES).contains(&passes));
     }
 }

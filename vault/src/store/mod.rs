@@ -1,13 +1,17 @@
-//! What the vault asks of a database: ordered bytes, atomic batches.
+//! The database below the vault: ordered bytes, atomic batches.
+//!
+//! Runs in: the worker; jarvisctl when it creates a vault.
+//! Touches: the vault's file; sealed records only, never plaintext or a key.
+//! Imported by: keys.rs, txn/, open/ (which alone names redb), error.rs.
 
 pub(crate) mod redb;
 
 use std::ops::ControlFlow;
 
-/// Key and new value, or `None` to remove the key; applied all or not at all.
+/// Keys with their new values, or `None` to remove one; applied all or not at all.
 pub type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// Gets a key and its value; breaks to end the scan.
+/// Visitor of a scan: gets a key and its value, breaks to end the scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// A failure below the vault.

@@ -14,9 +14,11 @@ use redb::{
 
 use crate::store::{Batch, Store, StoreError, Visit};
 
+/// The one table.
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 
-/// Enough for the hot pages; the file itself is in the page cache, sealed.
+/// Size of redb's cache, enough for the hot pages; the file itself is in the page
+/// cache, sealed.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A vault file opened with redb. The caller holds the lock on the file.
@@ -88,7 +90,9 @@ impl Store for RedbStore {
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut write = self.db.begin_write().map_err(transaction)?;
-        // Slower commits for an instant open after SIGKILL.
+        // The allocator's state goes with every commit, in two phases, which is slower.
+        // Without it an open after SIGKILL walks the whole file, and a new worker must
+        // serve at once however large the vault is.
         write.set_quick_repair(true);
         {
             let mut table = write.open_table(RECORDS).map_err(table)?;
@@ -136,6 +140,7 @@ fn io_error(error: io::Error) -> StoreError {
     StoreError::Io(error.to_string())
 }
 
+/// Size of the overlay's blocks in bytes.
 const BLOCK: usize = 4096;
 
 /// A file under a layer of memory that takes all writes.

@@ -79,6 +79,8 @@ impl Txn<'_> {
         Ok(doomed.into_iter().map(|n| (n.path, n.id)).collect())
     }
 
+    /// Removes nodes and values. With a node goes the sealed data key, without which
+    /// no copy of its values can be opened.
     fn destroy(&mut self, doomed: &[Node]) -> Vec<NodeId> {
         for node in doomed {
             if let Body::Secret(secret) = &node.body {
@@ -96,12 +98,13 @@ impl Txn<'_> {
         doomed.iter().map(|node| node.id).collect()
     }
 
+    /// The deleted secrets that are `wanted`.
     fn deleted_nodes(&self, wanted: impl Fn(&Node) -> bool) -> Result<Vec<Node>, VaultError> {
         let mut ids = Vec::new();
         for (k, _) in self.core.records(key::DELETED)? {
             ids.extend(key::trailing_id(&k));
         }
-        // The store shows what was before this change.
+        // The store shows what was before this change: apply its own writes.
         let written = self.writes.range(key::DELETED.to_vec()..);
         for (k, value) in written.take_while(|(k, _)| k.starts_with(key::DELETED)) {
             let id = key::trailing_id(k).unwrap_or_default();

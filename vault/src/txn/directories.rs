@@ -9,6 +9,7 @@ use crate::record::{Body, Node, NodeId, ROOT, Secret, key};
 use crate::version::SecretSettings;
 
 impl Txn<'_> {
+    /// A new secret without a version, linked and counted; stored with its first version.
     pub(super) fn create_secret(
         &mut self,
         name: &SecretName,
@@ -60,6 +61,7 @@ impl Txn<'_> {
         Ok(parent)
     }
 
+    /// A new directory called `path`.
     fn make_directory(
         &mut self,
         parent: NodeId,
@@ -101,12 +103,14 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// Enters `node` into its directory.
     pub(super) fn link(&mut self, node: &Node) {
         let entry = self.core.keys.entry(node.parent, node.segment());
         self.put(entry, node.id.to_be_bytes().to_vec());
         self.put(key::child(node.parent, node.id), Vec::new());
     }
 
+    /// Takes `node` out of its directory.
     pub(super) fn unlink(&mut self, node: &Node) {
         let entry = self.core.keys.entry(node.parent, node.segment());
         self.remove(entry);

@@ -1,4 +1,4 @@
-//! What happens to versions after they were made.
+//! Versions after they were made: rolled back to, deprecated, pruned, rotated with a hook.
 
 use super::versions::{NewVersion, NextVersion, generated, prune};
 use super::{Txn, WriteOutcome};
@@ -25,7 +25,7 @@ impl Txn<'_> {
         self.set(name, value.expose(), new)
     }
 
-    /// Whether a hook must bring a new value of `name` to where it is checked.
+    /// True if a hook must bring a new value of `name` to where it is checked.
     ///
     /// # Errors
     /// [`VaultError::NotFound`], or a failure of the vault.
@@ -107,7 +107,7 @@ impl Txn<'_> {
         WriteOutcome::of(&node)
     }
 
-    /// Notes that so many warnings were given about the end of a version's life;
+    /// Notes that `warnings` were given about the end of a version's life;
     /// `None` when that is no news, or the version is not current any more.
     ///
     /// # Errors
@@ -130,8 +130,9 @@ impl Txn<'_> {
         WriteOutcome::of(&node).map(Some)
     }
 
-    /// Stores a value that becomes current with [`Txn::finish_rotation`];
-    /// generated when none is given.
+    /// Generates and stores a value that becomes current with [`Txn::finish_rotation`].
+    /// Nothing is served of it before: a crash leaves the old version in force and
+    /// the rotation waiting.
     ///
     /// # Errors
     /// [`VaultError::RotationPending`], or what [`Txn::rotate`] returns.
@@ -213,6 +214,7 @@ impl Txn<'_> {
         WriteOutcome::of(&node)
     }
 
+    /// Secret `id` and its rotation to version `number`, taken out of it.
     fn take_pending(
         &mut self,
         id: NodeId,
@@ -248,6 +250,7 @@ fn usable(node: &Node, number: u32) -> Result<&Version, VaultError> {
     })
 }
 
+/// Version `number`, to be changed.
 fn version_mut(node: &mut Node, number: u32) -> Result<&mut Version, VaultError> {
     let name = node.path.to_string();
     let versions = &mut node.secret_mut()?.versions;

@@ -1,4 +1,12 @@
 //! One change of the vault, from its first read to its commit.
+//!
+//! Runs in: the worker.
+//! Touches: plaintext of values on their way to be sealed, data keys, the store.
+//! Imported by: vault.rs, which makes a [`Txn`] under the writer's lock.
+//!
+//! A change gathers writes in memory and reads through them; the store sees one
+//! batch, applied all or not at all. The notes of the change (outbox.rs) are in the
+//! same batch, so that there is no commit that the audit log can miss for good.
 
 use std::collections::BTreeMap;
 
@@ -18,35 +26,44 @@ pub(crate) mod revocation;
 mod slots;
 pub(crate) mod versions;
 
-/// What became of a secret.
+/// Outcome of a change for one secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteOutcome {
-    /// The secret's id.
+    /// Id of the secret.
     pub id: NodeId,
-    /// Its current version.
+    /// Number of its newest version.
     pub version: u32,
-    /// Its current key id.
+    /// Key id of its newest version.
     pub kid: String,
-    /// Whether the secret is new.
+    /// True if the secret is new.
     pub created: bool,
 }
 
 /// A change in the making: reads see its own writes.
 pub struct Txn<'v> {
     core: &'v VaultCore,
+    /// Counters as they will be after the commit.
     state: VaultState,
+    /// Keys with their new values; `None` removes one.
     writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Nodes that were written or removed.
     nodes: Vec<NodeId>,
+    /// Notes so far.
     notes: u16,
+    /// Changes that follow from others.
     derived: Vec<(SecretName, WriteOutcome)>,
 }
 
+/// A change that is durable.
 pub(crate) struct CommittedChange {
+    /// Counters after it.
     pub(crate) state: VaultState,
+    /// Nodes that it wrote or removed.
     pub(crate) nodes: Vec<NodeId>,
 }
 
 impl<'v> Txn<'v> {
+    /// A change that follows the commit `state` is of.
     pub(crate) fn new(core: &'v VaultCore, mut state: VaultState) -> Self {
         state.seq += 1;
         Self {
@@ -65,12 +82,15 @@ impl<'v> Txn<'v> {
         self.state.seq
     }
 
+    /// A new id. Ids are inode numbers and never used again: a purged secret's may
+    /// still be in an application's hands.
     fn allocate(&mut self) -> NodeId {
         let id = self.state.next_id;
         self.state.next_id += 1;
         id
     }
 
+    /// Seals and stores `node`.
     fn save(&mut self, node: &Node) -> Result<(), VaultError> {
         let keys = &self.core.keys;
         let plain = SecretBytes::new(self.core.encode(node)?);
@@ -88,6 +108,7 @@ impl<'v> Txn<'v> {
         self.writes.insert(key, None);
     }
 
+    /// The stored bytes of `key`, this change's own included.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, VaultError> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
@@ -122,6 +143,7 @@ impl<'v> Txn<'v> {
             .ok_or_else(|| VaultError::NotFound(name.to_string()))
     }
 
+    /// Commits all writes, and the counters with them; durable once it returned.
     pub(crate) fn commit(mut self) -> Result<CommittedChange, VaultError> {
         let keys = &self.core.keys;
         let state = self.core.encode(&self.state)?;
@@ -138,7 +160,7 @@ impl<'v> Txn<'v> {
 }
 
 impl WriteOutcome {
-    /// The secret `node` as it is now.
+    /// The outcome for `node` as it is now.
     fn of(node: &Node) -> Result<Self, VaultError> {
         let newest = node.secret()?.newest();
         Ok(Self {

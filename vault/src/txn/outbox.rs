@@ -1,4 +1,8 @@
 //! Notes and answers that are committed with a change.
+//!
+//! A note tells of the commit that it is in, for the audit record that follows it.
+//! It goes with a later commit, once the record is known to be durable; a crash in
+//! between leaves the note, and the record is made from it at the next start.
 
 use std::ops::ControlFlow;
 
@@ -43,6 +47,7 @@ impl Txn<'_> {
         self.remove(key::journal(mount, request));
     }
 
+    /// Drops the notes of commits up to `recorded`, which the audit log has.
     pub(crate) fn drop_notes(&mut self, recorded: u64) -> Result<(), VaultError> {
         let mut done = Vec::new();
         self.core.store.scan(

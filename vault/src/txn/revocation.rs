@@ -1,4 +1,4 @@
-//! Revocations: asked for, decided, carried out.
+//! Revocations: requested, decided, carried out.
 
 use super::{Txn, WriteOutcome};
 use crate::crypto::RecordKind;
@@ -8,18 +8,18 @@ use crate::record::key;
 use crate::revocation::{ActedBy, Revocation, RevocationReason, RevocationStatus, Severity};
 use crate::version::VersionMark;
 
-/// What somebody asks for.
+/// Request for a revocation.
 #[derive(Clone, Copy)]
 pub struct RevocationRequest<'a> {
-    /// Why.
+    /// Reason for it.
     pub reason: RevocationReason,
-    /// How urgent.
+    /// Urgency of it.
     pub severity: Severity,
-    /// More, in the requester's words.
+    /// Note in the requester's words.
     pub note: Option<&'a str>,
-    /// Who asks, and when.
+    /// Requester, and the time.
     pub by: ActedBy,
-    /// How long it can be approved and executed, in milliseconds.
+    /// Time for which it can be approved and executed, in milliseconds.
     pub life_ms: i64,
 }
 
@@ -66,14 +66,15 @@ impl Txn<'_> {
         by: ActedBy,
     ) -> Result<Revocation, VaultError> {
         let mut revocation = self.revocation(id)?;
-        demand(&revocation, RevocationStatus::Requested, by.at_ms)?;
-        // Who asked may withdraw, but not agree.
+        check_status(&revocation, RevocationStatus::Requested, by.at_ms)?;
+        // The requester may withdraw, but not agree.
         if approve && revocation.requested.uid == by.uid {
             return Err(VaultError::SamePerson(id));
         }
-        revocation.status = match approve {
-            true => RevocationStatus::Approved,
-            false => RevocationStatus::Rejected,
+        revocation.status = if approve {
+            RevocationStatus::Approved
+        } else {
+            RevocationStatus::Rejected
         };
         revocation.decided = Some(by);
         self.save_revocation(&revocation)?;
@@ -93,12 +94,15 @@ impl Txn<'_> {
         immediate: bool,
     ) -> Result<(Revocation, WriteOutcome), VaultError> {
         let mut revocation = self.revocation(id)?;
-        match immediate {
-            true => demand(&revocation, RevocationStatus::Requested, by.at_ms)?,
-            false => demand(&revocation, RevocationStatus::Approved, by.at_ms)?,
-        }
+        let needed = if immediate {
+            RevocationStatus::Requested
+        } else {
+            RevocationStatus::Approved
+        };
+        check_status(&revocation, needed, by.at_ms)?;
         let gone = || VaultError::NotFound(revocation.name.to_string());
         let mut node = self.node(revocation.secret)?.ok_or_else(gone)?;
+        // Destroyed versions stay so: their values are gone, which says more.
         for version in &mut node.secret_mut()?.versions {
             if version.has_value() {
                 version.mark = VersionMark::Revoked;
@@ -129,7 +133,8 @@ impl Txn<'_> {
     }
 }
 
-fn demand(
+/// Checks that `revocation` is `wanted` and not expired.
+fn check_status(
     revocation: &Revocation,
     wanted: RevocationStatus,
     now_ms: i64,
@@ -140,10 +145,14 @@ fn demand(
         RevocationStatus::Rejected => "rejected",
         RevocationStatus::Executed => "executed",
     };
-    let found = match revocation.is_expired(now_ms) {
-        true => "expired",
-        false if revocation.status == wanted => return Ok(()),
-        false => word(revocation.status),
+    let expired = revocation.is_expired(now_ms);
+    if !expired && revocation.status == wanted {
+        return Ok(());
+    }
+    let found = if expired {
+        "expired"
+    } else {
+        word(revocation.status)
     };
     Err(VaultError::WrongStatus {
         id: revocation.id,

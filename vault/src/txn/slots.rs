@@ -3,7 +3,7 @@
 use super::Txn;
 use crate::error::VaultError;
 use crate::record::key;
-use crate::slot::{Credential, SLOTS, SlotRecord};
+use crate::slot::{Credential, MAX_SLOTS, SlotRecord};
 
 impl Txn<'_> {
     /// Adds a key slot that `credential` opens, and gives its number.
@@ -12,7 +12,7 @@ impl Txn<'_> {
     /// [`VaultError::NoFreeSlot`], or what is wrong with the credential.
     pub fn add_slot(&mut self, credential: &Credential) -> Result<u8, VaultError> {
         let mut free = None;
-        for number in (0..SLOTS).rev() {
+        for number in (0..MAX_SLOTS).rev() {
             if self.get(&key::slot(number))?.is_none() {
                 free = Some(number);
             }
@@ -30,7 +30,7 @@ impl Txn<'_> {
     /// [`VaultError::NoSuchSlot`], [`VaultError::LastSlot`].
     pub fn remove_slot(&mut self, number: u8) -> Result<(), VaultError> {
         let mut others = false;
-        for other in (0..SLOTS).filter(|&other| other != number) {
+        for other in (0..MAX_SLOTS).filter(|&other| other != number) {
             others |= self.get(&key::slot(other))?.is_some();
         }
         if self.get(&key::slot(number))?.is_none() {

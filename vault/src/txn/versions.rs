@@ -12,7 +12,7 @@ use crate::version::{MAX_DESTROYED, Version, VersionMark};
 /// A demand on the current version, which a new one replaces.
 #[derive(Clone, Copy, Debug)]
 pub enum KidPrecondition<'a> {
-    /// Nothing is demanded.
+    /// No demand.
     Any,
     /// There must be no such secret.
     Absent,
@@ -26,7 +26,7 @@ pub struct NewVersion<'a> {
     pub kind: Option<&'a SecretType>,
     /// The demand on the version that is replaced.
     pub if_kid: KidPrecondition<'a>,
-    /// Whether cached reads are allowed; `None` keeps it (no for a new secret).
+    /// Cached reads allowed or not; `None` keeps it (not, for a new secret).
     pub cached: Option<bool>,
     /// The uid of the writer.
     pub by_uid: u32,
@@ -38,7 +38,7 @@ pub struct NewVersion<'a> {
     pub keep: usize,
     /// The reason, in the writer's words.
     pub why: Option<&'a str>,
-    /// Whether a version is still needed by an open handle.
+    /// True for a version that an open handle still needs: its value must stay.
     pub pinned: &'a dyn Fn(NodeId, u32) -> bool,
 }
 
@@ -163,6 +163,7 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// Seals and stores `value` as the next version of `node`.
     fn add_version(
         &mut self,
         mut node: Node,
@@ -173,6 +174,7 @@ impl Txn<'_> {
         let (id, path) = (node.id, node.path.clone());
         let segment = node.segment().to_owned();
         let secret = node.secret_mut()?;
+        // The next number is taken: the waiting value is stored under it.
         if secret.pending.is_some() {
             return Err(VaultError::RotationPending(path.into()));
         }
@@ -214,7 +216,7 @@ impl Txn<'_> {
         self.save(node)
     }
 
-    /// The newest value of a secret whose next one depends on it.
+    /// The newest value, of a type whose next one depends on it.
     pub(super) fn last_value(&self, node: &Node) -> Result<Option<SecretBytes>, VaultError> {
         let secret = node.secret()?;
         let depends = matches!(secret.kind, SecretType::Json { .. });
@@ -231,6 +233,7 @@ impl Txn<'_> {
     }
 }
 
+/// Checks the demand `if_kid` on the current version.
 fn check_if_kid(
     name: &SecretName,
     if_kid: KidPrecondition<'_>,
@@ -251,7 +254,7 @@ fn check_if_kid(
     })
 }
 
-/// What the next version of a secret is called.
+/// Number and key id of a secret's next version.
 pub(super) struct NextVersion {
     pub(super) number: u32,
     pub(super) kid: String,
@@ -259,6 +262,7 @@ pub(super) struct NextVersion {
 }
 
 impl NextVersion {
+    /// The version after the newest one of `secret`, whose name ends in `segment`.
     pub(super) fn of(secret: &Secret, segment: &str, now_ms: i64) -> Self {
         let last = secret.versions.last();
         // A clock set back must not make a key id twice.
@@ -288,7 +292,12 @@ impl NextVersion {
 }
 
 /// Marks superseded versions beyond `keep` as destroyed, the oldest first, and
-/// gives their numbers. What is remembered of destroyed ones is bounded, too.
+/// gives their numbers; the caller removes the values in the same commit. What is
+/// remembered of destroyed ones is bounded, too.
+///
+/// A pinned version is passed over: an open handle reads its value again from the
+/// vault. The first prune after the handle is closed takes it. The newest version
+/// is never taken, for at least one is kept.
 pub(super) fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bool) -> Vec<u32> {
     let with_value = secret.versions.iter().filter(|v| v.has_value()).count();
     let excess = with_value.saturating_sub(keep.max(1));
@@ -300,6 +309,7 @@ pub(super) fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bo
             version.mark = VersionMark::Destroyed;
         }
     }
+    // Forgotten from the front: the numbers that stay have gaps, but only go up.
     let destroyed = secret.versions.iter().filter(|v| !v.has_value()).count();
     let mut forgotten = destroyed.saturating_sub(MAX_DESTROYED);
     secret.versions.retain(|version| {
@@ -310,6 +320,7 @@ pub(super) fn prune(secret: &mut Secret, keep: usize, pinned: impl Fn(u32) -> bo
     pruned
 }
 
+/// A fresh value of type `kind` after `old`.
 pub(super) fn generated(
     name: &SecretName,
     kind: &SecretType,
