@@ -26,7 +26,7 @@ use fuser::{
     Request, Session, SessionACL,
 };
 use jarvis_audit::{
-    Action, Durability, Event, Identity, Log, Opening, Options, Outcome, verify_with,
+    Action, Durability, Event, Identity, Log, Opening, Outcome, VerifyOptions, verify_with,
 };
 use jarvis_policy::{Accounts, Caller, Policy, Verb};
 use jarvis_vault::{Credential, LockedVault, NewVersion, SecretBytes, SecretName, Vault};
@@ -520,9 +520,9 @@ fn verification(stage: &Stage) -> Vec<Row> {
     let mut nanos = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         let verified = |strict| {
-            let options = Options {
+            let options = VerifyOptions {
                 strict,
-                ..Options::default()
+                ..VerifyOptions::default()
             };
             let report = verify_with(&dir, &public, options).unwrap();
             assert!(report.records >= RECORDS as u64);

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::keys::{EpochKey, EpochPublic};
-use crate::line::Link;
+use crate::line::RecordDigest;
 
 const DOMAIN: &[u8] = b"jarvis-audit-v1 checkpoint\0";
 const TITLE: &str = "jarvis-audit-checkpoint v1";
@@ -24,7 +24,7 @@ pub struct Checkpoint {
     /// Sequence number of the last record.
     pub seq: u64,
     /// Its digest.
-    pub head: Link,
+    pub head: RecordDigest,
     /// Epoch of the record after it.
     pub epoch: u64,
     /// RFC 3339, UTC, microseconds.
@@ -35,12 +35,12 @@ pub struct Checkpoint {
 /// A text is no checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is no checkpoint: {0}")]
-pub struct Malformed(&'static str);
+pub struct CheckpointError(&'static str);
 
 impl Checkpoint {
     pub(crate) fn sign(
         key: &EpochKey,
-        (host, seq, head): (&str, u64, Link),
+        (host, seq, head): (&str, u64, RecordDigest),
         epoch: u64,
         time: &str,
     ) -> Self {
@@ -80,15 +80,15 @@ impl Checkpoint {
     /// Reads a note; its signature is checked against the log.
     ///
     /// # Errors
-    /// [`Malformed`], also for more than [`MAX_CHECKPOINT`] bytes.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
+    /// [`CheckpointError`], also for more than [`MAX_CHECKPOINT`] bytes.
+    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         if text.len() > MAX_CHECKPOINT {
-            return Err(Malformed("it is too long"));
+            return Err(CheckpointError("it is too long"));
         }
         let mut lines = text.lines();
         let mut line = |prefix: &'static str, what| {
             let line = lines.next().and_then(|line| line.strip_prefix(prefix));
-            line.ok_or(Malformed(what))
+            line.ok_or(CheckpointError(what))
         };
         line(TITLE, "it has another title")?;
         let host = line("host ", "there is no host")?.to_owned();
@@ -101,21 +101,25 @@ impl Checkpoint {
             .decode(line("", "there is no signature")?)
             .ok()
             .and_then(|bytes| bytes.try_into().ok());
-        let mut link = [0; 32];
-        hex::decode_to_slice(head, &mut link).map_err(|_| Malformed("its head is no digest"))?;
-        let number = |text: &str| text.parse().map_err(|_| Malformed("a number is none"));
+        let mut digest = [0; 32];
+        hex::decode_to_slice(head, &mut digest)
+            .map_err(|_| CheckpointError("its head is no digest"))?;
+        let number = |text: &str| {
+            text.parse()
+                .map_err(|_| CheckpointError("a number is none"))
+        };
         let checkpoint = Self {
             host,
             seq: number(seq)?,
-            head: link,
+            head: digest,
             epoch: number(epoch)?,
             time,
-            signature: signature.ok_or(Malformed("its signature is none"))?,
+            signature: signature.ok_or(CheckpointError("its signature is none"))?,
         };
         // One way to write it: what was signed is what stands there.
         match checkpoint.to_string() == text {
             true => Ok(checkpoint),
-            false => Err(Malformed("it is not written as it should be")),
+            false => Err(CheckpointError("it is not written as it should be")),
         }
     }
 }
@@ -134,11 +138,11 @@ impl fmt::Display for Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Home, filled, identity, read};
+    use crate::testing::{LogHome, filled, identity, read};
     use crate::verify::{FailureKind, verify, verify_against};
     use crate::{Durability, Log, Opening};
 
-    fn against(home: &Home, note: &str) -> Result<bool, (u64, FailureKind)> {
+    fn against(home: &LogHome, note: &str) -> Result<bool, (u64, FailureKind)> {
         let note = Checkpoint::parse(note).unwrap();
         verify_against(home.path(), &identity().public(), &note)
             .map(|report| report.anchored)
@@ -146,8 +150,8 @@ mod tests {
     }
 
     /// A log with a checkpoint after its second record.
-    fn noted() -> (Home, String) {
-        let home = Home::new();
+    fn noted() -> (LogHome, String) {
+        let home = LogHome::new();
         let log = home.open(7).unwrap();
         log.append(&read(1), Durability::Write).unwrap();
         let note = log.checkpoint().to_string();
@@ -185,7 +189,7 @@ mod tests {
         // The same host wrote other records, with the same identity.
         let other = filled(3);
         assert_eq!(against(&other, &note), Err((2, FailureKind::Checkpoint)));
-        let home = Home::new();
+        let home = LogHome::new();
         let log = Log::open(home.path(), &identity(), Opening::default()).unwrap();
         let early = log.checkpoint().to_string();
         drop(log);

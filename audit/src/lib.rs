@@ -21,20 +21,24 @@ mod suspicion;
 mod testing;
 mod verify;
 
-pub use checkpoint::{Checkpoint, MAX_CHECKPOINT, Malformed};
+pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT};
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
 pub use log::{
-    AppendError, Counters, Durability, Log, OpenError, Opening, PruneError, Tail, Turn, TurnError,
+    AppendError, Counters, Durability, Log, OpenError, Opening, PruneError, RotationError,
+    SegmentLimits, Tail,
 };
-pub use read::{Close, Next, Open, Previous, Prune, Record, Records, Start, read_records};
+pub use read::{
+    NextEpoch, PreviousEnd, PruneDetails, Record, Records, SegmentClose, SegmentOpen, StartDetails,
+    read_records,
+};
 pub use receipt::{ReceiptError, receipt, verify_receipt};
 pub use recent::recent_records;
 pub use suspicion::{
-    Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Sighting, Threshold,
-    Thresholds,
+    Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Observation,
+    Threshold, Thresholds,
 };
 pub use verify::{
-    End, Failure, FailureKind, Follower, Options, Progress, Report, verify, verify_against,
-    verify_with,
+    FailureKind, Follower, LogEnd, VerifyFailure, VerifyOptions, VerifyProgress, VerifyReport,
+    verify, verify_against, verify_with,
 };

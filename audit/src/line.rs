@@ -13,7 +13,7 @@ use crate::keys::{EpochKey, EpochPublic};
 
 /// Longest line in bytes, with its newline. A name and a pattern have at most
 /// 4095 bytes each, which JSON may double.
-pub(crate) const MAX_LINE: usize = 32 * 1024;
+pub(crate) const MAX_LINE_BYTES: usize = 32 * 1024;
 
 const RECORD: &[u8] = b"jarvis-audit-v1 record\0";
 const SIGNATURE: &[u8] = b"jarvis-audit-v1 signature\0";
@@ -23,9 +23,9 @@ const AFTER: &[u8] = b"\"}";
 const ENCODED: usize = 86;
 
 /// SHA-256 that chains a record to the next.
-pub(crate) type Link = [u8; 32];
+pub(crate) type RecordDigest = [u8; 32];
 
-pub(crate) fn digest(payload: &[u8]) -> Link {
+pub(crate) fn digest(payload: &[u8]) -> RecordDigest {
     Sha256::new()
         .chain_update(RECORD)
         .chain_update(payload)
@@ -34,22 +34,22 @@ pub(crate) fn digest(payload: &[u8]) -> Link {
 }
 
 /// What a record's signature is over.
-pub(crate) type Message = [u8; SIGNATURE.len() + 32];
+pub(crate) type SignedMessage = [u8; SIGNATURE.len() + 32];
 
-pub(crate) fn message(link: &Link) -> Message {
+pub(crate) fn message(digest: &RecordDigest) -> SignedMessage {
     let mut out = [0; SIGNATURE.len() + 32];
-    for (to, from) in out.iter_mut().zip(SIGNATURE.iter().chain(link)) {
+    for (to, from) in out.iter_mut().zip(SIGNATURE.iter().chain(digest)) {
         *to = *from;
     }
     out
 }
 
 /// What [`sign`] makes a payload longer by, in bytes: the signature and a newline.
-pub(crate) const SUFFIX: usize = BEFORE.len() + ENCODED + 2;
+pub(crate) const SUFFIX_BYTES: usize = BEFORE.len() + ENCODED + 2;
 
-/// Turns the payload in `line`, whose digest is `link`, into a signed line.
-pub(crate) fn sign(line: &mut Vec<u8>, link: &Link, key: &EpochKey) {
-    let signature = key.sign(&message(link));
+/// Turns the payload in `line`, whose digest is `digest`, into a signed line.
+pub(crate) fn sign(line: &mut Vec<u8>, digest: &RecordDigest, key: &EpochKey) {
+    let signature = key.sign(&message(digest));
     let mut encoded = [0; ENCODED];
     // 64 bytes always fill 86 characters.
     let _ = URL_SAFE_NO_PAD.encode_slice(signature, &mut encoded);
@@ -60,12 +60,12 @@ pub(crate) fn sign(line: &mut Vec<u8>, link: &Link, key: &EpochKey) {
 }
 
 /// A line taken apart; nothing is verified yet.
-pub(crate) struct Signed {
+pub(crate) struct SignedLine {
     pub(crate) payload: Vec<u8>,
     pub(crate) signature: [u8; 64],
 }
 
-impl Signed {
+impl SignedLine {
     /// Cuts the suffix off `line` (without newline); `None` when it isn't there.
     pub(crate) fn split(line: &[u8]) -> Option<Self> {
         let line = line.strip_suffix(AFTER)?;
@@ -76,12 +76,12 @@ impl Signed {
         Some(Self { payload, signature })
     }
 
-    pub(crate) fn link(&self) -> Link {
+    pub(crate) fn digest(&self) -> RecordDigest {
         digest(&self.payload)
     }
 
     pub(crate) fn signed_by(&self, key: &EpochPublic) -> bool {
-        key.signed(&message(&self.link()), &self.signature)
+        key.signed(&message(&self.digest()), &self.signature)
     }
 }
 

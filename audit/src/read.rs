@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Action, Outcome};
-use crate::line::{MAX_LINE, Signed};
+use crate::line::{MAX_LINE_BYTES, SignedLine};
 
 /// How the log ended before a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Previous {
+pub enum PreviousEnd {
     /// There was no record.
     None,
     /// With a stop record.
@@ -23,13 +23,13 @@ pub enum Previous {
 
 /// What a `start` record carries besides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Start {
+pub struct StartDetails {
     /// Version of the daemon.
     pub daemon: String,
     /// Number of the segment the record is in.
     pub segment: u32,
     /// How the log ended before.
-    pub previous: Previous,
+    pub previous: PreviousEnd,
     /// Bytes of an incomplete last record that were set aside.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub torn_bytes: u64,
@@ -42,7 +42,7 @@ pub struct Start {
 /// What an `epoch` record carries besides: the key of the record after it. The
 /// old key's signature over the record vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Next {
+pub struct NextEpoch {
     /// Number of the epoch that begins.
     pub epoch: u64,
     /// Its public key, base64url.
@@ -52,7 +52,7 @@ pub struct Next {
 /// What a `segment` record carries that ends one: no record of this segment
 /// comes after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Close {
+pub struct SegmentClose {
     /// Number of the segment.
     pub segment: u32,
     /// Sequence number of its first record.
@@ -63,7 +63,7 @@ pub struct Close {
 
 /// What a `segment` record carries that begins one, with a new epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Open {
+pub struct SegmentOpen {
     /// Number of the segment.
     pub segment: u32,
     /// Length of the segment before it in bytes.
@@ -76,7 +76,7 @@ pub struct Open {
 
 /// What a `prune` record carries: the end of what was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prune {
+pub struct PruneDetails {
     /// Number of the last segment that was removed, with all before it.
     pub segment: u32,
     /// Sequence number of its last record.
@@ -167,19 +167,19 @@ pub struct Record {
     pub recovered: bool,
     /// Of `start` records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<Start>,
+    pub start: Option<StartDetails>,
     /// Of `epoch` records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Next>,
+    pub next: Option<NextEpoch>,
     /// Of the last record of a segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub close: Option<Close>,
+    pub close: Option<SegmentClose>,
     /// Of the first record of a segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open: Option<Open>,
+    pub open: Option<SegmentOpen>,
     /// Of `prune` records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prune: Option<Prune>,
+    pub prune: Option<PruneDetails>,
 }
 
 /// The file of segment `number` in `dir`.
@@ -188,7 +188,7 @@ pub(crate) fn segment_path(dir: &Path, number: u32) -> PathBuf {
 }
 
 /// The numbers of the segments in `dir`, ascending.
-pub(crate) fn segments(dir: &Path) -> io::Result<Vec<u32>> {
+pub(crate) fn segment_numbers(dir: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -206,7 +206,7 @@ fn segment_number(name: &str) -> Option<u32> {
 }
 
 /// One line and where it stands.
-pub(crate) struct Line {
+pub(crate) struct LogLine {
     pub(crate) segment: u32,
     /// Counts from 1 within the segment.
     pub(crate) number: u64,
@@ -214,12 +214,12 @@ pub(crate) struct Line {
     pub(crate) offset: u64,
     /// Without its newline.
     pub(crate) bytes: Vec<u8>,
-    /// Whether it ended with a newline within [`MAX_LINE`].
+    /// Whether it ended with a newline within [`MAX_LINE_BYTES`].
     pub(crate) complete: bool,
 }
 
 /// The lines of all segments in order, each bounded.
-pub(crate) struct Lines {
+pub(crate) struct LogLines {
     dir: PathBuf,
     segment: u32,
     number: u64,
@@ -227,14 +227,14 @@ pub(crate) struct Lines {
     file: Option<BufReader<File>>,
 }
 
-impl Lines {
+impl LogLines {
     /// # Errors
     /// When the first segment can't be opened.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let mut lines = Self {
             dir: dir.to_owned(),
             // What was pruned is not missing: the verifier knows what was.
-            segment: segments(dir)?.first().copied().unwrap_or(1) - 1,
+            segment: segment_numbers(dir)?.first().copied().unwrap_or(1) - 1,
             number: 0,
             offset: 0,
             file: None,
@@ -249,11 +249,11 @@ impl Lines {
     }
 
     /// The next line, unless it is not complete yet: then it is read again.
-    pub(crate) fn next_complete(&mut self) -> io::Result<Option<Line>> {
+    pub(crate) fn next_complete(&mut self) -> io::Result<Option<LogLine>> {
         let Some(line) = self.read_line()? else {
             return Ok(None);
         };
-        if line.complete || line.bytes.len() >= MAX_LINE {
+        if line.complete || line.bytes.len() >= MAX_LINE_BYTES {
             return Ok(Some(line));
         }
         (self.number, self.offset) = (self.number - 1, line.offset);
@@ -271,12 +271,14 @@ impl Lines {
         Ok(())
     }
 
-    fn read_line(&mut self) -> io::Result<Option<Line>> {
+    fn read_line(&mut self) -> io::Result<Option<LogLine>> {
         let Some(file) = &mut self.file else {
             return Ok(None);
         };
         let mut bytes = Vec::new();
-        let read = file.take(MAX_LINE as u64).read_until(b'\n', &mut bytes)?;
+        let read = file
+            .take(MAX_LINE_BYTES as u64)
+            .read_until(b'\n', &mut bytes)?;
         if read == 0 {
             return Ok(None);
         }
@@ -284,7 +286,7 @@ impl Lines {
         self.offset += read as u64;
         self.number += 1;
         let complete = bytes.pop_if(|last| *last == b'\n').is_some();
-        Ok(Some(Line {
+        Ok(Some(LogLine {
             segment: self.segment,
             number: self.number,
             offset,
@@ -294,8 +296,8 @@ impl Lines {
     }
 }
 
-impl Iterator for Lines {
-    type Item = io::Result<Line>;
+impl Iterator for LogLines {
+    type Item = io::Result<LogLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -319,20 +321,20 @@ impl Iterator for Lines {
 }
 
 /// Parses the payload of a split line.
-pub(crate) fn parse(signed: &Signed) -> Result<Record, serde_json::Error> {
+pub(crate) fn parse(signed: &SignedLine) -> Result<Record, serde_json::Error> {
     serde_json::from_slice(&signed.payload)
 }
 
 /// Records in order, not verified: for queries over a log that
 /// [`crate::verify`] accepted.
-pub struct Records(Lines);
+pub struct Records(LogLines);
 
 /// The records of the log in `dir`.
 ///
 /// # Errors
 /// When the first segment can't be opened.
 pub fn read_records(dir: &Path) -> io::Result<Records> {
-    Lines::open(dir).map(Records)
+    LogLines::open(dir).map(Records)
 }
 
 impl Iterator for Records {
@@ -343,7 +345,7 @@ impl Iterator for Records {
             Ok(line) => line,
             Err(error) => return Some(Err(error)),
         };
-        let record = Signed::split(&line.bytes).and_then(|signed| parse(&signed).ok());
+        let record = SignedLine::split(&line.bytes).and_then(|signed| parse(&signed).ok());
         let place = || {
             format!(
                 "segment {}, line {} is no record",

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use crate::event::Action;
 use crate::keys::{EpochClaim, EpochPublic, PublicIdentity, SegmentClaim};
-use crate::line::{self, MAX_LINE, Signed};
-use crate::read::{Lines, Record, parse};
+use crate::line::{self, MAX_LINE_BYTES, SignedLine};
+use crate::read::{LogLines, Record, parse};
 
 /// Why there is no receipt, or why it is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +37,9 @@ pub enum ReceiptError {
 /// [`ReceiptError::Io`], [`ReceiptError::NoSuchRecord`].
 pub fn receipt(dir: &Path, seq: u64) -> Result<Vec<u8>, ReceiptError> {
     let mut proof = Vec::new();
-    for found in Lines::open(dir)? {
+    for found in LogLines::open(dir)? {
         let bytes = found?.bytes;
-        let record = Signed::split(&bytes).and_then(|signed| parse(&signed).ok());
+        let record = SignedLine::split(&bytes).and_then(|signed| parse(&signed).ok());
         let Some(record) = record else {
             continue;
         };
@@ -87,8 +87,8 @@ fn one(
     state: Option<(u64, u64, EpochPublic)>,
     identity: &PublicIdentity,
 ) -> Result<(Record, Current), &'static str> {
-    let signed = (bytes.len() < MAX_LINE)
-        .then(|| Signed::split(bytes))
+    let signed = (bytes.len() < MAX_LINE_BYTES)
+        .then(|| SignedLine::split(bytes))
         .flatten();
     let signed = signed.ok_or("it is no record")?;
     let record = parse(&signed).map_err(|_| "it is no record")?;
@@ -157,18 +157,18 @@ mod tests {
 
     use super::*;
     use crate::keys::EpochKey;
-    use crate::log::testing::{Roll, open_rolling};
-    use crate::testing::{Home, identity, read};
+    use crate::log::testing::{EpochLimits, open_rolling};
+    use crate::testing::{LogHome, identity, read};
     use crate::{Durability, Identity, Opening};
 
-    fn rolled() -> Home {
-        let home = Home::new();
+    fn rolled() -> LogHome {
+        let home = LogHome::new();
         for seed in [1, 2] {
             let opening = Opening {
                 vault_seq: 7,
                 ..Opening::default()
             };
-            let roll = Roll {
+            let roll = EpochLimits {
                 records: 3,
                 age: Duration::from_secs(3600),
             };

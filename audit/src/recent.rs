@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::line::{MAX_LINE, Signed};
-use crate::read::{Record, parse, segment_path, segments};
+use crate::line::{MAX_LINE_BYTES, SignedLine};
+use crate::read::{Record, parse, segment_numbers, segment_path};
 
 /// The records in the newest `most` bytes of the log in `dir`, the oldest first.
 /// They are not verified, and what is no record is left out.
@@ -15,7 +15,7 @@ use crate::read::{Record, parse, segment_path, segments};
 pub fn recent_records(dir: &Path, most: u64) -> io::Result<impl Iterator<Item = Record>> {
     let mut pieces = Vec::new();
     let mut wanted = most;
-    for number in segments(dir)?.into_iter().rev() {
+    for number in segment_numbers(dir)?.into_iter().rev() {
         let path = segment_path(dir, number);
         // Old ones may be removed meanwhile.
         let Ok(len) = path.metadata().map(|file| file.len()) else {
@@ -27,14 +27,18 @@ pub fn recent_records(dir: &Path, most: u64) -> io::Result<impl Iterator<Item = 
             break;
         }
     }
-    let lines = pieces.into_iter().rev().filter_map(Lines::open).flatten();
-    Ok(lines.filter_map(|line| parse(&Signed::split(&line)?).ok()))
+    let lines = pieces
+        .into_iter()
+        .rev()
+        .filter_map(SegmentLines::open)
+        .flatten();
+    Ok(lines.filter_map(|line| parse(&SignedLine::split(&line)?).ok()))
 }
 
-/// Lines of one segment, each bounded; a longer one comes in pieces.
-struct Lines(BufReader<File>);
+/// SegmentLines of one segment, each bounded; a longer one comes in pieces.
+struct SegmentLines(BufReader<File>);
 
-impl Lines {
+impl SegmentLines {
     /// From the first line on that begins at or after `from`.
     fn open((path, from): (PathBuf, u64)) -> Option<Self> {
         let mut file = File::open(path).ok()?;
@@ -48,12 +52,12 @@ impl Lines {
     }
 }
 
-impl Iterator for Lines {
+impl Iterator for SegmentLines {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
         let mut line = Vec::new();
-        let bounded = &mut (&mut self.0).take(MAX_LINE as u64);
+        let bounded = &mut (&mut self.0).take(MAX_LINE_BYTES as u64);
         bounded.read_until(b'\n', &mut line).ok()?;
         let read = !line.is_empty();
         line.pop_if(|last| *last == b'\n');
@@ -64,9 +68,9 @@ impl Iterator for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Home, filled};
+    use crate::testing::{LogHome, filled};
 
-    fn seqs(home: &Home, most: u64) -> Vec<u64> {
+    fn seqs(home: &LogHome, most: u64) -> Vec<u64> {
         let records = recent_records(home.path(), most).unwrap();
         records.map(|record| record.seq).collect()
     }
@@ -101,7 +105,7 @@ mod tests {
     fn what_is_no_record_is_left_out() {
         let home = filled(2);
         let lines = home.lines();
-        let long = [vec![b'x'; 3 * MAX_LINE], b"\n".to_vec()].concat();
+        let long = [vec![b'x'; 3 * MAX_LINE_BYTES], b"\n".to_vec()].concat();
         let cut = &lines[3][..40];
         let bytes = [&lines[0], &long, &lines[1], &b"\n"[..], &lines[2], cut].concat();
         home.put(&bytes);

@@ -9,13 +9,13 @@ use crate::read::segment_path;
 use crate::verify::verify;
 use crate::{
     Action, Durability, Event, FailureKind, Identity, Log, OpenError, Opening, Outcome, Record,
-    Report,
+    VerifyReport,
 };
 
 /// A log's directory, removed with it.
-pub(crate) struct Home(pub(crate) tempfile::TempDir);
+pub(crate) struct LogHome(pub(crate) tempfile::TempDir);
 
-impl Home {
+impl LogHome {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
@@ -32,7 +32,7 @@ impl Home {
 
     /// Names of the segments' files.
     pub(crate) fn segments(&self) -> Vec<u32> {
-        crate::read::segments(self.path()).unwrap()
+        crate::read::segment_numbers(self.path()).unwrap()
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -68,7 +68,7 @@ impl Home {
         records.map(Result::unwrap).collect()
     }
 
-    pub(crate) fn verify(&self) -> Result<Report, (u64, FailureKind)> {
+    pub(crate) fn verify(&self) -> Result<VerifyReport, (u64, FailureKind)> {
         verify(self.path(), &identity().public()).map_err(|f| (f.seq, f.kind))
     }
 
@@ -98,8 +98,8 @@ pub(crate) fn read(uid: u32) -> Event<'static> {
 }
 
 /// A log of a start, `reads` reads and a stop.
-pub(crate) fn filled(reads: u32) -> Home {
-    let home = Home::new();
+pub(crate) fn filled(reads: u32) -> LogHome {
+    let home = LogHome::new();
     let log = home.open(7).unwrap();
     for uid in 0..reads {
         log.append(&read(uid), Durability::Write).unwrap();

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use jarvis_audit::Progress;
+use jarvis_audit::VerifyProgress;
 
 use super::output::Output;
 
@@ -24,7 +24,7 @@ impl Bar {
         })
     }
 
-    pub(super) fn show(&self, progress: Progress) {
+    pub(super) fn show(&self, progress: VerifyProgress) {
         self.0.set_length(progress.total);
         self.0.set_position(progress.done);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jarvis_audit::{
     Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
-    Thresholds, TurnError,
+    RotationError, Thresholds,
 };
 use jarvis_fs::{Caller, FsError, HandleTable, HeaderIds, InFlight, KernelIds, ThreadIds};
 use jarvis_policy::{Decision, Policy, Rule, Verb};
@@ -306,16 +306,16 @@ impl Gate {
 
     /// Waits until the audit log's segment is to end, at most `limit`; gives
     /// whether it is.
-    pub(crate) fn await_turn(&self, limit: Duration) -> bool {
-        self.audit.await_turn(limit)
+    pub(crate) fn await_segment_end(&self, limit: Duration) -> bool {
+        self.audit.await_segment_end(limit)
     }
 
     /// Ends the audit log's segment; gives the number of the next.
     ///
     /// # Errors
-    /// [`TurnError`].
-    pub(crate) fn turn_audit(&self) -> Result<u32, TurnError> {
-        self.audit.turn(&*self.notary)
+    /// [`RotationError`].
+    pub(crate) fn rotate_segment(&self) -> Result<u32, RotationError> {
+        self.audit.rotate_segment(&*self.notary)
     }
 
     /// Removes what is older than the retention.

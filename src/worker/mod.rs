@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use jarvis_audit::{
-    Certify, EpochClaim, HostId, KeyError, Log, OpenError, Opening, SegmentClaim, Turn,
+    Certify, EpochClaim, HostId, KeyError, Log, OpenError, Opening, SegmentClaim, SegmentLimits,
 };
 use jarvis_fs::{Backend, FileSystem, HandleLimits, HandleTable, InFlight, Server};
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
@@ -58,7 +58,7 @@ const STUCK: Duration = Duration::from_secs(5);
 /// How long a worker that was killed may take to die.
 const LAST_MOMENTS: Duration = Duration::from_secs(2);
 /// How long after a segment could not be ended it is tried again.
-const TURN_AGAIN: Duration = Duration::from_secs(10);
+const ROTATE_AGAIN: Duration = Duration::from_secs(10);
 /// How long the supervisor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -383,7 +383,7 @@ impl Worker {
             accept_older_vault: estate.start.accept_restored,
             // It may have ended because a sync failed.
             new_segment: how.crashed,
-            turn: turn(&estate.start.config.audit),
+            segment_limits: segment_limits(&estate.start.config.audit),
         };
         let certifier = Certifier {
             link: &self.link,
@@ -498,8 +498,8 @@ fn note(gate: &Gate, link: &SupervisorChannel, noted: &Noted) {
     }
 }
 
-fn turn(audit: &crate::config::Audit) -> Turn {
-    Turn {
+fn segment_limits(audit: &crate::config::Audit) -> SegmentLimits {
+    SegmentLimits {
         bytes: u64::from(audit.segment_mb) * 1024 * 1024,
         age: Duration::from_secs(u64::from(audit.segment_hours) * 3600),
     }
@@ -517,12 +517,12 @@ fn keep_segments(
             if let Err(error) = gate.prune_audit() {
                 tracing::error!(%error, "old audit records stay");
             }
-            if gate.await_turn(HOUSEKEEPING) {
-                match gate.turn_audit() {
+            if gate.await_segment_end(HOUSEKEEPING) {
+                match gate.rotate_segment() {
                     Ok(_) => note(&gate, &link, &noted),
                     Err(error) => {
                         tracing::error!(%error, "the audit log goes on in its segment");
-                        std::thread::sleep(TURN_AGAIN);
+                        std::thread::sleep(ROTATE_AGAIN);
                     }
                 }
             }

@@ -15,8 +15,8 @@ use super::AppendError;
 use super::segment::Segment;
 use crate::event::Action;
 use crate::keys::EpochKey;
-use crate::line::Link;
-use crate::read::Open;
+use crate::line::RecordDigest;
+use crate::read::SegmentOpen;
 
 /// Buffers kept for the next records.
 const SPARE: usize = 64;
@@ -30,9 +30,9 @@ pub(super) struct Epoch {
 
 /// A place in the chain: the last record before it.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub(super) seq: u64,
-    pub(super) link: Link,
+    pub(super) digest: RecordDigest,
     /// The vault's last commit that is recorded.
     pub(super) vault_seq: u64,
     /// Whose key signs the next record, and how many it has signed.
@@ -49,7 +49,7 @@ pub(super) struct Place {
 
 /// What a record changes for those after it.
 #[derive(Clone)]
-pub(super) enum Step {
+pub(super) enum Transition {
     /// Nothing.
     Record,
     /// The next one has another key.
@@ -60,9 +60,9 @@ pub(super) enum Step {
     Open(Arc<Epoch>),
 }
 
-impl Step {
+impl Transition {
     /// Who signs the record itself, after `head`.
-    pub(super) fn signer<'s>(&'s self, head: &'s Place) -> &'s Arc<Epoch> {
+    pub(super) fn signer<'s>(&'s self, head: &'s Position) -> &'s Arc<Epoch> {
         match self {
             Self::Open(epoch) => epoch,
             Self::Record | Self::Epoch(_) | Self::Close(_) => &head.epoch,
@@ -72,34 +72,34 @@ impl Step {
 
 /// How the segment after a closed one begins.
 #[derive(Clone)]
-pub(super) struct Beginning {
+pub(super) struct NextSegment {
     pub(super) epoch: Arc<Epoch>,
-    pub(super) open: Open,
+    pub(super) open: SegmentOpen,
 }
 
-impl Place {
+impl Position {
     /// The place behind a record of `bytes` that goes here.
-    fn after(&self, link: Link, vault_seq: u64, bytes: u64, step: &Step) -> Self {
+    fn after(&self, digest: RecordDigest, vault_seq: u64, bytes: u64, step: &Transition) -> Self {
         let next = Self {
             seq: self.seq + 1,
-            link,
+            digest,
             vault_seq,
             signed: self.signed + 1,
             len: self.len + bytes,
             ..self.clone()
         };
         match step {
-            Step::Record => next,
-            Step::Epoch(epoch) => Self {
+            Transition::Record => next,
+            Transition::Epoch(epoch) => Self {
                 epoch: epoch.clone(),
                 signed: 0,
                 ..next
             },
-            Step::Close(_) => Self {
+            Transition::Close(_) => Self {
                 closed: true,
                 ..next
             },
-            Step::Open(epoch) => Self {
+            Transition::Open(epoch) => Self {
                 epoch: epoch.clone(),
                 signed: 1,
                 segment: self.segment + 1,
@@ -117,13 +117,13 @@ pub(super) struct Ticket {
     /// Grows also when sequence numbers are taken back.
     number: u64,
     pub(super) seq: u64,
-    pub(super) link: Link,
+    pub(super) digest: RecordDigest,
     /// Who signs it.
     pub(super) epoch: Arc<Epoch>,
 }
 
 /// Complete lines, to be appended where the segment ends.
-pub(super) struct Batch {
+pub(super) struct WriteBatch {
     pub(super) bytes: Vec<u8>,
     /// Length of the segment before, in bytes.
     pub(super) at: u64,
@@ -133,24 +133,24 @@ pub(super) struct Batch {
 }
 
 /// A composed record; `line` once it is signed.
-struct Pending {
-    place: Place,
+struct PendingRecord {
+    place: Position,
     line: Option<Vec<u8>>,
     next: Option<Arc<Segment>>,
 }
 
 pub(super) struct Chain {
     /// The last record in the file.
-    written: Place,
+    written: Position,
     /// What goes first after a close.
-    pub(super) beginning: Option<Beginning>,
+    pub(super) beginning: Option<NextSegment>,
     /// The last record composed.
-    head: Place,
+    head: Position,
     /// Tickets given out, and those of them that are written or taken back.
     issued: u64,
     resolved: u64,
     /// The records of the tickets after `resolved`.
-    pending: VecDeque<Pending>,
+    pending: VecDeque<PendingRecord>,
     /// Tickets whose records were taken back, until their owners have seen it.
     failed: Vec<(u64, io::ErrorKind)>,
     writing: bool,
@@ -161,7 +161,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(place: Place) -> Self {
+    pub(super) fn new(place: Position) -> Self {
         Self {
             written: place.clone(),
             beginning: None,
@@ -178,11 +178,11 @@ impl Chain {
         }
     }
 
-    pub(super) fn written(&self) -> &Place {
+    pub(super) fn written(&self) -> &Position {
         &self.written
     }
 
-    pub(super) fn head(&self) -> &Place {
+    pub(super) fn head(&self) -> &Position {
         &self.head
     }
 
@@ -219,24 +219,30 @@ impl Chain {
         self.time = time;
     }
 
-    /// Gives the next place to a payload with digest `link` and this
+    /// Gives the next place to a payload with digest `digest` and this
     /// `vault_seq`, whose line has so many `bytes`.
-    pub(super) fn issue(&mut self, link: Link, vault_seq: u64, bytes: u64, step: Step) -> Ticket {
+    pub(super) fn issue(
+        &mut self,
+        digest: RecordDigest,
+        vault_seq: u64,
+        bytes: u64,
+        step: Transition,
+    ) -> Ticket {
         let epoch = step.signer(&self.head).clone();
-        self.head = self.head.after(link, vault_seq, bytes, &step);
+        self.head = self.head.after(digest, vault_seq, bytes, &step);
         self.issued += 1;
-        self.pending.push_back(Pending {
+        self.pending.push_back(PendingRecord {
             place: self.head.clone(),
             line: None,
             next: match step {
-                Step::Close(segment) => Some(segment),
-                Step::Record | Step::Epoch(_) | Step::Open(_) => None,
+                Transition::Close(segment) => Some(segment),
+                Transition::Record | Transition::Epoch(_) | Transition::Open(_) => None,
             },
         });
         Ticket {
             number: self.issued,
             seq: self.head.seq,
-            link,
+            digest,
             epoch,
         }
     }
@@ -267,7 +273,7 @@ impl Chain {
 
     /// The signed lines that come next, if any and if nobody writes; the caller
     /// writes them and gives the batch back to [`Self::end_batch`].
-    pub(super) fn begin_batch(&mut self) -> Option<Batch> {
+    pub(super) fn begin_batch(&mut self) -> Option<WriteBatch> {
         if self.writing {
             return None;
         }
@@ -288,7 +294,7 @@ impl Chain {
             return None;
         }
         self.writing = true;
-        Some(Batch {
+        Some(WriteBatch {
             bytes,
             // Of a closed segment there is nothing more to write.
             at: match self.written.closed {
@@ -302,7 +308,7 @@ impl Chain {
 
     /// After a failure every record composed so far is taken back: each one
     /// names the digest of the one before it.
-    pub(super) fn end_batch(&mut self, batch: Batch, result: Result<(), io::ErrorKind>) {
+    pub(super) fn end_batch(&mut self, batch: WriteBatch, result: Result<(), io::ErrorKind>) {
         self.writing = false;
         match result {
             Ok(()) => {

@@ -14,7 +14,7 @@ use super::segment::Segment;
 const FLUSH: Duration = Duration::from_millis(10);
 
 /// What is written, what is on disk, and whether the file can still be trusted.
-pub(super) struct Progress {
+pub(super) struct DiskProgress {
     /// Sequence number of the last record written.
     written: AtomicU64,
     poisoned: AtomicBool,
@@ -37,7 +37,7 @@ struct Flush {
     stop: bool,
 }
 
-impl Progress {
+impl DiskProgress {
     /// A log whose last record, on disk, is `seq`.
     pub(super) fn at(seq: u64) -> Self {
         Self {

@@ -13,10 +13,10 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{Certify, EpochClaim, EpochKey};
-use crate::line::{self, MAX_LINE};
-use crate::read::{Previous, Start};
+use crate::line::{self, MAX_LINE_BYTES};
+use crate::read::{PreviousEnd, StartDetails};
 use file::LogFile;
-use tail::Ending;
+use tail::ResumePoint;
 pub use tail::{OpenError, Tail};
 
 mod chain;
@@ -29,14 +29,14 @@ mod segment;
 mod tail;
 mod writer;
 
-use chain::{Chain, Epoch, Place};
-use disk::Progress;
-use opening::Directory;
+use chain::{Chain, Epoch, Position};
+use disk::DiskProgress;
+use opening::LogDirectory;
 pub use retention::PruneError;
-pub use rotation::TurnError;
+pub use rotation::RotationError;
 use segment::Segment;
-pub use writer::Turn;
-use writer::{Extra, KeySource, Roll, Writer};
+pub use writer::SegmentLimits;
+use writer::{EpochLimits, KeySource, RecordExtras, Writer};
 
 /// Where times and keys come from.
 type Sources = (fn() -> Timestamp, KeySource);
@@ -65,7 +65,7 @@ pub enum AppendError {
     #[error("the audit log is closed")]
     Closed,
     /// The record would be over 32 KiB.
-    #[error("the audit record is over {MAX_LINE} bytes")]
+    #[error("the audit record is over {MAX_LINE_BYTES} bytes")]
     TooLong,
 }
 
@@ -83,7 +83,7 @@ pub struct Opening<'a> {
     /// Begin a segment: what the last writer's sync left on disk is not known.
     pub new_segment: bool,
     /// When a segment ends.
-    pub turn: Turn,
+    pub segment_limits: SegmentLimits,
 }
 
 /// Records since the log was opened.
@@ -99,7 +99,7 @@ pub struct Counters {
 pub struct Log {
     writer: Arc<Writer>,
     flusher: Option<JoinHandle<()>>,
-    dir: Directory,
+    dir: LogDirectory,
     /// When the segment's first record was written; locked while it is ended.
     began: Mutex<Instant>,
 }
@@ -141,16 +141,16 @@ impl Log {
         sources: Sources,
     ) -> Result<Self, OpenError> {
         let (dir, file, ending) = opening::prepare(dir, &opening)?;
-        let (files, roll) = ((dir, Box::new(file) as _), Roll::DEFAULT);
+        let (files, roll) = ((dir, Box::new(file) as _), EpochLimits::DEFAULT);
         Self::start(files, &ending, identity, opening, (key, roll), sources)
     }
 
     fn start(
-        (dir, file): (Directory, Box<dyn LogFile>),
-        ending: &Ending,
+        (dir, file): (LogDirectory, Box<dyn LogFile>),
+        ending: &ResumePoint,
         identity: &dyn Certify,
         opening: Opening<'_>,
-        (key, roll): (EpochKey, Roll),
+        (key, roll): (EpochKey, EpochLimits),
         (clock, keys): Sources,
     ) -> Result<Self, OpenError> {
         let epoch = Arc::new(Epoch {
@@ -159,11 +159,11 @@ impl Log {
             began: Instant::now(),
         });
         let seq = ending.tail.map_or(0, |tail| tail.seq);
-        let place = Place {
+        let place = Position {
             epoch,
             signed: 0,
             seq,
-            link: ending.tail.map_or([0; 32], |tail| tail.link),
+            digest: ending.tail.map_or([0; 32], |tail| tail.digest),
             // A restored vault's is less, which the start record accepts.
             vault_seq: ending
                 .tail
@@ -181,14 +181,14 @@ impl Log {
         let writer = Arc::new(Writer {
             segment: RwLock::new(Arc::new(Segment::new(file))),
             host: identity.host().to_string(),
-            roll,
-            turn: opening.turn,
+            epoch_limits: roll,
+            segment_limits: opening.segment_limits,
             clock,
             keys,
             chain: Mutex::new(Chain::new(place)),
             written: Condvar::new(),
             due: Condvar::new(),
-            progress: Progress::at(seq),
+            progress: DiskProgress::at(seq),
             records: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         });
@@ -216,7 +216,8 @@ impl Log {
     /// [`AppendError`]: the record is not in the log, or under
     /// [`Durability::Sync`] not known to be on disk; nothing may be released.
     pub fn append(&self, event: &Event<'_>, durability: Durability) -> Result<u64, AppendError> {
-        self.writer.append(event, Extra::default(), durability)
+        self.writer
+            .append(event, RecordExtras::default(), durability)
     }
 
     /// How far the log has come, signed: for somebody else to keep.
@@ -257,7 +258,7 @@ impl Drop for Log {
 /// The first record of this start: with it the epoch key takes over.
 fn append_start(
     writer: &Writer,
-    ending: &Ending,
+    ending: &ResumePoint,
     identity: &dyn Certify,
     opening: Opening<'_>,
 ) -> Result<(), OpenError> {
@@ -271,9 +272,9 @@ fn append_start(
             .or(opening.reason),
         ..Event::new(Action::Start, Outcome::Ok, opening.vault_seq)
     };
-    let extra = Extra {
+    let extra = RecordExtras {
         start: Some(&start),
-        ..Extra::default()
+        ..RecordExtras::default()
     };
     writer
         .append(&event, extra, Durability::Sync)
@@ -283,25 +284,25 @@ fn append_start(
 
 fn start_of(
     writer: &Writer,
-    ending: &Ending,
+    ending: &ResumePoint,
     identity: &dyn Certify,
     version: &str,
-) -> Result<Start, OpenError> {
+) -> Result<StartDetails, OpenError> {
     let place = writer.chain.lock().written().clone();
     let key = place.epoch.key.public();
     let certificate = identity.certify(&EpochClaim {
         epoch: place.epoch.number,
         first_seq: place.seq + 1,
-        prev: place.link,
+        prev: place.digest,
         key,
     })?;
-    Ok(Start {
+    Ok(StartDetails {
         daemon: version.to_owned(),
         segment: place.segment,
         previous: match ending.tail {
-            None => Previous::None,
-            Some(tail) if tail.clean => Previous::Clean,
-            Some(_) => Previous::Unclean,
+            None => PreviousEnd::None,
+            Some(tail) if tail.clean => PreviousEnd::Clean,
+            Some(_) => PreviousEnd::Unclean,
         },
         torn_bytes: ending.torn.len() as u64,
         epoch_key: line::encode(&key),
@@ -314,14 +315,14 @@ fn start_of(
 pub(crate) mod testing {
     use super::*;
 
-    pub(crate) use super::writer::Roll;
+    pub(crate) use super::writer::EpochLimits;
 
     /// A log that rolls when told to.
     pub(crate) fn open_rolling(
         dir: &Path,
         identity: &dyn Certify,
         opening: Opening<'_>,
-        key: (EpochKey, Roll),
+        key: (EpochKey, EpochLimits),
         clock: fn() -> Timestamp,
     ) -> Log {
         let (dir, file, ending) = opening::prepare(dir, &opening).unwrap();

@@ -9,19 +9,19 @@ use jarvis_sys::private::{self, ModeLimit};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Opening;
-use super::tail::{self, Ending, OpenError, io_error};
+use super::tail::{self, OpenError, ResumePoint, io_error};
 use crate::read::segment_path;
 
 /// Torn records kept for one sequence number; each takes a crash of its own.
 const MAX_TORN: u32 = 9999;
 
 /// The log's directory, locked: one process writes there at a time.
-pub(super) struct Directory {
+pub(super) struct LogDirectory {
     path: PathBuf,
     handle: File,
 }
 
-impl Directory {
+impl LogDirectory {
     fn open(path: &Path) -> Result<Self, OpenError> {
         let handle = private::open(path, ModeLimit::DIRECTORY)?;
         lock(path, &handle)?;
@@ -65,8 +65,8 @@ impl Directory {
 pub(super) fn prepare(
     dir: &Path,
     opening: &Opening<'_>,
-) -> Result<(Directory, File, Ending), OpenError> {
-    let dir = Directory::open(dir)?;
+) -> Result<(LogDirectory, File, ResumePoint), OpenError> {
+    let dir = LogDirectory::open(dir)?;
     let ending = tail::ending(dir.path())?;
     check_age(&ending, opening)?;
     if !ending.torn.is_empty() {
@@ -82,7 +82,7 @@ pub(super) fn prepare(
     if ending.len == 0 || !(closed || opening.new_segment) {
         return Ok((dir, file, ending));
     }
-    let ending = Ending {
+    let ending = ResumePoint {
         segment: ending.segment + 1,
         len: 0,
         first: None,
@@ -102,7 +102,7 @@ fn lock(path: &Path, handle: &File) -> Result<(), OpenError> {
     })
 }
 
-fn check_age(ending: &Ending, opening: &Opening<'_>) -> Result<(), OpenError> {
+fn check_age(ending: &ResumePoint, opening: &Opening<'_>) -> Result<(), OpenError> {
     match ending.tail {
         Some(tail) if tail.vault_seq > opening.vault_seq && !opening.accept_older_vault => {
             Err(OpenError::VaultOlder {
@@ -116,7 +116,7 @@ fn check_age(ending: &Ending, opening: &Opening<'_>) -> Result<(), OpenError> {
 
 /// Copies what a crash left to `torn-<seq>-<n>`, a file of its own, durable
 /// before the original goes.
-fn keep_torn(dir: &Directory, ending: &Ending) -> Result<(), OpenError> {
+fn keep_torn(dir: &LogDirectory, ending: &ResumePoint) -> Result<(), OpenError> {
     let seq = ending.tail.map_or(0, |tail| tail.seq) + 1;
     let (aside, mut copy) = new_torn(dir.path(), seq)?;
     copy.write_all(&ending.torn)

@@ -5,10 +5,10 @@ use std::fs::File;
 use jiff::Timestamp;
 
 use super::tail::{self, OpenError, io_error};
-use super::writer::Extra;
+use super::writer::RecordExtras;
 use super::{AppendError, Durability, Log};
 use crate::event::{Action, Event, Outcome};
-use crate::read::{Prune, segment_path, segments};
+use crate::read::{PruneDetails, segment_numbers, segment_path};
 
 /// Why nothing was removed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,8 @@ impl Log {
     /// [`PruneError`].
     pub fn prune(&self, before: Timestamp) -> Result<usize, PruneError> {
         let current = self.writer.chain.lock().written().segment;
-        let numbers = segments(self.dir.path()).map_err(io_error("list", self.dir.path()))?;
+        let numbers =
+            segment_numbers(self.dir.path()).map_err(io_error("list", self.dir.path()))?;
         let mut old = Vec::new();
         for pair in numbers.windows(2) {
             let [number, next] = *pair else { continue };
@@ -45,14 +46,14 @@ impl Log {
         };
         let end = tail::end_of(self.dir.path(), last)?;
         if let Some(tail) = end.tail {
-            let prune = Prune {
+            let prune = PruneDetails {
                 segment: last,
                 seq: tail.seq,
-                head: hex::encode(tail.link),
+                head: hex::encode(tail.digest),
             };
-            let extra = Extra {
+            let extra = RecordExtras {
                 prune: Some(&prune),
-                ..Extra::default()
+                ..RecordExtras::default()
             };
             let event = Event::new(Action::Prune, Outcome::Ok, tail.vault_seq);
             self.writer.append(&event, extra, Durability::Sync)?;

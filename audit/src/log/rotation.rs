@@ -4,21 +4,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::chain::{Beginning, Epoch};
+use super::chain::{Epoch, NextSegment};
 use super::file::LogFile;
 use super::segment::Segment;
 use super::tail::OpenError;
 use super::{AppendError, Log};
 use crate::keys::{Certify, EpochKey, KeyError, SegmentClaim};
 use crate::line;
-use crate::read::Open;
+use crate::read::SegmentOpen;
 
 /// Times a segment's key is certified anew because the epoch rolled meanwhile.
 const ATTEMPTS: u32 = 3;
 
 /// Why a segment was not ended; the log goes on in it.
 #[derive(Debug, thiserror::Error)]
-pub enum TurnError {
+pub enum RotationError {
     /// The next one's file can't be made.
     #[error("cannot begin a segment of the audit log: {0}")]
     Open(#[from] OpenError),
@@ -40,17 +40,17 @@ impl Log {
     /// Whether the segment is long or old enough to be ended; waits for that, at
     /// most `limit`.
     #[must_use]
-    pub fn await_turn(&self, limit: Duration) -> bool {
+    pub fn await_segment_end(&self, limit: Duration) -> bool {
         let began = *self.began.lock();
-        self.writer.await_turn(began, limit)
+        self.writer.await_segment_end(began, limit)
     }
 
     /// Ends the segment, begins the next one and gives its number. Records wait
     /// for neither file nor certificate.
     ///
     /// # Errors
-    /// [`TurnError`].
-    pub fn turn(&self, identity: &dyn Certify) -> Result<u32, TurnError> {
+    /// [`RotationError`].
+    pub fn rotate_segment(&self, identity: &dyn Certify) -> Result<u32, RotationError> {
         // One at a time.
         let mut began = self.began.lock();
         for _ in 0..ATTEMPTS {
@@ -60,7 +60,7 @@ impl Log {
             };
             let file = self.dir.segment(segment)?;
             if file.metadata().map_or(true, |metadata| metadata.len() > 0) {
-                return Err(TurnError::Exists(segment));
+                return Err(RotationError::Exists(segment));
             }
             let file = Segment::new(Box::new(file) as Box<dyn LogFile>);
             // The record that begins it must find room, and refusals after it.
@@ -69,12 +69,12 @@ impl Log {
                 return Err(AppendError::Io(io::ErrorKind::StorageFull.into()).into());
             }
             let beginning = begin(identity, segment, epoch, (self.writer.keys)()?)?;
-            if self.writer.turn_to(Arc::new(file), beginning)? {
+            if self.writer.rotate_to(Arc::new(file), beginning)? {
                 *began = Instant::now();
                 return Ok(segment);
             }
         }
-        Err(TurnError::Busy)
+        Err(RotationError::Busy)
     }
 }
 
@@ -84,20 +84,20 @@ pub(super) fn begin(
     segment: u32,
     epoch: u64,
     key: EpochKey,
-) -> Result<Beginning, KeyError> {
+) -> Result<NextSegment, KeyError> {
     let claim = SegmentClaim {
         segment,
         epoch,
         key: key.public(),
     };
     let cert = identity.certify_segment(&claim)?;
-    Ok(Beginning {
+    Ok(NextSegment {
         epoch: Arc::new(Epoch {
             number: epoch,
             key,
             began: Instant::now(),
         }),
-        open: Open {
+        open: SegmentOpen {
             segment,
             // Known when it is written.
             bytes_before: 0,

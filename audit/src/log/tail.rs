@@ -10,11 +10,11 @@ use jiff::Timestamp;
 
 use crate::event::Action;
 use crate::keys::KeyError;
-use crate::line::{Link, MAX_LINE, Signed};
-use crate::read::{Record, parse, segment_path, segments};
+use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
+use crate::read::{Record, parse, segment_numbers, segment_path};
 
 /// Bytes looked at: a few records of the greatest length.
-const WINDOW: u64 = 4 * MAX_LINE as u64;
+const WINDOW: u64 = 4 * MAX_LINE_BYTES as u64;
 
 /// Why a log can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -81,16 +81,16 @@ pub struct Tail {
     pub clean: bool,
     /// Whether its segment ends with it.
     pub(crate) closed: bool,
-    pub(crate) link: Link,
+    pub(crate) digest: RecordDigest,
 }
 
 /// The tail and what is behind it.
-pub(crate) struct Ending {
+pub(crate) struct ResumePoint {
     pub(crate) tail: Option<Tail>,
     /// The last segment, in which writing goes on.
     pub(crate) segment: u32,
     /// Its first record, if it has one.
-    pub(crate) first: Option<First>,
+    pub(crate) first: Option<FirstRecord>,
     /// Its length up to its last complete record.
     pub(crate) len: u64,
     /// Bytes after it: a record that was cut by a crash.
@@ -99,7 +99,7 @@ pub(crate) struct Ending {
 
 /// The first record of a segment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct First {
+pub(crate) struct FirstRecord {
     pub(crate) seq: u64,
     pub(crate) time: Timestamp,
 }
@@ -111,10 +111,10 @@ pub(crate) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
 }
 
 /// How the log in `dir` ends and where it goes on.
-pub(crate) fn ending(dir: &Path) -> Result<Ending, OpenError> {
-    let numbers = segments(dir).map_err(io_error("list", dir))?;
+pub(crate) fn ending(dir: &Path) -> Result<ResumePoint, OpenError> {
+    let numbers = segment_numbers(dir).map_err(io_error("list", dir))?;
     let Some((&last, earlier)) = numbers.split_last() else {
-        return Ok(Ending {
+        return Ok(ResumePoint {
             tail: None,
             segment: 1,
             first: None,
@@ -129,7 +129,7 @@ pub(crate) fn ending(dir: &Path) -> Result<Ending, OpenError> {
     // It was made and nothing came of it.
     let before = end_of(dir, previous)?;
     match (before.torn.is_empty(), end.torn.is_empty()) {
-        (true, _) => Ok(Ending {
+        (true, _) => Ok(ResumePoint {
             tail: before.tail,
             ..end
         }),
@@ -142,7 +142,7 @@ pub(crate) fn ending(dir: &Path) -> Result<Ending, OpenError> {
 }
 
 /// Reads the end of one segment, at most [`WINDOW`] bytes of it, and its first line.
-pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<Ending, OpenError> {
+pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<ResumePoint, OpenError> {
     let path = segment_path(dir, segment);
     let corrupt = || OpenError::Corrupt { path: path.clone() };
     let file = private::open(&path, ModeLimit::FILE)?;
@@ -160,7 +160,7 @@ pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<Ending, OpenError> {
         Some(_) => Some(first_of(&file, &path)?.ok_or_else(corrupt)?),
         None => None,
     };
-    Ok(Ending {
+    Ok(ResumePoint {
         tail,
         segment,
         first,
@@ -170,16 +170,16 @@ pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<Ending, OpenError> {
 }
 
 /// The first record of a segment; `None` when its first line is none.
-pub(crate) fn first_of(file: &File, path: &Path) -> Result<Option<First>, OpenError> {
+pub(crate) fn first_of(file: &File, path: &Path) -> Result<Option<FirstRecord>, OpenError> {
     let mut line = Vec::new();
     BufReader::new(file)
-        .take(MAX_LINE as u64)
+        .take(MAX_LINE_BYTES as u64)
         .read_until(b'\n', &mut line)
         .map_err(io_error("read", path))?;
-    let record = line.strip_suffix(b"\n").and_then(Signed::split);
+    let record = line.strip_suffix(b"\n").and_then(SignedLine::split);
     let record = record.and_then(|signed| parse(&signed).ok());
     Ok(record.and_then(|record| {
-        Some(First {
+        Some(FirstRecord {
             seq: record.seq,
             time: record.time.parse().ok()?,
         })
@@ -200,15 +200,15 @@ fn last_record(bytes: &[u8]) -> Option<(Option<Tail>, usize)> {
         let before = lines.iter().rposition(|&b| b == b'\n');
         let (earlier, line) = lines.split_at(before.map_or(0, |at| at + 1));
         match look(line) {
-            Piece::Record(tail) => return Some((Some(tail), newline + 1)),
-            Piece::Foreign => return None,
-            Piece::Torn => (rest, torn_line) = (earlier, true),
+            LineKind::Record(tail) => return Some((Some(tail), newline + 1)),
+            LineKind::Foreign => return None,
+            LineKind::Torn => (rest, torn_line) = (earlier, true),
         }
     }
 }
 
 /// What a complete line at the end is.
-enum Piece {
+enum LineKind {
     Record(Tail),
     /// Signed JSON that this release cannot read: a later one may have meant it.
     Foreign,
@@ -222,25 +222,25 @@ fn latest(record: &Record) -> u64 {
     record.seq.max(record.epoch).max(next)
 }
 
-fn look(line: &[u8]) -> Piece {
-    let Some(signed) = Signed::split(line).filter(|_| line.len() < MAX_LINE) else {
-        return Piece::Torn;
+fn look(line: &[u8]) -> LineKind {
+    let Some(signed) = SignedLine::split(line).filter(|_| line.len() < MAX_LINE_BYTES) else {
+        return LineKind::Torn;
     };
     match parse(&signed) {
         // There must be a next number: what stands here is not verified yet.
         Ok(record) if record.v == 1 && latest(&record) < u64::MAX => {
-            Piece::Record(Tail {
+            LineKind::Record(Tail {
                 seq: record.seq,
                 vault_seq: record.vault_seq,
                 // The one that was begun, also when nothing came of it.
                 epoch: record.next.map_or(record.epoch, |next| next.epoch),
                 clean: record.action == Action::Stop,
                 closed: record.close.is_some(),
-                link: signed.link(),
+                digest: signed.digest(),
             })
         }
-        Ok(_) => Piece::Foreign,
-        Err(error) if error.is_data() => Piece::Foreign,
-        Err(_) => Piece::Torn,
+        Ok(_) => LineKind::Foreign,
+        Err(error) if error.is_data() => LineKind::Foreign,
+        Err(_) => LineKind::Torn,
     }
 }

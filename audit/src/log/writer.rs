@@ -10,15 +10,15 @@ use jiff::fmt::temporal::DateTimePrinter;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use serde::Serialize;
 
-use super::chain::{Batch, Beginning, Chain, Epoch, Place, Step, Ticket};
-use super::disk::Progress;
+use super::chain::{Chain, Epoch, NextSegment, Position, Ticket, Transition, WriteBatch};
+use super::disk::DiskProgress;
 use super::segment::Segment;
 use super::{AppendError, Counters, Durability};
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{EpochKey, KeyError};
-use crate::line::{self, MAX_LINE, SUFFIX};
-use crate::read::{Close, Next, Open, Prune, Start};
+use crate::line::{self, MAX_LINE_BYTES, SUFFIX_BYTES};
+use crate::read::{NextEpoch, PruneDetails, SegmentClose, SegmentOpen, StartDetails};
 
 /// Turns a waiting thread gives away before it sleeps.
 const YIELDS: u32 = 2;
@@ -31,8 +31,8 @@ pub(super) struct Writer {
     /// disk.
     pub(super) segment: RwLock<Arc<Segment>>,
     pub(super) host: String,
-    pub(super) roll: Roll,
-    pub(super) turn: Turn,
+    pub(super) epoch_limits: EpochLimits,
+    pub(super) segment_limits: SegmentLimits,
     pub(super) clock: fn() -> Timestamp,
     /// Where keys come from.
     pub(super) keys: KeySource,
@@ -41,7 +41,7 @@ pub(super) struct Writer {
     pub(super) written: Condvar,
     /// The segment has become long enough.
     pub(super) due: Condvar,
-    pub(super) progress: Progress,
+    pub(super) progress: DiskProgress,
     pub(super) records: AtomicU64,
     pub(super) errors: AtomicU64,
 }
@@ -51,34 +51,34 @@ pub(super) type KeySource = fn() -> Result<EpochKey, KeyError>;
 
 /// When an epoch ends.
 #[derive(Clone, Copy)]
-pub(crate) struct Roll {
+pub(crate) struct EpochLimits {
     /// After so many records.
     pub(crate) records: u64,
     /// After this time, also without a record.
     pub(crate) age: Duration,
 }
 
-impl Roll {
+impl EpochLimits {
     pub(super) const DEFAULT: Self = Self {
         records: 4096,
         age: Duration::from_secs(300),
     };
 
-    fn is_due(self, place: &Place) -> bool {
+    fn is_due(self, place: &Position) -> bool {
         place.signed >= self.records || place.epoch.began.elapsed() >= self.age
     }
 }
 
 /// When a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct SegmentLimits {
     /// Once it has so many bytes.
     pub bytes: u64,
     /// After this time since its first record.
     pub age: Duration,
 }
 
-impl Default for Turn {
+impl Default for SegmentLimits {
     fn default() -> Self {
         Self {
             bytes: 64 * 1024 * 1024,
@@ -89,17 +89,17 @@ impl Default for Turn {
 
 /// What some records carry besides their event.
 #[derive(Clone, Copy, Default, Serialize)]
-pub(super) struct Extra<'a> {
+pub(super) struct RecordExtras<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) start: Option<&'a Start>,
+    pub(super) start: Option<&'a StartDetails>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next: Option<&'a Next>,
+    pub(super) next: Option<&'a NextEpoch>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) close: Option<&'a Close>,
+    pub(super) close: Option<&'a SegmentClose>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) open: Option<&'a Open>,
+    pub(super) open: Option<&'a SegmentOpen>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) prune: Option<&'a Prune>,
+    pub(super) prune: Option<&'a PruneDetails>,
 }
 
 /// A record before it is signed; field order is the format's.
@@ -114,7 +114,7 @@ struct Payload<'a> {
     #[serde(flatten)]
     event: &'a Event<'a>,
     #[serde(flatten)]
-    extra: Extra<'a>,
+    extra: RecordExtras<'a>,
 }
 
 /// Whether a record may use the room kept for a full disk: it releases nothing.
@@ -136,7 +136,7 @@ struct Bounded<'a>(&'a mut Vec<u8>);
 
 impl io::Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_LINE - SUFFIX {
+        if self.0.len() + bytes.len() > MAX_LINE_BYTES - SUFFIX_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.0.extend_from_slice(bytes);
@@ -152,7 +152,7 @@ impl Writer {
     pub(super) fn append(
         &self,
         event: &Event<'_>,
-        extra: Extra<'_>,
+        extra: RecordExtras<'_>,
         durability: Durability,
     ) -> Result<u64, AppendError> {
         let result = self
@@ -178,15 +178,16 @@ impl Writer {
         let mut time = String::with_capacity(32);
         // A string takes whatever is printed.
         let _ = PRINTER.print_timestamp(&(self.clock)(), &mut time);
-        let at = (&*self.host, place.seq, place.link);
+        let at = (&*self.host, place.seq, place.digest);
         Checkpoint::sign(&place.epoch.key, at, place.epoch.number, &time)
     }
 
     pub(super) fn flush_loop(&self) {
-        self.progress.flush_loop(&self.segment, self.roll.age, || {
-            // It is tried again with the next record, which fails if it must.
-            let _ = self.roll_over();
-        });
+        self.progress
+            .flush_loop(&self.segment, self.epoch_limits.age, || {
+                // It is tried again with the next record, which fails if it must.
+                let _ = self.roll_epoch();
+            });
     }
 
     /// What is left to do after the write, outside the chain's lock.
@@ -199,7 +200,7 @@ impl Writer {
     }
 
     /// Composed and numbered in turn, signed side by side, written in order.
-    fn write(&self, event: &Event<'_>, extra: Extra<'_>) -> Result<u64, AppendError> {
+    fn write(&self, event: &Event<'_>, extra: RecordExtras<'_>) -> Result<u64, AppendError> {
         if !is_essential(event) {
             self.find_room()?;
         }
@@ -208,13 +209,13 @@ impl Writer {
             if chain.head().closed {
                 drop(chain);
                 self.begin_segment()?;
-            } else if self.roll.is_due(chain.head()) {
+            } else if self.epoch_limits.is_due(chain.head()) {
                 drop(chain);
-                self.roll_over()?;
+                self.roll_epoch()?;
             } else {
                 self.progress.check()?;
                 chain.check_open(event.action)?;
-                let (ticket, line) = self.compose(&mut chain, event, extra, Step::Record)?;
+                let (ticket, line) = self.compose(&mut chain, event, extra, Transition::Record)?;
                 drop(chain);
                 return self.sign_and_submit(&ticket, line);
             }
@@ -235,23 +236,23 @@ impl Writer {
     }
 
     fn sign_and_submit(&self, ticket: &Ticket, mut line: Vec<u8>) -> Result<u64, AppendError> {
-        line::sign(&mut line, &ticket.link, &ticket.epoch.key);
+        line::sign(&mut line, &ticket.digest, &ticket.epoch.key);
         self.submit(ticket, line)
     }
 
     /// Ends the epoch when it is time: the old key signs the new one and is
     /// wiped, so that who steals a key can't forge what came before.
-    fn roll_over(&self) -> Result<(), AppendError> {
+    fn roll_epoch(&self) -> Result<(), AppendError> {
         let (ticket, line) = {
             let mut chain = self.chain.lock();
-            if !self.roll.is_due(chain.head()) || chain.head().closed {
+            if !self.epoch_limits.is_due(chain.head()) || chain.head().closed {
                 return Ok(());
             }
             self.progress.check()?;
             chain.check_open(Action::Epoch)?;
             let key = (self.keys)().map_err(|e| AppendError::Io(io::Error::other(e)))?;
             let number = chain.head().epoch.number + 1;
-            let next = Next {
+            let next = NextEpoch {
                 epoch: number,
                 epoch_key: line::encode(&key.public()),
             };
@@ -261,11 +262,16 @@ impl Writer {
                 began: Instant::now(),
             };
             let event = Event::new(Action::Epoch, Outcome::Ok, chain.head().vault_seq);
-            let extra = Extra {
+            let extra = RecordExtras {
                 next: Some(&next),
-                ..Extra::default()
+                ..RecordExtras::default()
             };
-            self.compose(&mut chain, &event, extra, Step::Epoch(Arc::new(epoch)))?
+            self.compose(
+                &mut chain,
+                &event,
+                extra,
+                Transition::Epoch(Arc::new(epoch)),
+            )?
         };
         self.submit_own(&ticket, line)
     }
@@ -281,10 +287,10 @@ impl Writer {
     /// Ends the segment and begins the next one in `file`, unless meanwhile
     /// another epoch began than the one before `beginning`'s: then `false`. Both
     /// records are written when this returns.
-    pub(super) fn turn_to(
+    pub(super) fn rotate_to(
         &self,
         file: Arc<Segment>,
-        beginning: Beginning,
+        beginning: NextSegment,
     ) -> Result<bool, AppendError> {
         let segment = beginning.open.segment;
         let (ticket, line) = {
@@ -294,7 +300,7 @@ impl Writer {
             if head.closed || head.epoch.number + 1 != beginning.epoch.number {
                 return Ok(false);
             }
-            let close = Close {
+            let close = SegmentClose {
                 segment: head.segment,
                 first_seq: head.first_seq,
                 bytes: head.len,
@@ -302,11 +308,11 @@ impl Writer {
             let event = Event::new(Action::Segment, Outcome::Ok, head.vault_seq);
             chain.check_open(Action::Segment)?;
             chain.beginning = Some(beginning);
-            let extra = Extra {
+            let extra = RecordExtras {
                 close: Some(&close),
-                ..Extra::default()
+                ..RecordExtras::default()
             };
-            self.compose(&mut chain, &event, extra, Step::Close(file))?
+            self.compose(&mut chain, &event, extra, Transition::Close(file))?
         };
         self.submit_own(&ticket, line)?;
         loop {
@@ -333,27 +339,32 @@ impl Writer {
             self.progress.check()?;
             // Whoever closed a segment has said what comes next.
             let beginning = chain.beginning.clone().ok_or(AppendError::Closed)?;
-            let open = Open {
+            let open = SegmentOpen {
                 bytes_before: chain.head().len,
                 ..beginning.open
             };
             let event = Event::new(Action::Segment, Outcome::Ok, chain.head().vault_seq);
-            let extra = Extra {
+            let extra = RecordExtras {
                 open: Some(&open),
-                ..Extra::default()
+                ..RecordExtras::default()
             };
-            self.compose(&mut chain, &event, extra, Step::Open(beginning.epoch))?
+            self.compose(&mut chain, &event, extra, Transition::Open(beginning.epoch))?
         };
         self.submit_own(&ticket, line)
     }
 
     /// Whether the segment, which began then, is to end now or within `limit`,
     /// for which this waits.
-    pub(super) fn await_turn(&self, began: Instant, limit: Duration) -> bool {
+    pub(super) fn await_segment_end(&self, began: Instant, limit: Duration) -> bool {
         let is_due = |chain: &Chain| {
-            chain.written().len >= self.turn.bytes || began.elapsed() >= self.turn.age
+            chain.written().len >= self.segment_limits.bytes
+                || began.elapsed() >= self.segment_limits.age
         };
-        let wait = self.turn.age.saturating_sub(began.elapsed()).min(limit);
+        let wait = self
+            .segment_limits
+            .age
+            .saturating_sub(began.elapsed())
+            .min(limit);
         let mut chain = self.chain.lock();
         if !is_due(&chain) && !wait.is_zero() {
             self.due.wait_for(&mut chain, wait);
@@ -366,13 +377,13 @@ impl Writer {
         &self,
         chain: &mut Chain,
         event: &Event<'_>,
-        extra: Extra<'_>,
-        step: Step,
+        extra: RecordExtras<'_>,
+        step: Transition,
     ) -> Result<(Ticket, Vec<u8>), AppendError> {
         let mut line = chain.buffer();
         let mut prev = [0; 64];
         // 32 bytes always fill 64 digits.
-        let _ = hex::encode_to_slice(chain.head().link, &mut prev);
+        let _ = hex::encode_to_slice(chain.head().digest, &mut prev);
         let mut time = chain.time();
         // A string takes whatever is printed.
         let _ = PRINTER.print_timestamp(&(self.clock)(), &mut time);
@@ -401,9 +412,9 @@ impl Writer {
             chain.recycle(line);
             return Err(AppendError::TooLong);
         }
-        let link = line::digest(&line);
-        let bytes = (line.len() + SUFFIX) as u64;
-        Ok((chain.issue(link, vault_seq, bytes, step), line))
+        let digest = line::digest(&line);
+        let bytes = (line.len() + SUFFIX_BYTES) as u64;
+        Ok((chain.issue(digest, vault_seq, bytes, step), line))
     }
 
     /// Hands the signed line in and returns once it is written, by whoever
@@ -431,7 +442,7 @@ impl Writer {
                     chain.end_batch(batch, result.map_err(|e| e.kind()));
                     self.progress.wrote(chain.written().seq);
                     self.written.notify_all();
-                    if chain.written().len >= self.turn.bytes {
+                    if chain.written().len >= self.segment_limits.bytes {
                         self.due.notify_one();
                     }
                 }
@@ -440,7 +451,7 @@ impl Writer {
     }
 
     /// Appends all of `batch` or nothing.
-    fn write_batch(&self, batch: &Batch) -> io::Result<()> {
+    fn write_batch(&self, batch: &WriteBatch) -> io::Result<()> {
         let segment = self.segment.read().clone();
         let len = batch.at + batch.bytes.len() as u64;
         segment.make_room(len);

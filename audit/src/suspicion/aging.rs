@@ -7,13 +7,13 @@ use std::mem;
 /// Keeps at most `most` entries, and always the `most / 2` that were asked for
 /// last. What is asked for stays in, or moves to, the young half; when that is
 /// full, it becomes the old one, and what was old is gone.
-pub(super) struct Aging<K, V> {
+pub(super) struct AgingMap<K, V> {
     half: usize,
     young: HashMap<K, V>,
     old: HashMap<K, V>,
 }
 
-impl<K: Eq + Hash + Copy, V: Default> Aging<K, V> {
+impl<K: Eq + Hash + Copy, V: Default> AgingMap<K, V> {
     pub(super) fn new(most: usize) -> Self {
         Self {
             half: most / 2,
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_and_the_rest_is_forgotten() {
-        let mut map: Aging<u32, u32> = Aging::new(8);
+        let mut map: AgingMap<u32, u32> = AgingMap::new(8);
         *map.entry(0) = 7;
         for key in 1..1000 {
             *map.entry(key) = key;

@@ -18,7 +18,7 @@ use crate::read::Record;
 
 mod aging;
 
-use aging::Aging;
+use aging::AgingMap;
 
 /// Most denials that a [`Thresholds`] can ask for: each is remembered.
 pub const MAX_DENIALS: u32 = 100;
@@ -149,21 +149,21 @@ pub type Findings = [Option<Finding>; 2];
 
 /// What of a record matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct Observation {
     at_ms: i64,
     uid: u32,
     id: Option<u64>,
-    act: Act,
+    act: ObservedAct,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
+enum ObservedAct {
     Read { id: u64 },
     Denied { times: u64 },
     Passed { refused: bool },
 }
 
-impl Sighting {
+impl Observation {
     /// What `event`, recorded at `time`, has for the detector, if anything.
     #[must_use]
     pub fn of(event: &Event<'_>, time: Timestamp) -> Option<Self> {
@@ -171,9 +171,9 @@ impl Sighting {
         let refused =
             event.result == Outcome::Denied && event.errno == Some(Errno::ACCESS.raw_os_error());
         let act = match (event.action, event.result, event.id) {
-            (Action::Read, Outcome::Ok, Some(id)) => Act::Read { id },
-            (Action::SharedHandle, ..) => Act::Passed { refused },
-            _ if refused => Act::Denied {
+            (Action::Read, Outcome::Ok, Some(id)) => ObservedAct::Read { id },
+            (Action::SharedHandle, ..) => ObservedAct::Passed { refused },
+            _ if refused => ObservedAct::Denied {
                 times: event.count.unwrap_or(1),
             },
             _ => return None,
@@ -205,9 +205,9 @@ impl Sighting {
 /// Remembers what it saw, within bounds.
 pub struct Detector {
     thresholds: Thresholds,
-    readers: Aging<u64, Vec<u32>>,
-    denied: Aging<u32, Burst>,
-    reading: Aging<u32, Bulk>,
+    readers: AgingMap<u64, Vec<u32>>,
+    denied: AgingMap<u32, DenialWindow>,
+    reading: AgingMap<u32, ReadWindow>,
 }
 
 impl Detector {
@@ -219,18 +219,18 @@ impl Detector {
                 denials: thresholds.denials.capped(MAX_DENIALS),
                 bulk: thresholds.bulk.capped(MAX_BULK_SECRETS),
             },
-            readers: Aging::new(SECRETS),
-            denied: Aging::new(DENIED),
-            reading: Aging::new(READING),
+            readers: AgingMap::new(SECRETS),
+            denied: AgingMap::new(DENIED),
+            reading: AgingMap::new(READING),
         }
     }
 
     /// What is suspicious about `seen`, given all before it.
-    pub fn observe(&mut self, seen: &Sighting) -> Findings {
+    pub fn observe(&mut self, seen: &Observation) -> Findings {
         match seen.act {
-            Act::Read { id } => [self.reader(seen, id), self.bulk(seen, id)],
-            Act::Denied { times } => [self.denial(seen, times), None],
-            Act::Passed { refused } => {
+            ObservedAct::Read { id } => [self.reader(seen, id), self.bulk(seen, id)],
+            ObservedAct::Denied { times } => [self.denial(seen, times), None],
+            ObservedAct::Passed { refused } => {
                 let passed = Finding {
                     kind: FindingKind::HandlePassed,
                     uid: seen.uid,
@@ -246,7 +246,7 @@ impl Detector {
 
     /// The first reader of a secret is whom it was made for; each one after it is
     /// told once.
-    fn reader(&mut self, seen: &Sighting, id: u64) -> Option<Finding> {
+    fn reader(&mut self, seen: &Observation, id: u64) -> Option<Finding> {
         let readers = self.readers.entry(id);
         if readers.contains(&seen.uid) || readers.len() >= READERS {
             return None;
@@ -261,7 +261,7 @@ impl Detector {
         })
     }
 
-    fn denial(&mut self, seen: &Sighting, times: u64) -> Option<Finding> {
+    fn denial(&mut self, seen: &Observation, times: u64) -> Option<Finding> {
         let threshold = self.thresholds.denials;
         if threshold.count == 0 {
             return None;
@@ -277,7 +277,7 @@ impl Detector {
         })
     }
 
-    fn bulk(&mut self, seen: &Sighting, id: u64) -> Option<Finding> {
+    fn bulk(&mut self, seen: &Observation, id: u64) -> Option<Finding> {
         let threshold = self.thresholds.bulk;
         if threshold.count == 0 {
             return None;
@@ -296,14 +296,14 @@ impl Detector {
 
 /// Denials of one uid.
 #[derive(Default)]
-struct Burst {
+struct DenialWindow {
     /// When it was told last; until the window after that is over, nothing counts.
     told_ms: Option<i64>,
     /// Fewer than the threshold, for each stands for at least one.
     recent: Vec<(i64, u64)>,
 }
 
-impl Burst {
+impl DenialWindow {
     fn add(&mut self, now_ms: i64, times: u64, threshold: Threshold) -> Option<u64> {
         if self.told_ms.is_some_and(|at| threshold.spans(at, now_ms)) {
             return None;
@@ -327,14 +327,14 @@ impl Burst {
 
 /// Reads of one uid.
 #[derive(Default)]
-struct Bulk {
-    /// As in [`Burst`].
+struct ReadWindow {
+    /// As in [`DenialWindow`].
     told_ms: Option<i64>,
     /// When each secret was read last; never more than the threshold.
     secrets: HashMap<u64, i64>,
 }
 
-impl Bulk {
+impl ReadWindow {
     fn add(&mut self, now_ms: i64, id: u64, threshold: Threshold) -> Option<u64> {
         if self.told_ms.is_some_and(|at| threshold.spans(at, now_ms)) {
             return None;

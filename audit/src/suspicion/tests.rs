@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Home, read};
+use crate::testing::{LogHome, read};
 use crate::{Durability, Log, read_records, recent_records};
 
 const THRESHOLDS: Thresholds = Thresholds {
@@ -23,10 +23,10 @@ impl Watch {
 
     fn see(&mut self, second: i64, event: Event<'_>) -> Vec<String> {
         let time = Timestamp::from_second(second).unwrap();
-        let Some(sighting) = Sighting::of(&event, time) else {
+        let Some(observation) = Observation::of(&event, time) else {
             return Vec::new();
         };
-        let found = self.0.observe(&sighting).into_iter().flatten();
+        let found = self.0.observe(&observation).into_iter().flatten();
         found.map(|finding| finding.to_string()).collect()
     }
 
@@ -236,7 +236,7 @@ fn hostile_callers_take_bounded_memory() {
 /// As records are written, and from the log: the same findings.
 #[test]
 fn history_tells_what_was_told_live() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(7).unwrap();
     let mut live = Detector::new(THRESHOLDS);
     let mut told = Vec::new();
@@ -254,8 +254,8 @@ fn history_tells_what_was_told_live() {
             },
         };
         append(&log, &event);
-        let sighting = Sighting::of(&event, Timestamp::now()).unwrap();
-        told.extend(live.observe(&sighting).into_iter().flatten());
+        let observation = Observation::of(&event, Timestamp::now()).unwrap();
+        told.extend(live.observe(&observation).into_iter().flatten());
     }
     assert!(
         FindingKind::ALL
@@ -270,8 +270,8 @@ fn history_tells_what_was_told_live() {
         recent_records(home.path(), u64::MAX).unwrap().collect(),
     ] {
         let mut later = Detector::new(THRESHOLDS);
-        let sightings = records.iter().filter_map(Sighting::of_record);
-        let found = sightings.flat_map(|seen| later.observe(&seen)).flatten();
+        let observations = records.iter().filter_map(Observation::of_record);
+        let found = observations.flat_map(|seen| later.observe(&seen)).flatten();
         assert_eq!(found.collect::<Vec<_>>(), told);
     }
 }

@@ -14,8 +14,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::keys::EpochKey;
-use crate::log::testing::{Roll, open_rolling};
-use crate::testing::{Home, identity, read};
+use crate::log::testing::{EpochLimits, open_rolling};
+use crate::testing::{LogHome, identity, read};
 use crate::{Durability, Event, Identity, Opening, Outcome};
 
 const ATTEMPTS: u64 = 1000;
@@ -32,14 +32,14 @@ struct Original {
 }
 
 fn write(identity: &Identity) -> Original {
-    let home = Home::new();
+    let home = LogHome::new();
     let mut notes = Vec::new();
     for seed in 11..=STOLEN {
         let opening = Opening {
             vault_seq: 7,
             ..Opening::default()
         };
-        let roll = Roll {
+        let roll = EpochLimits {
             records: 4,
             age: Duration::from_secs(3600),
         };
@@ -67,8 +67,8 @@ fn original() -> &'static Original {
 }
 
 /// What the verifier says of `lines`, with the checkpoint if there is one.
-fn judge(lines: &[Vec<u8>], note: Option<&Checkpoint>) -> Result<Report, Failure> {
-    let home = Home::new();
+fn judge(lines: &[Vec<u8>], note: Option<&Checkpoint>) -> Result<VerifyReport, VerifyFailure> {
+    let home = LogHome::new();
     home.put(&lines.concat());
     let public = identity().public();
     match note {
@@ -183,12 +183,16 @@ fn another_hosts_log_is_found_from_any_record_on() {
 }
 
 /// Signs `payload` anew with the thief's key.
-fn forge(old: &[u8], change: impl FnOnce(&str) -> String, key: &EpochKey) -> (Vec<u8>, Link) {
-    let payload = Signed::split(&old[..old.len() - 1]).unwrap().payload;
+fn forge(
+    old: &[u8],
+    change: impl FnOnce(&str) -> String,
+    key: &EpochKey,
+) -> (Vec<u8>, RecordDigest) {
+    let payload = SignedLine::split(&old[..old.len() - 1]).unwrap().payload;
     let mut line = change(str::from_utf8(&payload).unwrap()).into_bytes();
-    let link = line::digest(&line);
-    line::sign(&mut line, &link, key);
-    (line, link)
+    let digest = line::digest(&line);
+    line::sign(&mut line, &digest, key);
+    (line, digest)
 }
 
 /// Where the epoch of the stolen key begins.
@@ -205,9 +209,9 @@ fn history_before_a_stolen_key_cannot_be_forged() {
     attempts(|random, lines| {
         let changed = pick(random, 0..stolen_from(lines));
         let victim = random.random_range(0..u32::MAX);
-        let mut before: Option<(String, Link)> = None;
+        let mut before: Option<(String, RecordDigest)> = None;
         for (index, line) in lines.iter_mut().enumerate().skip(changed) {
-            let (forged, link) = forge(
+            let (forged, digest) = forge(
                 line,
                 |payload| {
                     let mut payload = payload.to_owned();
@@ -222,8 +226,8 @@ fn history_before_a_stolen_key_cannot_be_forged() {
                 &thief,
             );
             before = Some((
-                hex::encode(Signed::split(&line[..line.len() - 1]).unwrap().link()),
-                link,
+                hex::encode(SignedLine::split(&line[..line.len() - 1]).unwrap().digest()),
+                digest,
             ));
             *line = forged;
         }
@@ -263,7 +267,7 @@ fn a_missing_epoch_record_is_found() {
 fn a_faked_restart_is_found() {
     attempts(|random, lines| {
         let keep = pick(random, 1..lines.len());
-        let home = Home::new();
+        let home = LogHome::new();
         home.put(&lines[..keep].concat());
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(home.segment(), private).unwrap();
@@ -313,11 +317,11 @@ fn what_cannot_be_found_is_known() {
 
 #[test]
 fn deleted_segments_are_found() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(7).unwrap();
     for uid in 1..8 {
         log.append(&read(uid), Durability::Write).unwrap();
-        log.turn(&identity()).unwrap();
+        log.rotate_segment(&identity()).unwrap();
     }
     log.append(&read(8), Durability::Write).unwrap();
     let note = log.checkpoint();
@@ -340,7 +344,7 @@ fn deleted_segments_are_found() {
         );
         // Without the checkpoint only the end can go, and that can be told.
         if let Ok(report) = verify(home.path(), &public) {
-            assert_eq!(report.end, End::Closed, "attempt {seed}: {gone:?}");
+            assert_eq!(report.end, LogEnd::Closed, "attempt {seed}: {gone:?}");
         }
         for (path, bytes) in &original {
             std::fs::write(path, bytes).unwrap();

@@ -2,11 +2,11 @@
 
 use super::FailureKind;
 use crate::event::Action;
-use crate::read::{Line, Prune, Record};
+use crate::read::{LogLine, PruneDetails, Record};
 
 /// What is known of segments so far.
 #[derive(Default)]
-pub(super) struct Borders {
+pub(super) struct SegmentBorders {
     /// The one read last, its first record, and its length in bytes.
     segment: u32,
     first_seq: u64,
@@ -19,7 +19,7 @@ pub(super) struct Borders {
     explained: bool,
 }
 
-impl Borders {
+impl SegmentBorders {
     /// Everything up to record `seq`, whose digest is `head`, is gone.
     pub(super) fn begin_late(&mut self, segment: u32, seq: u64, head: &str) {
         self.gone = Some((segment.saturating_sub(1), seq, head.to_owned()));
@@ -35,7 +35,7 @@ impl Borders {
         self.closed
     }
 
-    pub(super) fn check(&mut self, line: &Line, record: &Record) -> Result<(), FailureKind> {
+    pub(super) fn check(&mut self, line: &LogLine, record: &Record) -> Result<(), FailureKind> {
         let begins = line.segment != self.segment;
         self.check_beginning(line, record, begins)?;
         if begins {
@@ -53,7 +53,7 @@ impl Borders {
     /// record; nothing follows in a closed one.
     fn check_beginning(
         &self,
-        line: &Line,
+        line: &LogLine,
         record: &Record,
         begins: bool,
     ) -> Result<(), FailureKind> {
@@ -80,7 +80,7 @@ impl Borders {
         }
     }
 
-    fn check_end(&self, line: &Line, record: &Record) -> Result<bool, FailureKind> {
+    fn check_end(&self, line: &LogLine, record: &Record) -> Result<bool, FailureKind> {
         let Some(close) = &record.close else {
             // Of `segment` records there are two kinds.
             return match record.action == Action::Segment && record.open.is_none() {
@@ -98,7 +98,7 @@ impl Borders {
         }
     }
 
-    fn check_prune(&mut self, record: &Record, prune: &Prune) -> Result<(), FailureKind> {
+    fn check_prune(&mut self, record: &Record, prune: &PruneDetails) -> Result<(), FailureKind> {
         if record.action != Action::Prune || prune.segment >= self.segment {
             return Err(FailureKind::Prune);
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The first record that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct VerifyFailure {
     /// The sequence number expected there.
     pub seq: u64,
     /// Segment.
@@ -97,7 +97,7 @@ impl fmt::Display for FailureKind {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for VerifyFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             seq,
@@ -113,4 +113,4 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for VerifyFailure {}

@@ -3,27 +3,27 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::pipeline::{self, Limits, Parsed};
+use super::pipeline::{self, ParsedLine, PipelineLimits};
 use super::signatures::check_each;
-use super::{Failure, Verifier, nowhere, unreadable};
+use super::{Verifier, VerifyFailure, nowhere, unreadable};
 use crate::keys::PublicIdentity;
-use crate::read::{Line, Lines, Record, segment_path};
+use crate::read::{LogLine, LogLines, Record, segment_path};
 
 /// Reads a log while somebody writes it.
 pub struct Follower<'i> {
     dir: PathBuf,
-    lines: Lines,
+    lines: LogLines,
     verifier: Verifier<'i>,
 }
 
 /// The complete lines that are there now.
 struct SoFar<'l> {
     dir: &'l Path,
-    lines: &'l mut Lines,
+    lines: &'l mut LogLines,
 }
 
 impl SoFar<'_> {
-    fn read(&mut self) -> io::Result<Option<Line>> {
+    fn read(&mut self) -> io::Result<Option<LogLine>> {
         loop {
             if let Some(line) = self.lines.next_complete()? {
                 return Ok(Some(line));
@@ -43,7 +43,7 @@ impl SoFar<'_> {
 }
 
 impl Iterator for SoFar<'_> {
-    type Item = io::Result<Line>;
+    type Item = io::Result<LogLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.read().transpose()
@@ -54,9 +54,9 @@ impl<'i> Follower<'i> {
     /// Verifies what the log in `dir` has so far.
     ///
     /// # Errors
-    /// [`Failure`] for the first bad record, or when there is none yet.
-    pub fn new(dir: &Path, identity: &'i PublicIdentity) -> Result<Self, Failure> {
-        let lines = Lines::open(dir).map_err(|error| nowhere(1, unreadable(&error)))?;
+    /// [`VerifyFailure`] for the first bad record, or when there is none yet.
+    pub fn new(dir: &Path, identity: &'i PublicIdentity) -> Result<Self, VerifyFailure> {
+        let lines = LogLines::open(dir).map_err(|error| nowhere(1, unreadable(&error)))?;
         let mut follower = Self {
             dir: dir.to_owned(),
             lines,
@@ -67,7 +67,7 @@ impl<'i> Follower<'i> {
             lines: &mut follower.lines,
         };
         let verifier = &mut follower.verifier;
-        pipeline::run(so_far, verifier, Limits::default(), &mut |_| {})?;
+        pipeline::run(so_far, verifier, PipelineLimits::default(), &mut |_| {})?;
         Ok(follower)
     }
 
@@ -80,8 +80,8 @@ impl<'i> Follower<'i> {
     /// The next record, verified; `None` while there is none yet.
     ///
     /// # Errors
-    /// [`Failure`]; nothing comes after it.
-    pub fn next_record(&mut self) -> Result<Option<Record>, Failure> {
+    /// [`VerifyFailure`]; nothing comes after it.
+    pub fn next_record(&mut self) -> Result<Option<Record>, VerifyFailure> {
         let mut so_far = SoFar {
             dir: &self.dir,
             lines: &mut self.lines,
@@ -93,7 +93,7 @@ impl<'i> Follower<'i> {
         let Some(line) = line else {
             return Ok(None);
         };
-        let (parsed, mut claims) = (Parsed::new(line), Vec::new());
+        let (parsed, mut claims) = (ParsedLine::new(line), Vec::new());
         let checked = self.verifier.check(&parsed, &mut claims);
         // A bad signature comes before what the record says.
         check_each(&claims)?;
@@ -105,12 +105,12 @@ impl<'i> Follower<'i> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Home, filled, identity, read};
+    use crate::testing::{LogHome, filled, identity, read};
     use crate::{Durability, FailureKind};
 
     #[test]
     fn records_come_as_they_are_written_also_over_segments() {
-        let home = Home::new();
+        let home = LogHome::new();
         let log = home.open(7).unwrap();
         let public = identity().public();
         let mut follower = Follower::new(home.path(), &public).unwrap();
@@ -119,7 +119,7 @@ mod tests {
         for uid in 0..3 {
             log.append(&read(uid), Durability::Write).unwrap();
             assert_eq!(follower.next_record().unwrap().unwrap().uid, Some(uid));
-            log.turn(&identity()).unwrap();
+            log.rotate_segment(&identity()).unwrap();
             for action in ["close", "open"] {
                 let border = follower.next_record().unwrap().unwrap();
                 assert_eq!(border.close.is_some(), action == "close");

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::read::{segment_path, segments};
+use crate::read::{segment_numbers, segment_path};
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct VerifyProgress {
     /// Bytes of the log that are checked.
     pub done: u64,
     /// Bytes that it has.
@@ -15,16 +15,16 @@ pub struct Progress {
 }
 
 /// Tells how far it is, but not too often.
-pub(super) struct Meter<'a> {
+pub(super) struct ProgressMeter<'a> {
     total: u64,
     told: Instant,
-    tell: &'a mut dyn FnMut(Progress),
+    tell: &'a mut dyn FnMut(VerifyProgress),
 }
 
-impl<'a> Meter<'a> {
+impl<'a> ProgressMeter<'a> {
     const INTERVAL: Duration = Duration::from_millis(100);
 
-    pub(super) fn new(dir: &Path, tell: &'a mut dyn FnMut(Progress)) -> Self {
+    pub(super) fn new(dir: &Path, tell: &'a mut dyn FnMut(VerifyProgress)) -> Self {
         Self {
             total: log_bytes(dir),
             told: Instant::now(),
@@ -38,19 +38,19 @@ impl<'a> Meter<'a> {
         if self.told.elapsed() >= Self::INTERVAL {
             self.told = Instant::now();
             let total = self.total;
-            (self.tell)(Progress { done, total });
+            (self.tell)(VerifyProgress { done, total });
         }
     }
 
     pub(super) fn finish(self) {
         let (done, total) = (self.total, self.total);
-        (self.tell)(Progress { done, total });
+        (self.tell)(VerifyProgress { done, total });
     }
 }
 
 /// Only for the progress: what can't be read fails where it is read.
 fn log_bytes(dir: &Path) -> u64 {
-    let numbers = segments(dir).unwrap_or_default().into_iter();
+    let numbers = segment_numbers(dir).unwrap_or_default().into_iter();
     let files = numbers.filter_map(|number| segment_path(dir, number).metadata().ok());
     files.map(|file| file.len()).sum()
 }

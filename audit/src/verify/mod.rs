@@ -11,8 +11,10 @@ use std::path::Path;
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Outcome};
 use crate::keys::{EpochClaim, EpochPublic, PublicIdentity, SegmentClaim};
-use crate::line::{self, Link};
-use crate::read::{Line, Lines, Open, Previous, Record, Start, segments};
+use crate::line::{self, RecordDigest};
+use crate::read::{
+    LogLine, LogLines, PreviousEnd, Record, SegmentOpen, StartDetails, segment_numbers,
+};
 
 mod borders;
 mod failure;
@@ -21,18 +23,18 @@ mod meter;
 mod pipeline;
 mod signatures;
 
-use borders::Borders;
-use meter::Meter;
-use pipeline::{Limits, Parsed};
-use signatures::Claim;
+use borders::SegmentBorders;
+use meter::ProgressMeter;
+use pipeline::{ParsedLine, PipelineLimits};
+use signatures::SignatureClaim;
 
-pub use failure::{Failure, FailureKind};
+pub use failure::{FailureKind, VerifyFailure};
 pub use follow::Follower;
-pub use meter::Progress;
+pub use meter::VerifyProgress;
 
 /// How a verified log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum LogEnd {
     /// With a stop record.
     Stopped,
     /// Without one: the daemon runs, or it died.
@@ -44,7 +46,7 @@ pub enum End {
 
 /// What was checked.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct VerifyReport {
     /// Records.
     pub records: u64,
     /// Segments.
@@ -71,7 +73,7 @@ pub struct Report {
     /// Records by action and result.
     pub counts: BTreeMap<(Action, Outcome), u64>,
     /// How it ends.
-    pub end: End,
+    pub end: LogEnd,
     /// Whether a checkpoint vouches for the end. Never yet: records cut off at
     /// the end leave no trace in the log itself, so compare `head` with one noted
     /// elsewhere.
@@ -80,7 +82,7 @@ pub struct Report {
 
 /// How to verify.
 #[derive(Default)]
-pub struct Options<'a> {
+pub struct VerifyOptions<'a> {
     /// The log must have what this says.
     pub against: Option<&'a Checkpoint>,
     /// Check each signature by itself instead of many in one equation. That takes
@@ -88,16 +90,16 @@ pub struct Options<'a> {
     /// of an epoch's key could have made.
     pub strict: bool,
     /// Called at most ten times a second, and at a good end.
-    pub progress: Option<&'a mut dyn FnMut(Progress)>,
+    pub progress: Option<&'a mut dyn FnMut(VerifyProgress)>,
 }
 
 /// Checks every record of the log in `dir`: form, sequence, chain, host,
 /// certificates and signatures.
 ///
 /// # Errors
-/// [`Failure`] for the first bad record.
-pub fn verify(dir: &Path, identity: &PublicIdentity) -> Result<Report, Failure> {
-    verify_with(dir, identity, Options::default())
+/// [`VerifyFailure`] for the first bad record.
+pub fn verify(dir: &Path, identity: &PublicIdentity) -> Result<VerifyReport, VerifyFailure> {
+    verify_with(dir, identity, VerifyOptions::default())
 }
 
 /// The same, and that the log has what `checkpoint` says.
@@ -108,10 +110,10 @@ pub fn verify_against(
     dir: &Path,
     identity: &PublicIdentity,
     checkpoint: &Checkpoint,
-) -> Result<Report, Failure> {
-    let options = Options {
+) -> Result<VerifyReport, VerifyFailure> {
+    let options = VerifyOptions {
         against: Some(checkpoint),
-        ..Options::default()
+        ..VerifyOptions::default()
     };
     verify_with(dir, identity, options)
 }
@@ -123,16 +125,16 @@ pub fn verify_against(
 pub fn verify_with(
     dir: &Path,
     identity: &PublicIdentity,
-    options: Options<'_>,
-) -> Result<Report, Failure> {
+    options: VerifyOptions<'_>,
+) -> Result<VerifyReport, VerifyFailure> {
     let mut ignored = |_| {};
-    let mut meter = Meter::new(dir, options.progress.unwrap_or(&mut ignored));
+    let mut meter = ProgressMeter::new(dir, options.progress.unwrap_or(&mut ignored));
     let mut verifier = Verifier::new(identity);
     verifier.against = options.against;
-    let lines = Lines::open(dir).map_err(|error| nowhere(1, unreadable(&error)))?;
-    let limits = Limits {
+    let lines = LogLines::open(dir).map_err(|error| nowhere(1, unreadable(&error)))?;
+    let limits = PipelineLimits {
         strict: options.strict,
-        ..Limits::default()
+        ..PipelineLimits::default()
     };
     pipeline::run(lines, &mut verifier, limits, &mut |done| meter.show(done))?;
     let report = finish(dir, verifier)?;
@@ -145,8 +147,8 @@ fn unreadable(error: &io::Error) -> FailureKind {
 }
 
 /// A failure that is not a line's.
-fn nowhere(seq: u64, kind: FailureKind) -> Failure {
-    Failure {
+fn nowhere(seq: u64, kind: FailureKind) -> VerifyFailure {
+    VerifyFailure {
         seq,
         segment: 1,
         line: 1,
@@ -156,11 +158,11 @@ fn nowhere(seq: u64, kind: FailureKind) -> Failure {
 }
 
 /// What can only be said after the last line.
-fn finish(dir: &Path, verifier: Verifier<'_>) -> Result<Report, Failure> {
+fn finish(dir: &Path, verifier: Verifier<'_>) -> Result<VerifyReport, VerifyFailure> {
     check_segments(dir, &verifier)?;
     if let Some(segment) = verifier.borders.unexplained() {
         let seq = verifier.report.first_seq.saturating_sub(1);
-        return Err(Failure {
+        return Err(VerifyFailure {
             segment,
             ..nowhere(seq, FailureKind::MissingSegment)
         });
@@ -174,12 +176,12 @@ fn finish(dir: &Path, verifier: Verifier<'_>) -> Result<Report, Failure> {
 }
 
 /// Reading ends at the first gap between segments; none may follow it.
-fn check_segments(dir: &Path, verifier: &Verifier<'_>) -> Result<(), Failure> {
-    let failure = |segment, kind| Failure {
+fn check_segments(dir: &Path, verifier: &Verifier<'_>) -> Result<(), VerifyFailure> {
+    let failure = |segment, kind| VerifyFailure {
         segment,
         ..nowhere(verifier.next_seq(), kind)
     };
-    let numbers = segments(dir).map_err(|error| failure(1, unreadable(&error)))?;
+    let numbers = segment_numbers(dir).map_err(|error| failure(1, unreadable(&error)))?;
     let first = numbers.first().copied().unwrap_or(1);
     match (first..).zip(numbers).find(|(want, found)| want != found) {
         Some((missing, _)) => Err(failure(missing, FailureKind::MissingSegment)),
@@ -191,13 +193,13 @@ struct Verifier<'i> {
     identity: &'i PublicIdentity,
     host: String,
     seq: u64,
-    link: Link,
+    digest: RecordDigest,
     epoch: u64,
     key: Option<EpochPublic>,
     last: Option<Action>,
-    borders: Borders,
+    borders: SegmentBorders,
     against: Option<&'i Checkpoint>,
-    report: Report,
+    report: VerifyReport,
 }
 
 impl<'i> Verifier<'i> {
@@ -206,13 +208,13 @@ impl<'i> Verifier<'i> {
             identity,
             host: identity.host().to_string(),
             seq: 0,
-            link: [0; 32],
+            digest: [0; 32],
             epoch: 0,
             key: None,
             last: None,
-            borders: Borders::default(),
+            borders: SegmentBorders::default(),
             against: None,
-            report: Report {
+            report: VerifyReport {
                 records: 0,
                 segments: 0,
                 first_seq: 0,
@@ -225,7 +227,7 @@ impl<'i> Verifier<'i> {
                 epochs: 0,
                 head: String::new(),
                 counts: BTreeMap::new(),
-                end: End::Open,
+                end: LogEnd::Open,
                 anchored: false,
             },
         }
@@ -233,7 +235,11 @@ impl<'i> Verifier<'i> {
 
     /// Checks the next line, all but its signature: that goes to `claims`. What
     /// is found after that only counts if the signature is good.
-    fn check(&mut self, parsed: &Parsed, claims: &mut Vec<Claim>) -> Result<(), FailureKind> {
+    fn check(
+        &mut self,
+        parsed: &ParsedLine,
+        claims: &mut Vec<SignatureClaim>,
+    ) -> Result<(), FailureKind> {
         let line = &parsed.line;
         let content = parsed.content.as_ref().map_err(Clone::clone)?;
         let record = &content.record;
@@ -250,16 +256,16 @@ impl<'i> Verifier<'i> {
         if key.is_weak() {
             return Err(FailureKind::Signature);
         }
-        claims.push(Claim {
+        claims.push(SignatureClaim {
             otherwise: self.failure(line, FailureKind::Signature),
-            link: content.link,
+            digest: content.digest,
             signature: content.signature,
             key,
         });
         self.key = Some(key);
         let next = self.check_next(record)?;
-        self.check_against(record, content.link, next.as_ref())?;
-        self.advance(line, record, content.link);
+        self.check_against(record, content.digest, next.as_ref())?;
+        self.advance(line, record, content.digest);
         if let Some((epoch, key)) = next {
             (self.epoch, self.key) = (epoch, Some(key));
             self.report.epochs += 1;
@@ -274,8 +280,8 @@ impl<'i> Verifier<'i> {
     }
 
     /// What is wrong with the next record, which is in `line`.
-    fn failure(&self, line: &Line, kind: FailureKind) -> Failure {
-        Failure {
+    fn failure(&self, line: &LogLine, kind: FailureKind) -> VerifyFailure {
+        VerifyFailure {
             seq: self.next_seq(),
             segment: line.segment,
             line: line.number,
@@ -289,7 +295,7 @@ impl<'i> Verifier<'i> {
     fn begin_late(&mut self, segment: u32, record: &Record) -> Result<(), FailureKind> {
         let seq = record.seq.checked_sub(1).filter(|&seq| seq > 0);
         self.seq = seq.ok_or(FailureKind::Sequence(record.seq))?;
-        hex::decode_to_slice(&record.prev, &mut self.link).map_err(|_| FailureKind::Chain)?;
+        hex::decode_to_slice(&record.prev, &mut self.digest).map_err(|_| FailureKind::Chain)?;
         self.epoch = record.epoch.checked_sub(1).ok_or(FailureKind::Epoch)?;
         self.borders.begin_late(segment, self.seq, &record.prev);
         match self.against {
@@ -299,7 +305,11 @@ impl<'i> Verifier<'i> {
     }
 
     /// The key that a `start` or the first record of a segment brings.
-    fn check_key(&self, line: &Line, record: &Record) -> Result<Option<EpochPublic>, FailureKind> {
+    fn check_key(
+        &self,
+        line: &LogLine,
+        record: &Record,
+    ) -> Result<Option<EpochPublic>, FailureKind> {
         match (record.action, &record.start, &record.open) {
             (Action::Start, Some(start), None) => self.check_start(line, record, start).map(Some),
             (Action::Segment, None, Some(open)) => self.check_open(record, open).map(Some),
@@ -308,7 +318,7 @@ impl<'i> Verifier<'i> {
         }
     }
 
-    fn check_open(&self, record: &Record, open: &Open) -> Result<EpochPublic, FailureKind> {
+    fn check_open(&self, record: &Record, open: &SegmentOpen) -> Result<EpochPublic, FailureKind> {
         let key = line::decode(&open.epoch_key).ok_or(FailureKind::Certificate)?;
         let certificate = line::decode(&open.cert).ok_or(FailureKind::Certificate)?;
         let claim = SegmentClaim {
@@ -326,7 +336,7 @@ impl<'i> Verifier<'i> {
     fn check_against(
         &mut self,
         record: &Record,
-        link: Link,
+        digest: RecordDigest,
         next: Option<&(u64, EpochPublic)>,
     ) -> Result<(), FailureKind> {
         let Some(note) = self.against.filter(|note| note.seq == record.seq) else {
@@ -337,7 +347,7 @@ impl<'i> Verifier<'i> {
             Some((epoch, key)) => (*epoch, Some(key)),
             None => (record.epoch, self.key.as_ref()),
         };
-        let same = note.host == self.host && note.head == link && note.epoch == epoch;
+        let same = note.host == self.host && note.head == digest && note.epoch == epoch;
         self.report.anchored = same && key.is_some_and(|key| note.signed_by(key));
         match self.report.anchored {
             true => Ok(()),
@@ -354,7 +364,7 @@ impl<'i> Verifier<'i> {
         }
         let mut prev = [0; 64];
         // 32 bytes always fill 64 digits.
-        let _ = hex::encode_to_slice(self.link, &mut prev);
+        let _ = hex::encode_to_slice(self.digest, &mut prev);
         if record.prev.as_bytes() != prev {
             return Err(FailureKind::Chain);
         }
@@ -366,16 +376,16 @@ impl<'i> Verifier<'i> {
 
     fn check_start(
         &self,
-        line: &Line,
+        line: &LogLine,
         record: &Record,
-        start: &Start,
+        start: &StartDetails,
     ) -> Result<EpochPublic, FailureKind> {
         let key = line::decode(&start.epoch_key).ok_or(FailureKind::Certificate)?;
         let certificate = line::decode(&start.cert).ok_or(FailureKind::Certificate)?;
         let claim = EpochClaim {
             epoch: record.epoch,
             first_seq: record.seq,
-            prev: self.link,
+            prev: self.digest,
             key,
         };
         if !self.identity.certified(&claim, &certificate) {
@@ -384,9 +394,9 @@ impl<'i> Verifier<'i> {
         let previous = match self.last {
             // Only the pruned record before it could tell.
             None if line.segment > 1 => start.previous,
-            None => Previous::None,
-            Some(Action::Stop) => Previous::Clean,
-            Some(_) => Previous::Unclean,
+            None => PreviousEnd::None,
+            Some(Action::Stop) => PreviousEnd::Clean,
+            Some(_) => PreviousEnd::Unclean,
         };
         if start.previous != previous {
             return Err(FailureKind::Previous);
@@ -409,9 +419,9 @@ impl<'i> Verifier<'i> {
         Ok(Some((next.epoch, key)))
     }
 
-    fn advance(&mut self, line: &Line, record: &Record, link: Link) {
+    fn advance(&mut self, line: &LogLine, record: &Record, digest: RecordDigest) {
         self.seq = record.seq;
-        self.link = link;
+        self.digest = digest;
         self.epoch = record.epoch;
         self.last = Some(record.action);
         let report = &mut self.report;
@@ -426,8 +436,8 @@ impl<'i> Verifier<'i> {
         report.epochs += u64::from(record.start.is_some() || record.open.is_some());
         if let Some(start) = &record.start {
             report.starts += 1;
-            report.clean_starts += u64::from(start.previous == Previous::Clean);
-            report.unclean_starts += u64::from(start.previous == Previous::Unclean);
+            report.clean_starts += u64::from(start.previous == PreviousEnd::Clean);
+            report.unclean_starts += u64::from(start.previous == PreviousEnd::Unclean);
         }
         *report
             .counts
@@ -435,19 +445,19 @@ impl<'i> Verifier<'i> {
             .or_default() += 1;
     }
 
-    fn finish(mut self) -> Option<Report> {
-        self.report.head = hex::encode(self.link);
+    fn finish(mut self) -> Option<VerifyReport> {
+        self.report.head = hex::encode(self.digest);
         self.report.end = match self.last? {
-            Action::Stop => End::Stopped,
-            _ if self.borders.closed() => End::Closed,
-            _ => End::Open,
+            Action::Stop => LogEnd::Stopped,
+            _ if self.borders.closed() => LogEnd::Closed,
+            _ => LogEnd::Open,
         };
         Some(self.report)
     }
 }
 
 #[cfg(test)]
-use crate::line::{MAX_LINE, Signed};
+use crate::line::{MAX_LINE_BYTES, SignedLine};
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]

@@ -1,21 +1,22 @@
 //! Signatures that are to be checked, many at once.
 
-use super::Failure;
+use super::VerifyFailure;
 use crate::keys::{EpochPublic, all_signed};
-use crate::line::{self, Link};
+use crate::line::{self, RecordDigest};
 
 /// That a record's signature is that of a key, which is not a weak one.
-pub(super) struct Claim {
+pub(super) struct SignatureClaim {
     /// What is wrong with the record if it is not.
-    pub(super) otherwise: Failure,
-    pub(super) link: Link,
+    pub(super) otherwise: VerifyFailure,
+    pub(super) digest: RecordDigest,
     pub(super) signature: [u8; 64],
     pub(super) key: EpochPublic,
 }
 
-impl Claim {
+impl SignatureClaim {
     fn holds(&self) -> bool {
-        self.key.signed(&line::message(&self.link), &self.signature)
+        self.key
+            .signed(&line::message(&self.digest), &self.signature)
     }
 }
 
@@ -23,7 +24,7 @@ impl Claim {
 ///
 /// # Errors
 /// What the first one that does not hold says.
-pub(super) fn check_each(claims: &[Claim]) -> Result<(), Failure> {
+pub(super) fn check_each(claims: &[SignatureClaim]) -> Result<(), VerifyFailure> {
     match claims.iter().find(|claim| !claim.holds()) {
         Some(bad) => Err(bad.otherwise.clone()),
         None => Ok(()),
@@ -35,10 +36,10 @@ pub(super) fn check_each(claims: &[Claim]) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`check_each`].
-pub(super) fn check_all(claims: &[Claim]) -> Result<(), Failure> {
+pub(super) fn check_all(claims: &[SignatureClaim]) -> Result<(), VerifyFailure> {
     let keys: Vec<_> = claims.iter().map(|claim| claim.key).collect();
     let signatures: Vec<_> = claims.iter().map(|claim| claim.signature).collect();
-    let messages: Vec<_> = claims.iter().map(|c| line::message(&c.link)).collect();
+    let messages: Vec<_> = claims.iter().map(|c| line::message(&c.digest)).collect();
     let messages: Vec<_> = messages.iter().map(<[u8; _]>::as_slice).collect();
     match all_signed(&keys, &messages, &signatures) {
         true => Ok(()),

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::testing::{Home, filled, identity, read};
+use crate::testing::{LogHome, filled, identity, read};
 use crate::{Durability, Identity, Log, Opening};
 
 #[test]
@@ -44,7 +44,7 @@ fn a_cut_at_a_record_leaves_an_open_end() {
     let home = filled(2);
     let lines = home.lines();
     home.put(&lines[..3].concat());
-    assert_eq!(home.verify().unwrap().end, End::Open);
+    assert_eq!(home.verify().unwrap().end, LogEnd::Open);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_cut_within_a_record_is_torn_and_a_long_line_too_long() {
     assert_eq!(home.verify().unwrap_err(), (4, FailureKind::Torn));
     home.put(&whole[..whole.len() - lines[3].len() + 1]);
     assert_eq!(home.verify().unwrap_err(), (4, FailureKind::Torn));
-    home.put(&[&lines[0][..], &[b'x'; MAX_LINE], b"\n"].concat());
+    home.put(&[&lines[0][..], &[b'x'; MAX_LINE_BYTES], b"\n"].concat());
     assert_eq!(home.verify().unwrap_err(), (2, FailureKind::TooLong));
 }
 
@@ -108,7 +108,7 @@ fn the_place_of_a_failure_is_exact() {
 
 #[test]
 fn a_record_of_another_host_does_not_fit() {
-    let (ours, theirs) = (filled(3), Home::new());
+    let (ours, theirs) = (filled(3), LogHome::new());
     let other = Identity::from_seed(2);
     let log = Log::open(theirs.path(), &other, Opening::default()).unwrap();
     for uid in 0..3 {
@@ -141,13 +141,13 @@ fn an_epoch_certified_for_another_place_is_refused() {
     // The identity's own start record, repeated where it was not certified for.
     let home = filled(1);
     let start = home.lines().remove(0);
-    let link = Signed::split(home.lines()[2].strip_suffix(b"\n").unwrap())
+    let digest = SignedLine::split(home.lines()[2].strip_suffix(b"\n").unwrap())
         .unwrap()
-        .link();
+        .digest();
     let moved = String::from_utf8(start).unwrap();
     let moved = moved
         .replace("\"seq\":1", "\"seq\":4")
-        .replace(&"0".repeat(64), &hex::encode(link))
+        .replace(&"0".repeat(64), &hex::encode(digest))
         .replace("\"previous\":\"none\"", "\"previous\":\"clean\"");
     home.put(&[&home.bytes(), moved.as_bytes()].concat());
     assert_eq!(home.verify().unwrap_err(), (4, FailureKind::Certificate));

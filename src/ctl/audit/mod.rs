@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use jarvis_audit::{
-    Checkpoint, End, Follower, MAX_CHECKPOINT, Options, PublicIdentity, ReceiptError, Record,
-    Report, read_records, receipt, verify_receipt, verify_with,
+    Checkpoint, Follower, LogEnd, MAX_CHECKPOINT, PublicIdentity, ReceiptError, Record,
+    VerifyFailure, VerifyOptions, VerifyReport, read_records, receipt, verify_receipt, verify_with,
 };
 use rustix::fs::inotify;
 use serde_json::{Value, json};
@@ -204,8 +204,7 @@ impl Follow {
         let log = self.place.log();
         let identity = open_identity(&self.place, self.identity.as_deref())?;
         let failed = |error: rustix::io::Errno| Failure::io("watch", &log, &error.into());
-        let bad =
-            |failure: jarvis_audit::Failure| Failure::new(Code::Integrity, failure.to_string());
+        let bad = |failure: VerifyFailure| Failure::new(Code::Integrity, failure.to_string());
         // Before the first look, so that nothing falls in between.
         let watch = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(failed)?;
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
@@ -269,7 +268,7 @@ impl Verify {
         let identity = open_identity(&self.place, self.identity.as_deref())?;
         let note = self.against.as_deref().map(read_checkpoint).transpose()?;
         let bar = Bar::new(out);
-        let options = Options {
+        let options = VerifyOptions {
             against: note.as_ref(),
             strict: self.strict,
             progress: Some(&mut |progress| bar.show(progress)),
@@ -289,12 +288,12 @@ impl Verify {
 }
 
 /// What every record being good leaves open.
-fn doubts(report: &Report) -> Option<String> {
+fn doubts(report: &VerifyReport) -> Option<String> {
     let mut doubts = Vec::new();
     if !report.anchored {
         doubts.push("no checkpoint vouches for its end".to_owned());
     }
-    if report.end == End::Closed {
+    if report.end == LogEnd::Closed {
         doubts.push("the segment after the last one is missing".to_owned());
     }
     // What was cut off before such a start a later checkpoint does not show.
@@ -328,7 +327,7 @@ fn rotate(mount: &Path, out: &Output) -> Result<(), Failure> {
     })
 }
 
-fn as_json(report: &Report, identity: &PublicIdentity) -> Value {
+fn as_json(report: &VerifyReport, identity: &PublicIdentity) -> Value {
     let counts = report.counts.iter();
     let counts = counts.map(|((a, r), n)| json!({"action": a, "result": r, "count": n}));
     json!({
@@ -342,14 +341,14 @@ fn as_json(report: &Report, identity: &PublicIdentity) -> Value {
         "starts": report.starts,
         "unclean_starts": report.unclean_starts,
         "head": report.head,
-        "stopped": report.end == End::Stopped,
-        "segment_missing": report.end == End::Closed,
+        "stopped": report.end == LogEnd::Stopped,
+        "segment_missing": report.end == LogEnd::Closed,
         "tail_anchored": report.anchored,
         "counts": counts.collect::<Value>(),
     })
 }
 
-fn describe(report: &Report, identity: &PublicIdentity) -> String {
+fn describe(report: &VerifyReport, identity: &PublicIdentity) -> String {
     let mut text = format!(
         "host      {} (identity {})\n\
          records   {} in {} segment(s), {} to {}\n\
@@ -375,9 +374,9 @@ fn describe(report: &Report, identity: &PublicIdentity) -> String {
         text.push_str(&format!("  {action} {result}: {count}\n"));
     }
     text.push_str(match report.end {
-        End::Stopped => "end       the daemon stopped in order\n",
-        End::Open => "end       no stop record: the daemon runs, or it died\n",
-        End::Closed => {
+        LogEnd::Stopped => "end       the daemon stopped in order\n",
+        LogEnd::Open => "end       no stop record: the daemon runs, or it died\n",
+        LogEnd::Closed => {
             "end       the last segment is closed and no other is there: it was removed, unless\n\
              \x20         the daemon died in that moment\n"
         }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use jarvis_audit::{
-    Detector, Finding, MAX_BULK_SECRETS, MAX_DENIALS, Record, Sighting, Threshold, Thresholds,
+    Detector, Finding, MAX_BULK_SECRETS, MAX_DENIALS, Observation, Record, Threshold, Thresholds,
 };
 use serde_json::json;
 
@@ -66,7 +66,7 @@ impl Suspicious {
         let mut detector = Detector::new(self.thresholds());
         let mut found = Vec::new();
         each(&self.place, |record| {
-            let Some(seen) = Sighting::of_record(&record) else {
+            let Some(seen) = Observation::of_record(&record) else {
                 return;
             };
             let findings = detector.observe(&seen).into_iter().flatten();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jarvis_audit::{
-    Action, Detector, Durability, Event, Finding, Findings, Sighting, Thresholds, recent_records,
+    Action, Detector, Durability, Event, Finding, Findings, Observation, Thresholds, recent_records,
 };
 use parking_lot::Mutex;
 
@@ -23,7 +23,7 @@ use crate::worker::gate::Gate;
 /// How much of the log's end is recalled, in bytes: some 130,000 reads.
 const RECALLED: u64 = 64 * 1024 * 1024;
 /// Most records held back meanwhile; the oldest are given up.
-const HELD: usize = 65_536;
+const MAX_BACKLOG: usize = 65_536;
 
 /// The detector, once it has caught up with the log.
 pub(crate) struct Suspicions {
@@ -32,24 +32,24 @@ pub(crate) struct Suspicions {
 }
 
 enum State {
-    Recalling(Held),
+    Recalling(Backlog),
     Watching(Box<Detector>),
 }
 
 /// What happened while the log was recalled.
 #[derive(Default)]
-struct Held {
-    sightings: VecDeque<Sighting>,
+struct Backlog {
+    observations: VecDeque<Observation>,
     lost: u64,
 }
 
-impl Held {
-    fn push(&mut self, seen: Sighting) {
-        if self.sightings.len() >= HELD {
-            self.sightings.pop_front();
+impl Backlog {
+    fn push(&mut self, seen: Observation) {
+        if self.observations.len() >= MAX_BACKLOG {
+            self.observations.pop_front();
             self.lost += 1;
         }
-        self.sightings.push_back(seen);
+        self.observations.push_back(seen);
     }
 }
 
@@ -57,11 +57,11 @@ impl Suspicions {
     pub(crate) fn new(thresholds: Thresholds) -> Self {
         Self {
             thresholds,
-            state: Mutex::new(State::Recalling(Held::default())),
+            state: Mutex::new(State::Recalling(Backlog::default())),
         }
     }
 
-    fn observe(&self, seen: Sighting) -> Findings {
+    fn observe(&self, seen: Observation) -> Findings {
         match &mut *self.state.lock() {
             State::Watching(detector) => detector.observe(&seen),
             State::Recalling(held) => {
@@ -73,14 +73,14 @@ impl Suspicions {
 
     /// Learns from `history`, of which all was told when it happened, then `tell`s
     /// what is to be found in what was held back, and watches from then on.
-    fn recall(&self, history: impl Iterator<Item = Sighting>, mut tell: impl FnMut(&Finding)) {
+    fn recall(&self, history: impl Iterator<Item = Observation>, mut tell: impl FnMut(&Finding)) {
         let mut detector = Box::new(Detector::new(self.thresholds));
         for seen in history {
             detector.observe(&seen);
         }
         loop {
             let held = match &mut *self.state.lock() {
-                State::Recalling(held) if !held.sightings.is_empty() => std::mem::take(held),
+                State::Recalling(held) if !held.observations.is_empty() => std::mem::take(held),
                 state => {
                     *state = State::Watching(detector);
                     return;
@@ -90,7 +90,7 @@ impl Suspicions {
                 let lost = held.lost;
                 tracing::warn!(lost, "records not looked at for suspicious activity");
             }
-            for seen in held.sightings {
+            for seen in held.observations {
                 detector.observe(&seen).iter().flatten().for_each(&mut tell);
             }
         }
@@ -100,7 +100,7 @@ impl Suspicions {
 impl Gate {
     /// Looks at what a record that was just written adds up to.
     pub(crate) fn consider(&self, event: &Event<'_>) {
-        let Some(seen) = Sighting::of(event, now()) else {
+        let Some(seen) = Observation::of(event, now()) else {
             return;
         };
         for finding in self.suspicions.observe(seen).iter().flatten() {
@@ -149,7 +149,7 @@ impl Gate {
         };
         let known = records.into_iter().flatten();
         let known = known.take_while(|record| record.seq <= before);
-        let known = known.filter_map(|record| Sighting::of_record(&record));
+        let known = known.filter_map(|record| Observation::of_record(&record));
         self.suspicions.recall(known, |finding| {
             let node = finding.id.and_then(|id| self.node(id).ok());
             self.tell(finding, node.as_ref().map(|node| &*node.path));
@@ -174,13 +174,13 @@ mod tests {
 
     use super::*;
 
-    fn read(uid: u32, id: u64) -> Sighting {
+    fn read(uid: u32, id: u64) -> Observation {
         let event = Event {
             uid: Some(uid),
             id: Some(id),
             ..Event::new(Action::Read, Outcome::Ok, 0)
         };
-        Sighting::of(&event, jiff::Timestamp::UNIX_EPOCH).unwrap()
+        Observation::of(&event, jiff::Timestamp::UNIX_EPOCH).unwrap()
     }
 
     fn found(findings: Findings) -> Vec<u32> {
@@ -210,13 +210,13 @@ mod tests {
     fn a_flood_meanwhile_takes_bounded_memory() {
         let suspicions = Suspicions::new(Thresholds::default());
         suspicions.observe(read(7, 1));
-        for _ in 0..HELD {
+        for _ in 0..MAX_BACKLOG {
             suspicions.observe(read(8, 1));
         }
         let State::Recalling(held) = &*suspicions.state.lock() else {
             unreachable!("nothing was recalled")
         };
-        assert_eq!((held.sightings.len(), held.lost), (HELD, 1));
-        assert_eq!(held.sightings[0], read(8, 1), "the oldest is given up");
+        assert_eq!((held.observations.len(), held.lost), (MAX_BACKLOG, 1));
+        assert_eq!(held.observations[0], read(8, 1), "the oldest is given up");
     }
 }

@@ -121,7 +121,7 @@ fn ask(gate: &Gate, caller: &Caller, question: &Question) -> Result<Value, Failu
         Question::Revocations => lifecycle::revocations(gate, caller),
         Question::Revocation(id) => lifecycle::revocation(gate, caller, *id),
         Question::Reload => Ok(json!({"clients": gate.reload(Some(caller))?})),
-        Question::AuditRotate => match gate.turn_audit() {
+        Question::AuditRotate => match gate.rotate_segment() {
             Ok(segment) => Ok(json!({"segment": segment})),
             Err(error) => {
                 tracing::error!(%error, "the audit log goes on in its segment");

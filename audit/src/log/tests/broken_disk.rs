@@ -75,7 +75,7 @@ impl LogFile for Arc<Failing> {
     }
 }
 
-pub(super) fn failing(home: &Home) -> (Log, Arc<Failing>) {
+pub(super) fn failing(home: &LogHome) -> (Log, Arc<Failing>) {
     let opening = Opening::default();
     let (dir, segment, ending) = opening::prepare(home.path(), &opening).unwrap();
     let file = Arc::new(Failing::of(segment));
@@ -85,7 +85,7 @@ pub(super) fn failing(home: &Home) -> (Log, Arc<Failing>) {
         &ending,
         &identity(),
         opening,
-        (key, Roll::DEFAULT),
+        (key, EpochLimits::DEFAULT),
         (Timestamp::now, EpochKey::generate),
     )
     .unwrap();
@@ -94,7 +94,7 @@ pub(super) fn failing(home: &Home) -> (Log, Arc<Failing>) {
 
 #[test]
 fn failed_writes_are_undone_and_writing_goes_on() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     for counter in [&file.short, &file.no_space] {
         counter.store(1, Ordering::Relaxed);
@@ -114,7 +114,7 @@ fn failed_writes_are_undone_and_writing_goes_on() {
 /// that were being signed when one before them failed.
 #[test]
 fn failures_among_many_threads_take_back_what_followed() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     let told = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
@@ -154,7 +154,7 @@ fn failures_among_many_threads_take_back_what_followed() {
 
 #[test]
 fn a_write_that_cannot_be_undone_ends_the_log() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     file.short.store(1, Ordering::Relaxed);
     file.no_truncate.store(1, Ordering::Relaxed);
@@ -165,7 +165,7 @@ fn a_write_that_cannot_be_undone_ends_the_log() {
 
 #[test]
 fn a_failed_sync_ends_the_log() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     file.no_sync.store(1, Ordering::Relaxed);
     let failed = log.append(&read(1), Durability::Sync);
@@ -185,7 +185,7 @@ fn eventually(condition: impl Fn() -> bool) {
 
 #[test]
 fn written_records_are_synced_without_another_append() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     let syncs = || file.syncs.load(Ordering::Relaxed);
     let before = syncs();
@@ -200,7 +200,7 @@ fn written_records_are_synced_without_another_append() {
 fn dropping_the_log_syncs_what_is_written() {
     // Often, for the flusher to be met at every point of its loop.
     for _ in 0..30 {
-        let home = Home::new();
+        let home = LogHome::new();
         let (log, file) = failing(&home);
         let before = file.syncs.load(Ordering::Relaxed);
         log.append(&read(1), Durability::Write).unwrap();
@@ -211,7 +211,7 @@ fn dropping_the_log_syncs_what_is_written() {
 
 #[test]
 fn a_failed_sync_in_the_background_ends_the_log() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     file.no_sync.store(1, Ordering::Relaxed);
     log.append(&read(1), Durability::Write).unwrap();
@@ -224,7 +224,7 @@ fn a_failed_sync_in_the_background_ends_the_log() {
 
 #[test]
 fn a_sync_that_fails_is_never_tried_again() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     file.no_sync.store(1, Ordering::Relaxed);
     assert!(log.append(&read(1), Durability::Sync).is_err());
@@ -236,7 +236,7 @@ fn a_sync_that_fails_is_never_tried_again() {
 
 #[test]
 fn a_deleted_log_takes_no_more_records() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(0).unwrap();
     fs::remove_file(home.segment()).unwrap();
     let failed = log.append(&read(1), Durability::Sync);
@@ -245,7 +245,7 @@ fn a_deleted_log_takes_no_more_records() {
 
 #[test]
 fn a_full_disk_refuses_what_releases_and_records_refusals() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     log.append(&read(1), Durability::Write).unwrap();
     file.no_reserve.store(u32::MAX, Ordering::Relaxed);

@@ -81,7 +81,7 @@ fn refusals_change_nothing() {
 }
 
 /// A log of four records (the third is a read), with `end` after them.
-fn ending_with(end: &[u8]) -> Home {
+fn ending_with(end: &[u8]) -> LogHome {
     let home = filled(2);
     home.put(&[&home.bytes(), end].concat());
     home
@@ -121,7 +121,7 @@ fn torn_records_never_overwrite_each_other() {
 
 #[test]
 fn a_torn_first_record_is_no_obstacle() {
-    let home = Home::new();
+    let home = LogHome::new();
     drop(home.open(0).unwrap());
     home.put(b"{\"v\":1,\"seq\":1");
     home.open(0).unwrap().stop(0, None).unwrap();
@@ -157,7 +157,7 @@ fn signed_records_of_a_later_release_are_not_torn() {
 
 #[test]
 fn more_rubbish_than_any_record_is_refused() {
-    let home = ending_with(&vec![b'x'; 5 * MAX_LINE]);
+    let home = ending_with(&vec![b'x'; 5 * MAX_LINE_BYTES]);
     let before = home.snapshot();
     assert!(matches!(home.open(7), Err(OpenError::Corrupt { .. })));
     assert_eq!(home.snapshot(), before);
@@ -182,7 +182,7 @@ fn a_setgid_directory_is_no_wider() {
 fn a_line_no_reader_accepts_is_torn() {
     let home = filled(2);
     let last = String::from_utf8(home.lines().remove(3)).unwrap();
-    let padding = format!("\"v\":1,\"pad\":\"{}\"", "x".repeat(MAX_LINE));
+    let padding = format!("\"v\":1,\"pad\":\"{}\"", "x".repeat(MAX_LINE_BYTES));
     let home = ending_with(last.replace("\"v\":1", &padding).as_bytes());
     home.open(7).unwrap().stop(7, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 6);

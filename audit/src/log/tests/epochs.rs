@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::*;
 
-fn rolling(home: &Home, records: u64, age: Duration) -> Log {
+fn rolling(home: &LogHome, records: u64, age: Duration) -> Log {
     let key = EpochKey::generate().unwrap();
-    let (opening, roll) = (Opening::default(), Roll { records, age });
+    let (opening, roll) = (Opening::default(), EpochLimits { records, age });
     testing::open_rolling(
         home.path(),
         &identity(),
@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 #[test]
 fn an_epoch_ends_after_its_records() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = rolling(&home, 4, LONG);
     for uid in 0..10 {
         log.append(&read(uid), Durability::Write).unwrap();
@@ -39,7 +39,7 @@ fn an_epoch_ends_after_its_records() {
 
 #[test]
 fn an_idle_epoch_ends_too_and_leaves_its_record() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = rolling(&home, 4096, Duration::from_millis(5));
     let rolls = || {
         let records = home.records();
@@ -61,7 +61,7 @@ fn an_idle_epoch_ends_too_and_leaves_its_record() {
 
 #[test]
 fn many_threads_roll_together() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = rolling(&home, 7, LONG);
     let together = Barrier::new(8);
     std::thread::scope(|scope| {
@@ -83,7 +83,7 @@ fn many_threads_roll_together() {
 
 #[test]
 fn a_start_follows_an_epoch_that_was_only_begun() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = rolling(&home, 2, LONG);
     log.append(&read(1), Durability::Write).unwrap();
     log.append(&read(2), Durability::Write).unwrap();
@@ -110,7 +110,7 @@ fn a_stolen_key_forges_nothing_before_its_epoch() {
         ..Opening::default()
     };
     let (dir, file, ending) = opening::prepare(home.path(), &opening).unwrap();
-    let roll = Roll::DEFAULT;
+    let roll = EpochLimits::DEFAULT;
     let files = (dir, Box::new(file) as _);
     let log = Log::start(
         files,
@@ -133,8 +133,8 @@ fn a_stolen_key_forges_nothing_before_its_epoch() {
         .0
         .replace("\"uid\":1", "\"uid\":2");
     let mut line = format!("{payload}}}").into_bytes();
-    let link = line::digest(&line);
-    line::sign(&mut line, &link, &thief);
+    let digest = line::digest(&line);
+    line::sign(&mut line, &digest, &thief);
     let mut lines = whole;
     lines[2] = line;
     home.put(&lines.concat());

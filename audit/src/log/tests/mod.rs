@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use super::*;
 use crate::keys::PublicIdentity;
-use crate::testing::{Home, filled, identity, read};
-use crate::verify::{End, FailureKind, verify};
+use crate::testing::{LogHome, filled, identity, read};
+use crate::verify::{FailureKind, LogEnd, verify};
 
 mod broken_disk;
 mod ends;
@@ -20,7 +20,7 @@ fn what_is_written_verifies() {
         (7, 1, 0)
     );
     assert_eq!(report.counts[&(Action::Read, Outcome::Ok)], 5);
-    assert_eq!(report.end, End::Stopped);
+    assert_eq!(report.end, LogEnd::Stopped);
     assert_eq!((report.first_seq, report.last_seq), (1, 7));
     assert!(!report.anchored);
     let records = home.records();
@@ -45,14 +45,14 @@ fn restarts_chain_and_tell_clean_from_unclean() {
     let previous: Vec<_> = previous.iter().map(|s| s.previous).collect();
     assert_eq!(
         previous,
-        [Previous::None, Previous::Clean, Previous::Unclean]
+        [PreviousEnd::None, PreviousEnd::Clean, PreviousEnd::Unclean]
     );
 }
 
 #[test]
 fn a_start_that_misreports_the_end_is_refused() {
     // Even the holder of the identity key cannot make a crash look orderly.
-    let home = Home::new();
+    let home = LogHome::new();
     drop(home.open(0).unwrap());
     let (dir, file, mut ending) = opening::prepare(home.path(), &Opening::default()).unwrap();
     if let Some(tail) = &mut ending.tail {
@@ -65,7 +65,7 @@ fn a_start_that_misreports_the_end_is_refused() {
         &ending,
         &identity(),
         opening,
-        (key, Roll::DEFAULT),
+        (key, EpochLimits::DEFAULT),
         (Timestamp::now, EpochKey::generate),
     )
     .unwrap();
@@ -75,7 +75,7 @@ fn a_start_that_misreports_the_end_is_refused() {
 
 #[test]
 fn a_second_writer_is_refused() {
-    let home = Home::new();
+    let home = LogHome::new();
     let first = home.open(0).unwrap();
     assert!(matches!(home.open(0), Err(OpenError::InUse(_))));
     drop(first);
@@ -84,7 +84,7 @@ fn a_second_writer_is_refused() {
 
 #[test]
 fn inspecting_shows_the_tail_and_changes_nothing() {
-    let home = Home::new();
+    let home = LogHome::new();
     assert_eq!(Log::inspect(home.path()).unwrap(), None);
     assert!(home.snapshot().is_empty());
     let home = filled(3);
@@ -99,9 +99,9 @@ fn inspecting_shows_the_tail_and_changes_nothing() {
 
 #[test]
 fn records_have_a_limit() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(0).unwrap();
-    let long = "x".repeat(MAX_LINE);
+    let long = "x".repeat(MAX_LINE_BYTES);
     let event = Event {
         reason: Some(&long),
         ..read(1)
@@ -123,7 +123,7 @@ fn records_have_a_limit() {
 
 #[test]
 fn many_threads_make_one_chain() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(0).unwrap();
     std::thread::scope(|scope| {
         for uid in 0..4 {
@@ -147,7 +147,7 @@ fn many_threads_make_one_chain() {
 #[test]
 fn the_longest_record_is_read_back() {
     // Its line is exactly the longest: the writer's bound and the reader's agree.
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(0).unwrap();
     let padded = |len: usize| {
         let text = "x".repeat(len);
@@ -159,17 +159,17 @@ fn the_longest_record_is_read_back() {
     };
     padded(1).unwrap();
     let used = home.lines()[1].len() - 1;
-    let fits = MAX_LINE - used;
+    let fits = MAX_LINE_BYTES - used;
     assert!(matches!(padded(fits + 1), Err(AppendError::TooLong)));
     padded(fits).unwrap();
-    assert_eq!(home.lines()[2].len(), MAX_LINE);
+    assert_eq!(home.lines()[2].len(), MAX_LINE_BYTES);
     log.stop(0, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 4);
 }
 
 #[test]
 fn any_text_stays_within_its_field() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(0).unwrap();
     let name = "a\n\"},{\u{0}\u{2028}é\",\"sig\":\"";
     let event = Event {
@@ -186,7 +186,7 @@ fn any_text_stays_within_its_field() {
 fn a_clock_that_goes_back_is_recorded_as_it_is() {
     static NOW: AtomicI64 = AtomicI64::new(1_800_000_000);
     let clock = || Timestamp::constant(NOW.fetch_sub(1, Ordering::Relaxed), 0);
-    let home = Home::new();
+    let home = LogHome::new();
     let key = EpochKey::from_seed(3);
     let log = Log::open_with(
         home.path(),
@@ -211,7 +211,7 @@ fn fixed_clock() -> Timestamp {
 #[test]
 fn the_frozen_log_is_reproduced_and_verifies() {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let home = Home::new();
+    let home = LogHome::new();
     for seed in [11, 12] {
         let opening = Opening {
             reason: None,
@@ -261,13 +261,13 @@ fn the_frozen_segments_are_reproduced_and_verify() {
         fixed_clock() + jiff::SignedDuration::from_secs(seconds)
     };
     let keys = || Ok(EpochKey::from_seed(SEED.fetch_add(1, Ordering::Relaxed)));
-    let home = Home::new();
+    let home = LogHome::new();
     let (dir, file, ending) = opening::prepare(home.path(), &Opening::default()).unwrap();
     let opening = Opening {
         version: "0.1.0",
         ..Opening::default()
     };
-    let roll = Roll {
+    let roll = EpochLimits {
         records: 2,
         age: Duration::from_secs(3600),
     };
@@ -284,7 +284,7 @@ fn the_frozen_segments_are_reproduced_and_verify() {
     for uid in 1000..1003 {
         log.append(&read(uid), Durability::Write).unwrap();
         borders.push(clock());
-        log.turn(&identity()).unwrap();
+        log.rotate_segment(&identity()).unwrap();
     }
     assert_eq!(log.prune(borders[1]).unwrap(), 1);
     log.stop(7, None).unwrap();
@@ -306,7 +306,7 @@ fn the_frozen_segments_are_reproduced_and_verify() {
 
 #[test]
 fn nothing_comes_after_the_stop_record() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(0).unwrap();
     log.stop(0, Some("upgrade")).unwrap();
     let late = log.append(&read(1), Durability::Write);

@@ -11,18 +11,18 @@ use crate::receipt::{receipt, verify_receipt};
 use crate::verify::verify_against;
 
 /// A log of four segments: a read and the border in each, the last one open.
-fn segmented() -> (Home, Log) {
-    let home = Home::new();
+fn segmented() -> (LogHome, Log) {
+    let home = LogHome::new();
     let log = home.open(7).unwrap();
     for uid in 1..=3 {
         log.append(&read(uid), Durability::Write).unwrap();
-        assert_eq!(log.turn(&identity()).unwrap(), uid + 1);
+        assert_eq!(log.rotate_segment(&identity()).unwrap(), uid + 1);
     }
     log.append(&read(4), Durability::Write).unwrap();
     (home, log)
 }
 
-fn file(home: &Home, segment: u32) -> std::path::PathBuf {
+fn file(home: &LogHome, segment: u32) -> std::path::PathBuf {
     crate::read::segment_path(home.path(), segment)
 }
 
@@ -62,7 +62,7 @@ fn what_is_kept_for_a_segment_is_given_back() {
 
 #[test]
 fn segments_turn_under_load() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(7).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -84,7 +84,7 @@ fn segments_turn_under_load() {
             })
             .collect();
         for _ in 0..50 {
-            log.turn(&identity()).unwrap();
+            log.rotate_segment(&identity()).unwrap();
         }
         done.store(true, Ordering::Relaxed);
         let written: u64 = readers.into_iter().map(|r| r.join().unwrap()).sum();
@@ -151,12 +151,12 @@ impl LogFile for Arc<Border> {
 /// comes to it: the answer waits for that.
 #[test]
 fn a_turn_ends_once_its_records_are_written() {
-    let home = Home::new();
+    let home = LogHome::new();
     let opening = Opening::default();
     let (dir, file, ending) = opening::prepare(home.path(), &opening).unwrap();
     let old = Border::of(file);
     let files = (dir, Box::new(old.clone()) as _);
-    let key = (EpochKey::from_seed(4), Roll::DEFAULT);
+    let key = (EpochKey::from_seed(4), EpochLimits::DEFAULT);
     let sources = (Timestamp::now as _, EpochKey::generate as _);
     let log = Log::start(files, &ending, &identity(), opening, key, sources).unwrap();
     let next = Border::of(log.dir.segment(2).unwrap());
@@ -172,7 +172,7 @@ fn a_turn_ends_once_its_records_are_written() {
         // The file before waits in its last sync, the next one in its first write.
         assert!(old.writer.set(log.writer.clone()).is_ok());
         assert!(next.writer.set(log.writer.clone()).is_ok());
-        assert!(log.writer.turn_to(segment, beginning).unwrap());
+        assert!(log.writer.rotate_to(segment, beginning).unwrap());
         *next.turned.0.lock() = true;
         next.turned.1.notify_all();
         reader.join().unwrap();
@@ -183,24 +183,24 @@ fn a_turn_ends_once_its_records_are_written() {
 
 #[test]
 fn a_segment_ends_by_size_and_age() {
-    let home = Home::new();
+    let home = LogHome::new();
     let turning = |bytes, age| Opening {
         vault_seq: 7,
-        turn: Turn { bytes, age },
+        segment_limits: SegmentLimits { bytes, age },
         ..Opening::default()
     };
     let hour = Duration::from_secs(3600);
     let log = Log::open(home.path(), &identity(), turning(2000, hour)).unwrap();
-    assert!(!log.await_turn(Duration::ZERO));
+    assert!(!log.await_segment_end(Duration::ZERO));
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| log.await_turn(hour));
+        let waiting = scope.spawn(|| log.await_segment_end(hour));
         for uid in 0..5 {
             log.append(&read(uid), Durability::Write).unwrap();
         }
         assert!(waiting.join().unwrap());
     });
-    log.turn(&identity()).unwrap();
-    assert!(!log.await_turn(Duration::ZERO));
+    log.rotate_segment(&identity()).unwrap();
+    assert!(!log.await_segment_end(Duration::ZERO));
     drop(log);
     // The age is the first record's, not that of whoever goes on.
     let log = Log::open(
@@ -208,9 +208,9 @@ fn a_segment_ends_by_size_and_age() {
         &identity(),
         turning(1 << 30, Duration::from_nanos(1)),
     );
-    assert!(log.unwrap().await_turn(hour));
+    assert!(log.unwrap().await_segment_end(hour));
     let log = Log::open(home.path(), &identity(), turning(1 << 30, hour)).unwrap();
-    assert!(!log.await_turn(Duration::ZERO));
+    assert!(!log.await_segment_end(Duration::ZERO));
 }
 
 /// The states that a crash can leave between two segments.
@@ -228,7 +228,7 @@ fn a_crash_at_a_border_is_mended() {
         fs::write(file(&home, 3), [&before.concat(), &last[..keep]].concat()).unwrap();
         home.open(7).unwrap().stop(7, None).unwrap();
         let log = home.open(7).unwrap();
-        log.turn(&identity()).unwrap();
+        log.rotate_segment(&identity()).unwrap();
         log.stop(7, None).unwrap();
         let report = home.verify().unwrap();
         assert_eq!((report.starts, report.unclean_starts), (3, 1), "{keep}");
@@ -267,10 +267,10 @@ fn what_a_failed_sync_left_is_not_written_on() {
 
 #[test]
 fn a_border_that_cannot_be_written_leaves_the_log_usable() {
-    let home = Home::new();
+    let home = LogHome::new();
     let (log, file) = failing(&home);
     file.no_space.store(1, Ordering::Relaxed);
-    assert!(log.turn(&identity()).is_err());
+    assert!(log.rotate_segment(&identity()).is_err());
     log.append(&read(1), Durability::Write).unwrap();
     // The old one is closed, the new one takes nothing for a while.
     let next = Arc::new(Failing::of(log.dir.segment(2).unwrap()));
@@ -278,10 +278,10 @@ fn a_border_that_cannot_be_written_leaves_the_log_usable() {
     let segment = Arc::new(Segment::new(Box::new(next.clone())));
     let epoch = log.writer.chain.lock().head().epoch.number + 1;
     let beginning = begin(&identity(), 2, epoch, EpochKey::from_seed(5)).unwrap();
-    assert!(log.writer.turn_to(segment, beginning).is_err());
+    assert!(log.writer.rotate_to(segment, beginning).is_err());
     assert!(log.append(&read(2), Durability::Write).is_err());
     log.append(&read(3), Durability::Write).unwrap();
-    log.turn(&identity()).unwrap();
+    log.rotate_segment(&identity()).unwrap();
     log.stop(0, None).unwrap();
     let report = home.verify().unwrap();
     assert_eq!((report.segments, report.starts), (3, 1));
@@ -292,7 +292,7 @@ fn a_border_that_cannot_be_written_leaves_the_log_usable() {
 #[test]
 fn a_segment_needs_its_certificate() {
     let (home, log) = segmented();
-    log.turn(&Identity::from_seed(9)).unwrap();
+    log.rotate_segment(&Identity::from_seed(9)).unwrap();
     drop(log);
     let (_, kind) = home.verify().unwrap_err();
     assert_eq!(kind, FailureKind::Certificate);
@@ -331,10 +331,10 @@ fn pruning_leaves_a_record_and_a_log_that_verifies() {
 
 #[test]
 fn a_checkpoint_of_what_was_pruned_says_so() {
-    let home = Home::new();
+    let home = LogHome::new();
     let log = home.open(7).unwrap();
     let note = log.checkpoint();
-    log.turn(&identity()).unwrap();
+    log.rotate_segment(&identity()).unwrap();
     log.prune(tomorrow()).unwrap();
     let verdict = verify_against(home.path(), &identity().public(), &note);
     assert_eq!(verdict.unwrap_err().kind, FailureKind::CheckpointPruned);
@@ -352,7 +352,7 @@ fn who_removes_more_than_was_pruned_is_found() {
     home.verify().unwrap();
     assert_eq!(log.prune(tomorrow()).unwrap(), 1);
     home.verify().unwrap();
-    log.turn(&identity()).unwrap();
+    log.rotate_segment(&identity()).unwrap();
     log.stop(7, None).unwrap();
     fs::remove_file(file(&home, 4)).unwrap();
     // With it the records of pruning went, too.

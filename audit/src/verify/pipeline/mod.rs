@@ -15,14 +15,14 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use super::signatures::{Claim, check_all, check_each};
-use super::{Failure, FailureKind, Verifier, nowhere, unreadable};
-use crate::line::{Link, MAX_LINE, Signed};
-use crate::read::{Line, Record, parse};
+use super::signatures::{SignatureClaim, check_all, check_each};
+use super::{FailureKind, Verifier, VerifyFailure, nowhere, unreadable};
+use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
+use crate::read::{LogLine, Record, parse};
 
 /// How much is under way at once.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct PipelineLimits {
     /// Threads that parse, hash and check signatures.
     pub(super) workers: usize,
     /// Batches that are read and not checked, for each worker.
@@ -35,7 +35,7 @@ pub(super) struct Limits {
     pub(super) strict: bool,
 }
 
-impl Default for Limits {
+impl Default for PipelineLimits {
     fn default() -> Self {
         Self {
             workers: thread::available_parallelism().map_or(1, usize::from),
@@ -47,7 +47,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl PipelineLimits {
     /// Batches under way.
     fn batches(self) -> usize {
         (self.workers * self.ahead).max(1)
@@ -57,43 +57,43 @@ impl Limits {
     /// What is parsed out of them is no longer than they are.
     #[cfg(test)]
     pub(super) fn memory(self) -> usize {
-        self.batches() * (self.bytes + MAX_LINE)
+        self.batches() * (self.bytes + MAX_LINE_BYTES)
     }
 }
 
 /// A line and what it says.
-pub(super) struct Parsed {
-    pub(super) line: Line,
-    pub(super) content: Result<Content, FailureKind>,
+pub(super) struct ParsedLine {
+    pub(super) line: LogLine,
+    pub(super) content: Result<LineContent, FailureKind>,
 }
 
 /// What a line says, of which nothing is verified yet.
-pub(super) struct Content {
+pub(super) struct LineContent {
     pub(super) record: Record,
-    pub(super) link: Link,
+    pub(super) digest: RecordDigest,
     pub(super) signature: [u8; 64],
 }
 
-impl Parsed {
-    pub(super) fn new(line: Line) -> Self {
-        let content = Content::of(&line);
+impl ParsedLine {
+    pub(super) fn new(line: LogLine) -> Self {
+        let content = LineContent::of(&line);
         Self { line, content }
     }
 }
 
-impl Content {
-    fn of(line: &Line) -> Result<Self, FailureKind> {
+impl LineContent {
+    fn of(line: &LogLine) -> Result<Self, FailureKind> {
         if !line.complete {
-            let long = line.bytes.len() >= MAX_LINE;
+            let long = line.bytes.len() >= MAX_LINE_BYTES;
             return Err(match long {
                 true => FailureKind::TooLong,
                 false => FailureKind::Torn,
             });
         }
-        let signed = Signed::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
+        let signed = SignedLine::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
         Ok(Self {
             record: parse(&signed).map_err(|_| FailureKind::NotARecord)?,
-            link: signed.link(),
+            digest: signed.digest(),
             signature: signed.signature,
         })
     }
@@ -106,13 +106,13 @@ struct Job {
 }
 
 enum Task {
-    Parse(Vec<Line>),
-    Check(Vec<Claim>),
+    Parse(Vec<LogLine>),
+    Check(Vec<SignatureClaim>),
 }
 
 enum Done {
-    Parsed(u64, Vec<Parsed>),
-    Checked(u64, Result<(), Failure>),
+    ParsedLine(u64, Vec<ParsedLine>),
+    Checked(u64, Result<(), VerifyFailure>),
     /// The worker panicked.
     Lost,
 }
@@ -120,9 +120,10 @@ enum Done {
 impl Job {
     fn run(self, strict: bool) -> Done {
         match self.task {
-            Task::Parse(lines) => {
-                Done::Parsed(self.number, lines.into_iter().map(Parsed::new).collect())
-            }
+            Task::Parse(lines) => Done::ParsedLine(
+                self.number,
+                lines.into_iter().map(ParsedLine::new).collect(),
+            ),
             Task::Check(claims) if strict => Done::Checked(self.number, check_each(&claims)),
             Task::Check(claims) => Done::Checked(self.number, check_all(&claims)),
         }
@@ -130,9 +131,9 @@ impl Job {
 }
 
 /// Tells of a worker that panicked: nobody waits for it forever.
-struct Alarm<'a>(&'a Sender<Done>);
+struct PanicNotice<'a>(&'a Sender<Done>);
 
-impl Drop for Alarm<'_> {
+impl Drop for PanicNotice<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.send(Done::Lost).ok();
@@ -141,7 +142,7 @@ impl Drop for Alarm<'_> {
 }
 
 fn work(jobs: &Mutex<Receiver<Job>>, done: &Sender<Done>, strict: bool) {
-    let _alarm = Alarm(done);
+    let _alarm = PanicNotice(done);
     loop {
         let job = jobs.lock().recv();
         let Ok(job) = job else { return };
@@ -157,11 +158,11 @@ fn work(jobs: &Mutex<Receiver<Job>>, done: &Sender<Done>, strict: bool) {
 /// # Errors
 /// The failure of the first bad record.
 pub(super) fn run(
-    lines: impl Iterator<Item = io::Result<Line>>,
+    lines: impl Iterator<Item = io::Result<LogLine>>,
     verifier: &mut Verifier<'_>,
-    limits: Limits,
+    limits: PipelineLimits,
     progress: &mut dyn FnMut(u64),
-) -> Result<(), Failure> {
+) -> Result<(), VerifyFailure> {
     // How much is in them is bounded by the batches under way.
     let (jobs, queue) = channel();
     let (results, done) = channel();
@@ -172,7 +173,7 @@ pub(super) fn run(
             scope.spawn(move || work(queue, &results, limits.strict));
         }
         drop(results);
-        let flow = Flow {
+        let flow = Pipeline {
             lines,
             verifier,
             limits,
@@ -191,17 +192,17 @@ pub(super) fn run(
     })
 }
 
-struct Flow<'f, 'i, L> {
+struct Pipeline<'f, 'i, L> {
     lines: L,
     verifier: &'f mut Verifier<'i>,
-    limits: Limits,
+    limits: PipelineLimits,
     jobs: Sender<Job>,
     /// Number of the next batch to be read.
     read: u64,
     /// Number of the next batch to follow the chain through.
     followed: u64,
     /// Those between the two that are parsed.
-    parsed: BTreeMap<u64, Vec<Parsed>>,
+    parsed: BTreeMap<u64, Vec<ParsedLine>>,
     /// All that are read and not done, with their lengths in bytes.
     under_way: BTreeMap<u64, u64>,
     /// There is nothing more to read.
@@ -209,21 +210,21 @@ struct Flow<'f, 'i, L> {
     /// Why not, if that is not the log's end.
     broken: Option<FailureKind>,
     /// That of the first bad record so far.
-    failure: Option<Failure>,
+    failure: Option<VerifyFailure>,
     /// Bytes.
     checked: u64,
     progress: &'f mut dyn FnMut(u64),
 }
 
-impl<L: Iterator<Item = io::Result<Line>>> Flow<'_, '_, L> {
-    fn run(mut self, done: &Receiver<Done>) -> Result<(), Failure> {
+impl<L: Iterator<Item = io::Result<LogLine>>> Pipeline<'_, '_, L> {
+    fn run(mut self, done: &Receiver<Done>) -> Result<(), VerifyFailure> {
         loop {
             self.feed();
             if self.under_way.is_empty() {
                 break;
             }
             match done.recv() {
-                Ok(Done::Parsed(number, parsed)) => {
+                Ok(Done::ParsedLine(number, parsed)) => {
                     self.parsed.insert(number, parsed);
                     self.follow();
                 }
@@ -254,7 +255,7 @@ impl<L: Iterator<Item = io::Result<Line>>> Flow<'_, '_, L> {
         }
     }
 
-    fn read_batch(&mut self) -> (Vec<Line>, u64) {
+    fn read_batch(&mut self) -> (Vec<LogLine>, u64) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < self.limits.lines && bytes < self.limits.bytes {
             match self.lines.next() {
@@ -294,7 +295,7 @@ impl<L: Iterator<Item = io::Result<Line>>> Flow<'_, '_, L> {
 
     /// What is left to be checked of a batch; a failure's record and those after it
     /// are not in it, unless its signature comes before the failure.
-    fn claims(&mut self, batch: &[Parsed]) -> Vec<Claim> {
+    fn claims(&mut self, batch: &[ParsedLine]) -> Vec<SignatureClaim> {
         let mut claims = Vec::with_capacity(batch.len());
         for parsed in batch {
             if let Err(kind) = self.verifier.check(parsed, &mut claims) {
@@ -305,7 +306,7 @@ impl<L: Iterator<Item = io::Result<Line>>> Flow<'_, '_, L> {
         claims
     }
 
-    fn settle(&mut self, number: u64, result: Result<(), Failure>) {
+    fn settle(&mut self, number: u64, result: Result<(), VerifyFailure>) {
         self.checked += self.under_way.remove(&number).unwrap_or_default();
         match result {
             Ok(()) => (self.progress)(self.checked),
@@ -314,8 +315,8 @@ impl<L: Iterator<Item = io::Result<Line>>> Flow<'_, '_, L> {
     }
 
     /// Keeps the failure that stands first in the log.
-    fn found(&mut self, new: Failure) {
-        let place = |failure: &Failure| {
+    fn found(&mut self, new: VerifyFailure) {
+        let place = |failure: &VerifyFailure| {
             let after = failure.kind != FailureKind::Signature;
             (failure.segment, failure.line, after)
         };

@@ -15,10 +15,10 @@ use sha2::{Digest, Sha512};
 use super::*;
 use crate::keys::{EpochKey, PublicIdentity};
 use crate::line;
-use crate::log::testing::{Roll, open_rolling};
+use crate::log::testing::{EpochLimits, open_rolling};
 use crate::read::segment_path;
-use crate::testing::{Home, identity, read};
-use crate::verify::{Options, verify_with};
+use crate::testing::{LogHome, identity, read};
+use crate::verify::{VerifyOptions, verify_with};
 use crate::{Durability, Opening, verify};
 
 const READS: u32 = 600;
@@ -27,8 +27,8 @@ const KEY: u8 = 21;
 
 /// A log of some epochs, whose first `first` records are signed with [`KEY`].
 fn log(first: u64) -> Vec<Vec<u8>> {
-    let home = Home::new();
-    let roll = Roll {
+    let home = LogHome::new();
+    let roll = EpochLimits {
         records: first,
         age: Duration::from_secs(3600),
     };
@@ -48,8 +48,8 @@ fn log(first: u64) -> Vec<Vec<u8>> {
 }
 
 /// Small batches, so that there are many.
-fn small(lines: usize) -> Limits {
-    Limits {
+fn small(lines: usize) -> PipelineLimits {
+    PipelineLimits {
         workers: 3,
         ahead: 2,
         lines,
@@ -59,7 +59,7 @@ fn small(lines: usize) -> Limits {
 }
 
 /// What comes of `lines`, which are one segment.
-fn judge(lines: &[Vec<u8>], limits: Limits) -> Result<u64, (u64, FailureKind)> {
+fn judge(lines: &[Vec<u8>], limits: PipelineLimits) -> Result<u64, (u64, FailureKind)> {
     let identity = identity().public();
     let mut verifier = Verifier::new(&identity);
     run(source(lines), &mut verifier, limits, &mut |_| {})
@@ -67,11 +67,11 @@ fn judge(lines: &[Vec<u8>], limits: Limits) -> Result<u64, (u64, FailureKind)> {
         .map_err(|failure| (failure.seq, failure.kind))
 }
 
-fn source(lines: &[Vec<u8>]) -> impl Iterator<Item = io::Result<Line>> {
+fn source(lines: &[Vec<u8>]) -> impl Iterator<Item = io::Result<LogLine>> {
     let mut offset = 0;
     (1..).zip(lines).map(move |(number, line)| {
         let bytes = line.strip_suffix(b"\n").unwrap_or(line).to_vec();
-        let line = Line {
+        let line = LogLine {
             segment: 1,
             number,
             offset,
@@ -85,25 +85,25 @@ fn source(lines: &[Vec<u8>]) -> impl Iterator<Item = io::Result<Line>> {
 
 /// Another's signature in the place of the line's own.
 fn missign(line: &mut Vec<u8>) {
-    let mut payload = Signed::split(line.strip_suffix(b"\n").unwrap())
+    let mut payload = SignedLine::split(line.strip_suffix(b"\n").unwrap())
         .unwrap()
         .payload;
-    let link = line::digest(&payload);
-    line::sign(&mut payload, &link, &EpochKey::from_seed(99));
+    let digest = line::digest(&payload);
+    line::sign(&mut payload, &digest, &EpochKey::from_seed(99));
     assert_ne!(*line, payload);
     *line = payload;
 }
 
 /// The line with another payload, signed with the first epoch's key.
 fn rewrite(line: &mut Vec<u8>, from: &str, to: &str) {
-    let payload = Signed::split(line.strip_suffix(b"\n").unwrap())
+    let payload = SignedLine::split(line.strip_suffix(b"\n").unwrap())
         .unwrap()
         .payload;
     let payload = String::from_utf8(payload).unwrap();
     assert!(payload.contains(from), "{payload}");
     let mut payload = payload.replacen(from, to, 1).into_bytes();
-    let link = line::digest(&payload);
-    line::sign(&mut payload, &link, &EpochKey::from_seed(KEY));
+    let digest = line::digest(&payload);
+    line::sign(&mut payload, &digest, &EpochKey::from_seed(KEY));
     *line = payload;
 }
 
@@ -114,7 +114,7 @@ fn many_batches_are_as_good_as_one() {
     for batch in [1, 2, 7, 64, 10_000] {
         assert_eq!(judge(&lines, small(batch)), Ok(records), "{batch} a batch");
     }
-    let strict = Limits {
+    let strict = PipelineLimits {
         strict: true,
         ..small(7)
     };
@@ -139,7 +139,7 @@ fn a_bad_signature_is_blamed_wherever_it_is() {
                 missign(line);
             }
         }
-        let limits = Limits {
+        let limits = PipelineLimits {
             strict: random.random(),
             ..small(batch)
         };
@@ -209,7 +209,7 @@ fn the_greatest_numbers_do_no_harm() {
     let (open, rest) = segment.split_once('\n').unwrap();
     let seq = open.find("\"seq\":").unwrap() + 6;
     let prev = open.find(",\"prev\"").unwrap();
-    let home = Home::new();
+    let home = LogHome::new();
     let greatest = format!("{}{}{}\n{rest}", &open[..seq], u64::MAX, &open[prev..]);
     fs::write(segment_path(home.path(), 3), greatest).unwrap();
     let failure = verify(home.path(), &public).unwrap_err();
@@ -222,7 +222,7 @@ fn the_greatest_numbers_do_no_harm() {
 #[test]
 fn memory_is_bounded_however_long_the_log_is() {
     let lines = log(10_000);
-    let limits = Limits {
+    let limits = PipelineLimits {
         workers: 2,
         ahead: 1,
         ..small(16)
@@ -261,9 +261,9 @@ fn a_log_that_cannot_be_read_on_is_not_good() {
 fn progress_comes_to_the_whole() {
     let home = crate::testing::filled(5);
     let mut told = Vec::new();
-    let options = Options {
+    let options = VerifyOptions {
         progress: Some(&mut |progress| told.push(progress)),
-        ..Options::default()
+        ..VerifyOptions::default()
     };
     verify_with(home.path(), &identity().public(), options).unwrap();
     let last = told.last().unwrap();
@@ -275,13 +275,13 @@ fn progress_comes_to_the_whole() {
 
 /// A log of `lines` before strict eyes and others.
 fn both(lines: &[Vec<u8>]) -> [Result<(), (u64, FailureKind)>; 2] {
-    let home = Home::new();
+    let home = LogHome::new();
     home.put(&lines.concat());
     let public: PublicIdentity = identity().public();
     [false, true].map(|strict| {
-        let options = Options {
+        let options = VerifyOptions {
             strict,
-            ..Options::default()
+            ..VerifyOptions::default()
         };
         verify_with(home.path(), &public, options)
             .map(drop)
@@ -296,7 +296,7 @@ fn both(lines: &[Vec<u8>]) -> [Result<(), (u64, FailureKind)>; 2] {
 fn what_only_the_keys_holder_can_make_is_found_when_strict() {
     let mut lines = log(10_000);
     lines.truncate(20);
-    let payload = Signed::split(lines[9].strip_suffix(b"\n").unwrap())
+    let payload = SignedLine::split(lines[9].strip_suffix(b"\n").unwrap())
         .unwrap()
         .payload;
     let message = line::message(&line::digest(&payload));
@@ -330,14 +330,14 @@ fn a_weak_key_is_refused_at_its_first_record() {
         .unwrap();
     let identity_point: Vec<u8> = [&[1][..], &[0; 31]].concat();
     rewrite(epoch, &rest[..43], &line::encode(&identity_point));
-    let link = Signed::split(epoch.strip_suffix(b"\n").unwrap())
+    let digest = SignedLine::split(epoch.strip_suffix(b"\n").unwrap())
         .unwrap()
-        .link();
+        .digest();
     let next = &mut lines[51];
-    let payload = Signed::split(next.strip_suffix(b"\n").unwrap()).unwrap();
+    let payload = SignedLine::split(next.strip_suffix(b"\n").unwrap()).unwrap();
     let payload = String::from_utf8(payload.payload).unwrap();
     let (before, after) = payload.split_once("\"prev\":\"").unwrap();
-    let payload = format!("{before}\"prev\":\"{}{}", hex::encode(link), &after[64..]);
+    let payload = format!("{before}\"prev\":\"{}{}", hex::encode(digest), &after[64..]);
     // 0 and the point that changes nothing sign everything for that key.
     let sig = line::encode(&[&identity_point[..], &[0; 32]].concat());
     let payload = payload.strip_suffix('}').unwrap();
@@ -352,8 +352,8 @@ fn a_weak_key_is_refused_at_its_first_record() {
 #[test]
 fn the_limits_in_use_verify_a_log_of_several_batches() {
     let lines = log(10_000);
-    assert!(lines.len() > 2 * Limits::default().lines);
-    let home = Home::new();
+    assert!(lines.len() > 2 * PipelineLimits::default().lines);
+    let home = LogHome::new();
     home.put(&lines.concat());
     let report = verify(home.path(), &identity().public()).unwrap();
     assert_eq!(report.records, lines.len() as u64);
