@@ -153,11 +153,9 @@ fn one(
 mod tests {
     use std::time::Duration;
 
-    use jiff::Timestamp;
-
     use super::*;
     use crate::keys::EpochKey;
-    use crate::log::testing::{EpochLimits, open_rolling};
+    use crate::log::testing::{EpochLimits, open_with_epochs};
     use crate::testing::{LogHome, identity, read};
     use crate::{Durability, Identity, Opening};
 
@@ -168,12 +166,12 @@ mod tests {
                 vault_seq: 7,
                 ..Opening::default()
             };
-            let roll = EpochLimits {
+            let limits = EpochLimits {
                 records: 3,
                 age: Duration::from_secs(3600),
             };
-            let key = (EpochKey::from_seed(seed), roll);
-            let log = open_rolling(home.path(), &identity(), opening, key, Timestamp::now);
+            let key = EpochKey::from_seed(seed);
+            let log = open_with_epochs(home.path(), &identity(), opening, key, limits);
             for uid in 0..8 {
                 log.append(&read(uid), Durability::Write).unwrap();
             }

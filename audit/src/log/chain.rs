@@ -1,9 +1,13 @@
 //! The order of records while several are being signed.
 //!
-//! A record's place and digest depend on the payload before it, not on that
-//! one's signature. So payloads are composed one after the other, which is
-//! cheap, signatures are made side by side, which is not, and whoever finds the
-//! next lines signed writes them all at once.
+//! A record's place and digest depend on the payload before it, not on that one's
+//! signature. So payloads are composed one after the other under the chain's lock, which
+//! is cheap; signatures are made side by side outside of it, which is not; and whoever
+//! finds the next lines signed writes them all at once.
+//!
+//! Each payload names the digest of the one before it. So when a write fails, every
+//! record composed so far is taken back with it, signed or not: none of them could
+//! stand behind what is in the file.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,66 +15,69 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::AppendError;
+use super::error::AppendError;
 use super::segment::Segment;
 use crate::event::Action;
 use crate::keys::EpochKey;
 use crate::line::RecordDigest;
 use crate::read::SegmentOpen;
 
-/// Buffers kept for the next records.
-const SPARE: usize = 64;
+/// Most line buffers kept for the next records.
+const MAX_SPARE_BUFFERS: usize = 64;
 
-/// A key and the records it signs. It is wiped when nobody uses it any more.
+/// A key and the records it signs. The key is wiped when nobody uses it any more.
 pub(super) struct Epoch {
     pub(super) number: u64,
     pub(super) key: EpochKey,
     pub(super) began: Instant,
 }
 
-/// A place in the chain: the last record before it.
+/// State of the chain after one of its records.
 #[derive(Clone)]
 pub(super) struct Position {
     pub(super) seq: u64,
     pub(super) digest: RecordDigest,
-    /// The vault's last commit that is recorded.
+    /// Last commit of the vault that is recorded.
     pub(super) vault_seq: u64,
-    /// Whose key signs the next record, and how many it has signed.
+    /// Epoch whose key signs the next record.
     pub(super) epoch: Arc<Epoch>,
+    /// Records that the epoch's key has signed.
     pub(super) signed: u64,
-    /// Number of the segment the record is in, the first record of it, and its
-    /// length in bytes with this one.
+    /// Number of the segment the record is in.
     pub(super) segment: u32,
+    /// Sequence number of the segment's first record.
     pub(super) first_seq: u64,
+    /// Length of the segment in bytes, this record included.
     pub(super) len: u64,
     /// The record is the segment's last.
     pub(super) closed: bool,
 }
 
-/// What a record changes for those after it.
+/// Effect of a record on those after it.
 #[derive(Clone)]
 pub(super) enum Transition {
-    /// Nothing.
+    /// None: an ordinary record.
     Record,
-    /// The next one has another key.
+    /// The next record has another key.
     Epoch(Arc<Epoch>),
-    /// The next one goes to this file.
+    /// The next record goes to this segment.
     Close(Arc<Segment>),
-    /// It begins a segment, and its own key is a new one.
+    /// The record begins a segment, and its own key is a new one.
     Open(Arc<Epoch>),
 }
 
 impl Transition {
-    /// Who signs the record itself, after `head`.
+    /// The epoch whose key signs the record itself, after `head`.
     pub(super) fn signer<'s>(&'s self, head: &'s Position) -> &'s Arc<Epoch> {
         match self {
             Self::Open(epoch) => epoch,
+            // An epoch record is signed by the old key, which so vouches for the new one.
             Self::Record | Self::Epoch(_) | Self::Close(_) => &head.epoch,
         }
     }
 }
 
-/// How the segment after a closed one begins.
+/// First epoch and first record of the segment after a closed one.
 #[derive(Clone)]
 pub(super) struct NextSegment {
     pub(super) epoch: Arc<Epoch>,
@@ -78,8 +85,14 @@ pub(super) struct NextSegment {
 }
 
 impl Position {
-    /// The place behind a record of `bytes` that goes here.
-    fn after(&self, digest: RecordDigest, vault_seq: u64, bytes: u64, step: &Transition) -> Self {
+    /// The position after one more record of `bytes`.
+    fn after(
+        &self,
+        digest: RecordDigest,
+        vault_seq: u64,
+        bytes: u64,
+        transition: &Transition,
+    ) -> Self {
         let next = Self {
             seq: self.seq + 1,
             digest,
@@ -88,7 +101,7 @@ impl Position {
             len: self.len + bytes,
             ..self.clone()
         };
-        match step {
+        match transition {
             Transition::Record => next,
             Transition::Epoch(epoch) => Self {
                 epoch: epoch.clone(),
@@ -112,69 +125,74 @@ impl Position {
     }
 }
 
-/// A composed record's claim to its place.
+/// Claim of a composed record to its place in the chain.
 pub(super) struct Ticket {
-    /// Grows also when sequence numbers are taken back.
+    /// Counts tickets: grows also when sequence numbers are taken back.
     number: u64,
     pub(super) seq: u64,
     pub(super) digest: RecordDigest,
-    /// Who signs it.
+    /// Epoch whose key signs the record.
     pub(super) epoch: Arc<Epoch>,
 }
 
-/// Complete lines, to be appended where the segment ends.
+/// Complete lines, to be appended at the segment's end.
 pub(super) struct WriteBatch {
     pub(super) bytes: Vec<u8>,
-    /// Length of the segment before, in bytes.
-    pub(super) at: u64,
-    /// They end the segment, and this one is next.
-    pub(super) next: Option<Arc<Segment>>,
+    /// Length of the segment before the lines, in bytes.
+    pub(super) offset: u64,
+    /// The segment after this one, which the lines end.
+    pub(super) next_segment: Option<Arc<Segment>>,
     lines: usize,
 }
 
-/// A composed record; `line` once it is signed.
+/// A composed record that is not in the file yet.
 struct PendingRecord {
-    place: Position,
+    position: Position,
+    /// The record's line, once it is signed.
     line: Option<Vec<u8>>,
-    next: Option<Arc<Segment>>,
+    next_segment: Option<Arc<Segment>>,
 }
 
+/// The records between the one composed last and the one written last.
 pub(super) struct Chain {
-    /// The last record in the file.
+    /// Position of the last record in the file.
     written: Position,
-    /// What goes first after a close.
-    pub(super) beginning: Option<NextSegment>,
-    /// The last record composed.
+    /// Position of the last record composed.
     head: Position,
-    /// Tickets given out, and those of them that are written or taken back.
+    /// Beginning of the next segment, once this one is being closed.
+    pub(super) next_segment: Option<NextSegment>,
+    /// Number of the last ticket.
     issued: u64,
+    /// Number of the last ticket whose record is written or taken back.
     resolved: u64,
-    /// The records of the tickets after `resolved`.
+    /// Records of the tickets after `resolved`.
     pending: VecDeque<PendingRecord>,
     /// Tickets whose records were taken back, until their owners have seen it.
     failed: Vec<(u64, io::ErrorKind)>,
+    /// A thread is writing a batch.
     writing: bool,
-    closed: bool,
-    spare: Vec<Vec<u8>>,
-    batch: Vec<u8>,
-    time: String,
+    /// The stop record is composed.
+    stopped: bool,
+    spare_buffers: Vec<Vec<u8>>,
+    batch_buffer: Vec<u8>,
+    time_buffer: String,
 }
 
 impl Chain {
-    pub(super) fn new(place: Position) -> Self {
+    pub(super) fn new(position: Position) -> Self {
         Self {
-            written: place.clone(),
-            beginning: None,
-            head: place,
+            written: position.clone(),
+            head: position,
+            next_segment: None,
             issued: 0,
             resolved: 0,
             pending: VecDeque::new(),
             failed: Vec::new(),
             writing: false,
-            closed: false,
-            spare: Vec::new(),
-            batch: Vec::new(),
-            time: String::with_capacity(32),
+            stopped: false,
+            spare_buffers: Vec::new(),
+            batch_buffer: Vec::new(),
+            time_buffer: String::with_capacity(32),
         }
     }
 
@@ -188,53 +206,53 @@ impl Chain {
 
     /// Lets `action` pass, unless a stop came before; a stop is the last one.
     pub(super) fn check_open(&mut self, action: Action) -> Result<(), AppendError> {
-        if self.closed {
+        if self.stopped {
             return Err(AppendError::Closed);
         }
-        self.closed = action == Action::Stop;
+        self.stopped = action == Action::Stop;
         Ok(())
     }
 
     /// An empty buffer for a line.
-    pub(super) fn buffer(&mut self) -> Vec<u8> {
-        let spare = self.spare.pop();
+    pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        let spare = self.spare_buffers.pop();
         spare.unwrap_or_else(|| Vec::with_capacity(1024))
     }
 
-    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE {
+    pub(super) fn give_back_buffer(&mut self, mut buffer: Vec<u8>) {
+        if self.spare_buffers.len() < MAX_SPARE_BUFFERS {
             buffer.clear();
-            self.spare.push(buffer);
+            self.spare_buffers.push(buffer);
         }
     }
 
     /// An empty string for a time.
-    pub(super) fn time(&mut self) -> String {
-        let mut time = mem::take(&mut self.time);
+    pub(super) fn take_time_buffer(&mut self) -> String {
+        let mut time = mem::take(&mut self.time_buffer);
         time.clear();
         time
     }
 
-    pub(super) fn keep_time(&mut self, time: String) {
-        self.time = time;
+    pub(super) fn give_back_time_buffer(&mut self, time: String) {
+        self.time_buffer = time;
     }
 
-    /// Gives the next place to a payload with digest `digest` and this
-    /// `vault_seq`, whose line has so many `bytes`.
+    /// Gives the next place to a payload with `digest` and `vault_seq`, whose line has so
+    /// many `bytes`.
     pub(super) fn issue(
         &mut self,
         digest: RecordDigest,
         vault_seq: u64,
         bytes: u64,
-        step: Transition,
+        transition: Transition,
     ) -> Ticket {
-        let epoch = step.signer(&self.head).clone();
-        self.head = self.head.after(digest, vault_seq, bytes, &step);
+        let epoch = transition.signer(&self.head).clone();
+        self.head = self.head.after(digest, vault_seq, bytes, &transition);
         self.issued += 1;
         self.pending.push_back(PendingRecord {
-            place: self.head.clone(),
+            position: self.head.clone(),
             line: None,
-            next: match step {
+            next_segment: match transition {
                 Transition::Close(segment) => Some(segment),
                 Transition::Record | Transition::Epoch(_) | Transition::Open(_) => None,
             },
@@ -248,7 +266,7 @@ impl Chain {
     }
 
     /// Takes the signed line, unless its place was taken back.
-    pub(super) fn hand_in(&mut self, ticket: &Ticket, line: Vec<u8>) {
+    pub(super) fn submit_line(&mut self, ticket: &Ticket, line: Vec<u8>) {
         let ahead = ticket.number.checked_sub(self.resolved + 1);
         let pending = ahead
             .and_then(|n| usize::try_from(n).ok())
@@ -258,15 +276,15 @@ impl Chain {
         }
     }
 
-    /// What became of `ticket`; `None` while nobody knows. Asked until it
-    /// gives an answer, and then no more.
+    /// The outcome of `ticket`; `None` while nobody knows. Asked until there is an
+    /// answer, and then no more.
     pub(super) fn outcome(&mut self, ticket: &Ticket) -> Option<Result<(), io::ErrorKind>> {
         if ticket.number > self.resolved {
             return None;
         }
-        let mine = |(number, _): &(u64, io::ErrorKind)| *number == ticket.number;
-        Some(match self.failed.iter().position(mine) {
-            Some(at) => Err(self.failed.swap_remove(at).1),
+        let same = |(number, _): &(u64, io::ErrorKind)| *number == ticket.number;
+        Some(match self.failed.iter().position(same) {
+            Some(index) => Err(self.failed.swap_remove(index).1),
             None => Ok(()),
         })
     }
@@ -277,47 +295,52 @@ impl Chain {
         if self.writing {
             return None;
         }
-        let mut bytes = mem::take(&mut self.batch);
+        let mut bytes = mem::take(&mut self.batch_buffer);
         bytes.clear();
-        let (mut lines, mut next) = (0, None);
-        while next.is_none()
+        let (mut lines, mut next_segment) = (0, None);
+        // A line that ends the segment ends the batch: what follows goes to another file.
+        while next_segment.is_none()
             && let Some(pending) = self.pending.get_mut(lines)
             && let Some(line) = pending.line.take()
         {
-            next = pending.next.take();
+            next_segment = pending.next_segment.take();
             bytes.extend_from_slice(&line);
-            self.recycle(line);
+            self.give_back_buffer(line);
             lines += 1;
         }
         if lines == 0 {
-            self.batch = bytes;
+            self.batch_buffer = bytes;
             return None;
         }
         self.writing = true;
         Some(WriteBatch {
             bytes,
-            // Of a closed segment there is nothing more to write.
-            at: match self.written.closed {
-                true => 0,
-                false => self.written.len,
+            // After a closed segment the next one is written from its beginning.
+            offset: if self.written.closed {
+                0
+            } else {
+                self.written.len
             },
-            next,
+            next_segment,
             lines,
         })
     }
 
-    /// After a failure every record composed so far is taken back: each one
-    /// names the digest of the one before it.
+    /// Takes the `batch` back with the result of its write. After a failure every record
+    /// composed so far is taken back.
     pub(super) fn end_batch(&mut self, batch: WriteBatch, result: Result<(), io::ErrorKind>) {
         self.writing = false;
         match result {
             Ok(()) => {
                 for written in self.pending.drain(..batch.lines) {
-                    self.written = written.place;
+                    self.written = written.position;
                     self.resolved += 1;
                 }
             }
             Err(kind) => {
+                // Also those that are still being signed: their payloads name digests that
+                // are not in the file. Their owners find the failure under their ticket,
+                // and the next record is composed after the last one written.
                 let taken_back = self.resolved + 1..=self.issued;
                 self.failed.extend(taken_back.map(|number| (number, kind)));
                 self.pending.clear();
@@ -325,6 +348,6 @@ impl Chain {
                 self.head = self.written.clone();
             }
         }
-        self.batch = batch.bytes;
+        self.batch_buffer = batch.bytes;
     }
 }

@@ -1,112 +1,156 @@
-//! How far the log is on disk: shared syncs, and the thread that flushes.
+//! The segment on its way to the disk: appends, shared syncs, and the thread that
+//! flushes.
 
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use std::sync::Arc;
-
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
-use super::AppendError;
+use super::chain::WriteBatch;
+use super::error::AppendError;
+use super::file::LogFile;
 use super::segment::Segment;
 
-/// A record under [`super::Durability::Write`] is on its way to disk within this time.
-const FLUSH: Duration = Duration::from_millis(10);
+/// Longest time from a write that nobody waits for to the sync of it.
+const FLUSH_DELAY: Duration = Duration::from_millis(10);
 
-/// What is written, what is on disk, and whether the file can still be trusted.
-pub(super) struct DiskProgress {
+/// The segment that is written, how much of the log is on disk, and whether that can
+/// still be trusted.
+pub(super) struct Disk {
+    /// The segment that is appended to. Another takes its place once all of it is on
+    /// disk.
+    segment: RwLock<Arc<Segment>>,
     /// Sequence number of the last record written.
     written: AtomicU64,
     poisoned: AtomicBool,
-    disk: Mutex<Disk>,
-    disk_changed: Condvar,
-    flush: Mutex<Flush>,
+    sync: Mutex<SyncState>,
+    sync_changed: Condvar,
+    flush: Mutex<FlushState>,
     flush_changed: Condvar,
 }
 
-/// Which records are on disk, and whether somebody is syncing.
-struct Disk {
+struct SyncState {
+    /// Sequence number of the last record that is known to be on disk.
     synced: u64,
+    /// A thread is syncing.
     syncing: bool,
 }
 
-/// What the flusher waits for.
+/// Reasons for the flusher to wake up.
 #[derive(Default)]
-struct Flush {
+struct FlushState {
     dirty: bool,
-    stop: bool,
+    stopping: bool,
 }
 
-impl DiskProgress {
-    /// A log whose last record, on disk, is `seq`.
-    pub(super) fn at(seq: u64) -> Self {
+impl Disk {
+    /// A log that goes on in `file` and whose last record, on disk, is `seq`.
+    pub(super) fn new(file: Box<dyn LogFile>, seq: u64) -> Self {
         Self {
+            segment: RwLock::new(Arc::new(Segment::new(file))),
             written: AtomicU64::new(seq),
             poisoned: AtomicBool::new(false),
-            disk: Mutex::new(Disk {
+            sync: Mutex::new(SyncState {
                 synced: seq,
                 syncing: false,
             }),
-            disk_changed: Condvar::new(),
+            sync_changed: Condvar::new(),
             flush: Mutex::default(),
             flush_changed: Condvar::new(),
         }
     }
 
-    /// Record `seq` and all before it are written; said before its chain lock is
-    /// given back, so that the numbers only grow.
-    pub(super) fn wrote(&self, seq: u64) {
+    /// The segment that is appended to.
+    pub(super) fn segment(&self) -> Arc<Segment> {
+        self.segment.read().clone()
+    }
+
+    /// Appends all of `batch` or nothing.
+    pub(super) fn append(&self, batch: &WriteBatch) -> io::Result<()> {
+        let segment = self.segment();
+        let len = batch.offset + batch.bytes.len() as u64;
+        segment.make_room(len);
+        let result = match segment.file.append(&batch.bytes) {
+            Ok(written) if written == batch.bytes.len() => {
+                if let Some(next) = &batch.next_segment {
+                    self.leave_segment(&segment, len, next);
+                }
+                return Ok(());
+            }
+            Ok(_) => io::ErrorKind::StorageFull.into(),
+            Err(error) => error,
+        };
+        // A part may be there: while it is, nothing can follow the last whole record.
+        if segment.file.truncate(batch.offset).is_err() {
+            self.poison();
+        }
+        Err(result)
+    }
+
+    /// Goes on in `next`: from here on a sync says nothing about `segment`, which
+    /// must be on disk before.
+    fn leave_segment(&self, segment: &Segment, len: u64, next: &Arc<Segment>) {
+        if segment
+            .release(len)
+            .and_then(|()| segment.file.sync())
+            .is_err()
+        {
+            self.poison();
+        }
+        *self.segment.write() = next.clone();
+    }
+
+    /// Notes that record `seq` and all before it are written. The caller has the chain's
+    /// lock, so the numbers only grow.
+    pub(super) fn note_written(&self, seq: u64) {
         self.written.store(seq, Ordering::Release);
     }
 
-    pub(super) fn poison(&self) {
+    fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
     }
 
-    pub(super) fn check(&self) -> Result<(), AppendError> {
-        match self.poisoned.load(Ordering::Acquire) {
-            true => Err(AppendError::Poisoned),
-            false => Ok(()),
+    pub(super) fn check_not_poisoned(&self) -> Result<(), AppendError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(AppendError::Poisoned);
         }
+        Ok(())
     }
 
     /// Returns once record `seq` is on disk. Whoever comes while a sync runs
     /// waits for it and, when it began too early, for one more that it shares
     /// with all the others.
-    pub(super) fn sync_through(
-        &self,
-        segment: &RwLock<Arc<Segment>>,
-        seq: u64,
-    ) -> Result<(), AppendError> {
-        let mut disk = self.disk.lock();
+    pub(super) fn sync_through(&self, seq: u64) -> Result<(), AppendError> {
+        let mut sync = self.sync.lock();
         loop {
-            self.check()?;
-            if disk.synced >= seq {
+            self.check_not_poisoned()?;
+            if sync.synced >= seq {
                 return Ok(());
             }
-            if disk.syncing {
-                self.disk_changed.wait(&mut disk);
+            if sync.syncing {
+                self.sync_changed.wait(&mut sync);
                 continue;
             }
-            disk.syncing = true;
+            sync.syncing = true;
             let target = self.written.load(Ordering::Acquire);
-            drop(disk);
+            drop(sync);
             // After `written` was read: earlier segments are on disk already.
-            let current = segment.read().clone();
-            let result = current.file.sync();
-            disk = self.disk.lock();
-            disk.syncing = false;
+            let result = self.segment().file.sync();
+            sync = self.sync.lock();
+            sync.syncing = false;
             match result {
-                Ok(()) => disk.synced = disk.synced.max(target),
+                Ok(()) => sync.synced = sync.synced.max(target),
                 // After a failed sync the kernel may have dropped the pages and
                 // a second sync would say yes: never try again.
                 Err(_) => self.poison(),
             }
-            self.disk_changed.notify_all();
+            self.sync_changed.notify_all();
         }
     }
 
-    /// Something was written that nobody waits for.
+    /// Has the flusher sync what was written and nobody waits for.
     pub(super) fn mark_dirty(&self) {
         let mut flush = self.flush.lock();
         if !flush.dirty {
@@ -117,20 +161,15 @@ impl DiskProgress {
 
     /// Ends [`Self::flush_loop`] after a last sync of what is dirty.
     pub(super) fn stop(&self) {
-        self.flush.lock().stop = true;
+        self.flush.lock().stopping = true;
         self.flush_changed.notify_all();
     }
 
     /// Syncs what is dirty; while nothing is, calls `idle` every `interval`.
-    pub(super) fn flush_loop(
-        &self,
-        segment: &RwLock<Arc<Segment>>,
-        interval: Duration,
-        idle: impl Fn(),
-    ) {
+    pub(super) fn flush_loop(&self, interval: Duration, idle: impl Fn()) {
         let mut flush = self.flush.lock();
         loop {
-            while !flush.dirty && !flush.stop {
+            while !flush.dirty && !flush.stopping {
                 if self
                     .flush_changed
                     .wait_for(&mut flush, interval)
@@ -142,13 +181,13 @@ impl DiskProgress {
             if !flush.dirty {
                 return;
             }
-            if !flush.stop {
-                self.flush_changed.wait_for(&mut flush, FLUSH);
+            if !flush.stopping {
+                self.flush_changed.wait_for(&mut flush, FLUSH_DELAY);
             }
             flush.dirty = false;
             drop(flush);
             // A failure poisons the log, which the next append reports.
-            let _ = self.sync_through(segment, self.written.load(Ordering::Acquire));
+            let _ = self.sync_through(self.written.load(Ordering::Acquire));
             flush = self.flush.lock();
         }
     }

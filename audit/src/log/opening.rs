@@ -1,4 +1,4 @@
-//! What is checked and repaired before a log is written to.
+//! Checks and repairs before a log is written to.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -8,12 +8,31 @@ use std::path::{Path, PathBuf};
 use jarvis_sys::private::{self, ModeLimit};
 use rustix::fs::{FlockOperation, flock};
 
-use super::Opening;
-use super::tail::{self, OpenError, ResumePoint, io_error};
+use super::error::{OpenError, io_error};
+use super::file::LogFile;
+use super::limits::SegmentLimits;
+use super::tail::{self, ResumePoint};
 use crate::read::segment_path;
 
-/// Torn records kept for one sequence number; each takes a crash of its own.
-const MAX_TORN: u32 = 9999;
+/// Most torn records kept for one sequence number; each takes a crash of its own.
+const MAX_TORN_FILES: u32 = 9999;
+
+/// Circumstances under which a log is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening<'a> {
+    /// Version of the daemon, for the start record.
+    pub version: &'a str,
+    /// The vault's commits, as far as they are recorded.
+    pub vault_seq: u64,
+    /// Known reason for the end of the last writer, for the start record.
+    pub reason: Option<&'a str>,
+    /// Go on although the vault is older than the log.
+    pub accept_older_vault: bool,
+    /// Begin a segment: what the last writer's sync left on disk is not known.
+    pub new_segment: bool,
+    /// When a segment ends.
+    pub segment_limits: SegmentLimits,
+}
 
 /// The log's directory, locked: one process writes there at a time.
 pub(super) struct LogDirectory {
@@ -60,36 +79,44 @@ impl LogDirectory {
     }
 }
 
-/// The segment to write to, and how the log ends. Every refusal comes before a
-/// change.
-pub(super) fn prepare(
-    dir: &Path,
-    opening: &Opening<'_>,
-) -> Result<(LogDirectory, File, ResumePoint), OpenError> {
-    let dir = LogDirectory::open(dir)?;
-    let ending = tail::ending(dir.path())?;
-    check_age(&ending, opening)?;
-    if !ending.torn.is_empty() {
-        keep_torn(&dir, &ending)?;
+/// A log that is locked, checked and repaired.
+pub(super) struct PreparedLog {
+    pub(super) directory: LogDirectory,
+    /// The segment to write to.
+    pub(super) file: Box<dyn LogFile>,
+    /// The log's end, and the place in `file` where writing goes on.
+    pub(super) resume: ResumePoint,
+}
+
+/// Locks, checks and repairs the log in `path`. Every refusal comes before a change.
+pub(super) fn prepare(path: &Path, opening: &Opening<'_>) -> Result<PreparedLog, OpenError> {
+    let directory = LogDirectory::open(path)?;
+    let mut resume = tail::resume_point(directory.path())?;
+    check_age(&resume, opening)?;
+    if !resume.torn.is_empty() {
+        keep_torn(&directory, &resume)?;
     }
-    let file = dir.segment(ending.segment)?;
-    if !ending.torn.is_empty() {
-        let path = segment_path(dir.path(), ending.segment);
-        let cut = file.set_len(ending.len);
+    let mut file = directory.segment(resume.segment)?;
+    if !resume.torn.is_empty() {
+        let path = segment_path(directory.path(), resume.segment);
+        let cut = file.set_len(resume.len);
         cut.map_err(io_error("truncate", &path))?;
     }
-    let closed = ending.tail.is_some_and(|tail| tail.closed);
-    if ending.len == 0 || !(closed || opening.new_segment) {
-        return Ok((dir, file, ending));
+    let closed = resume.tail.is_some_and(|tail| tail.closed);
+    if resume.len > 0 && (closed || opening.new_segment) {
+        resume = ResumePoint {
+            segment: resume.segment + 1,
+            len: 0,
+            first: None,
+            ..resume
+        };
+        file = directory.segment(resume.segment)?;
     }
-    let ending = ResumePoint {
-        segment: ending.segment + 1,
-        len: 0,
-        first: None,
-        ..ending
-    };
-    let file = dir.segment(ending.segment)?;
-    Ok((dir, file, ending))
+    Ok(PreparedLog {
+        directory,
+        file: Box::new(file),
+        resume,
+    })
 }
 
 fn lock(path: &Path, handle: &File) -> Result<(), OpenError> {
@@ -102,8 +129,8 @@ fn lock(path: &Path, handle: &File) -> Result<(), OpenError> {
     })
 }
 
-fn check_age(ending: &ResumePoint, opening: &Opening<'_>) -> Result<(), OpenError> {
-    match ending.tail {
+fn check_age(resume: &ResumePoint, opening: &Opening<'_>) -> Result<(), OpenError> {
+    match resume.tail {
         Some(tail) if tail.vault_seq > opening.vault_seq && !opening.accept_older_vault => {
             Err(OpenError::VaultOlder {
                 vault: opening.vault_seq,
@@ -116,30 +143,32 @@ fn check_age(ending: &ResumePoint, opening: &Opening<'_>) -> Result<(), OpenErro
 
 /// Copies what a crash left to `torn-<seq>-<n>`, a file of its own, durable
 /// before the original goes.
-fn keep_torn(dir: &LogDirectory, ending: &ResumePoint) -> Result<(), OpenError> {
-    let seq = ending.tail.map_or(0, |tail| tail.seq) + 1;
-    let (aside, mut copy) = new_torn(dir.path(), seq)?;
-    copy.write_all(&ending.torn)
+fn keep_torn(directory: &LogDirectory, resume: &ResumePoint) -> Result<(), OpenError> {
+    let seq = resume.tail.map_or(0, |tail| tail.seq) + 1;
+    let (path, mut copy) = new_torn_file(directory.path(), seq)?;
+    copy.write_all(&resume.torn)
         .and_then(|()| copy.sync_all())
         .map_err(|error| {
             // Half a copy only looks like evidence.
-            std::fs::remove_file(&aside).ok();
-            io_error("write", &aside)(error)
+            std::fs::remove_file(&path).ok();
+            io_error("write", &path)(error)
         })?;
-    dir.sync()
+    directory.sync()
 }
 
-/// The first free number: an earlier copy is never written to.
-fn new_torn(dir: &Path, seq: u64) -> Result<(PathBuf, File), OpenError> {
+/// Makes the file with the first free number: an earlier copy is never written to.
+fn new_torn_file(directory: &Path, seq: u64) -> Result<(PathBuf, File), OpenError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let mut n = 1;
     loop {
-        let aside = dir.join(format!("torn-{seq:020}-{n}"));
-        match options.open(&aside) {
-            Ok(copy) => return Ok((aside, copy)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && n < MAX_TORN => n += 1,
-            Err(error) => return Err(io_error("create", &aside)(error)),
+        let path = directory.join(format!("torn-{seq:020}-{n}"));
+        match options.open(&path) {
+            Ok(copy) => return Ok((path, copy)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && n < MAX_TORN_FILES => {
+                n += 1;
+            }
+            Err(error) => return Err(io_error("create", &path)(error)),
         }
     }
 }

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::file::LogFile;
 
-/// Bytes that only refusals and the log's own records may use.
-const RESERVE: u64 = 256 * 1024;
-/// Bytes asked for at once.
-const AHEAD: u64 = 1024 * 1024;
+/// Room that only refusals and the log's own records may use.
+const RESERVE_BYTES: u64 = 256 * 1024;
+/// Room asked for at once, beyond the reserve.
+const AHEAD_BYTES: u64 = 1024 * 1024;
 
 /// A file that is appended to.
 pub(super) struct Segment {
     pub(super) file: Box<dyn LogFile>,
     /// Bytes from the file's beginning that need no more room on the disk.
     allocated: AtomicU64,
-    /// The disk is full: what is left is the reserve.
+    /// The disk is full: only the reserve is left.
     scarce: AtomicBool,
 }
 
@@ -30,27 +30,28 @@ impl Segment {
 
     /// Sees to it that the file can grow to `len` bytes with the reserve beyond.
     pub(super) fn make_room(&self, len: u64) {
-        if len.saturating_add(RESERVE) <= self.allocated.load(Ordering::Relaxed) {
+        let least = len.saturating_add(RESERVE_BYTES);
+        if least <= self.allocated.load(Ordering::Relaxed) {
             return;
         }
-        let wanted = len.saturating_add(RESERVE + AHEAD);
+        let wanted = least.saturating_add(AHEAD_BYTES);
         match self.file.reserve(wanted) {
-            Ok(()) => self.has(wanted),
-            Err(error) if is_full(&error) => match self.file.reserve(len.saturating_add(RESERVE)) {
-                Ok(()) => self.has(len.saturating_add(RESERVE)),
+            Ok(()) => self.set_allocated(wanted),
+            Err(error) if is_full(&error) => match self.file.reserve(least) {
+                Ok(()) => self.set_allocated(least),
                 Err(_) => self.scarce.store(true, Ordering::Relaxed),
             },
             // A file system that keeps no room: a full disk shows in the write.
-            Err(_) => self.has(u64::MAX),
+            Err(_) => self.set_allocated(u64::MAX),
         }
     }
 
-    fn has(&self, len: u64) {
+    fn set_allocated(&self, len: u64) {
         self.allocated.store(len, Ordering::Relaxed);
         self.scarce.store(false, Ordering::Relaxed);
     }
 
-    /// Whether no more than the reserve was left when room was last asked for.
+    /// True if no more than the reserve was left when room was last asked for.
     pub(super) fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Relaxed)
     }

@@ -1,117 +1,66 @@
-//! How a log ended, found without changing it.
+//! The end of a log, found without changing anything.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use jarvis_sys::private::{self, ModeLimit, PrivateError};
+use jarvis_sys::private::{self, ModeLimit};
 use jiff::Timestamp;
 
+use super::error::{OpenError, io_error};
 use crate::event::Action;
-use crate::keys::KeyError;
 use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
 use crate::read::{Record, parse, segment_numbers, segment_path};
 
 /// Bytes looked at: a few records of the greatest length.
-const WINDOW: u64 = 4 * MAX_LINE_BYTES as u64;
+const WINDOW_BYTES: u64 = 4 * MAX_LINE_BYTES as u64;
 
-/// Why a log can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file system refused.
-    #[error("cannot {what} {path}: {source}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Directory or segment can't be opened, or others could read or change it.
-    #[error(transparent)]
-    Private(#[from] PrivateError),
-    /// Another daemon writes it.
-    #[error("the audit log {0} is in use by another jarvis-secretsd")]
-    InUse(PathBuf),
-    /// The last complete line is no record.
-    #[error(
-        "{path} ends with a line that is no audit record; run `jarvisctl audit verify`, then move the log's directory aside to start a new one"
-    )]
-    Corrupt {
-        /// The segment.
-        path: PathBuf,
-    },
-    /// The vault lacks commits that the log has.
-    #[error(
-        "the vault is older than its audit log: it has {vault} commits, the log knows of {log}; it was \
-         probably restored from a copy. If that is meant, start once with --accept-restored-vault, \
-         which is recorded"
-    )]
-    VaultOlder {
-        /// Commits in the vault.
-        vault: u64,
-        /// Commits the log has recorded.
-        log: u64,
-    },
-    /// No epoch key.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The start record could not be written.
-    #[error("cannot write the start record: {0}")]
-    Start(String),
-}
-
-pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Io { what, path, source }
-}
-
-/// The end of a log.
+/// The last record of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// Sequence number of the last record.
+    /// Sequence number.
     pub seq: u64,
-    /// The vault commit it knows of.
+    /// Last commit of the vault that is recorded.
     pub vault_seq: u64,
-    /// Its epoch.
+    /// Number of the last epoch that was begun.
     pub epoch: u64,
-    /// Whether it is a stop record.
+    /// True for a stop record.
     pub clean: bool,
-    /// Whether its segment ends with it.
-    pub(crate) closed: bool,
-    pub(crate) digest: RecordDigest,
+    /// True if the segment ends with this record.
+    pub(super) closed: bool,
+    pub(super) digest: RecordDigest,
 }
 
-/// The tail and what is behind it.
-pub(crate) struct ResumePoint {
-    pub(crate) tail: Option<Tail>,
-    /// The last segment, in which writing goes on.
-    pub(crate) segment: u32,
-    /// Its first record, if it has one.
-    pub(crate) first: Option<FirstRecord>,
-    /// Its length up to its last complete record.
-    pub(crate) len: u64,
-    /// Bytes after it: a record that was cut by a crash.
-    pub(crate) torn: Vec<u8>,
+/// The place where writing goes on.
+pub(super) struct ResumePoint {
+    /// The last record; none in a new log.
+    pub(super) tail: Option<Tail>,
+    /// Number of the last segment, in which writing goes on.
+    pub(super) segment: u32,
+    /// The segment's first record, if it has one.
+    pub(super) first: Option<FirstRecord>,
+    /// Length of the segment in bytes, up to its last complete record.
+    pub(super) len: u64,
+    /// Bytes after that: a record that was cut by a crash.
+    pub(super) torn: Vec<u8>,
 }
 
 /// The first record of a segment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FirstRecord {
-    pub(crate) seq: u64,
-    pub(crate) time: Timestamp,
+pub(super) struct FirstRecord {
+    pub(super) seq: u64,
+    pub(super) time: Timestamp,
 }
 
 /// Looks at the end of the log in `dir`; `None` when there is no record.
-pub(crate) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
+pub(super) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
     private::open(dir, ModeLimit::DIRECTORY)?;
-    Ok(ending(dir)?.tail)
+    Ok(resume_point(dir)?.tail)
 }
 
-/// How the log in `dir` ends and where it goes on.
-pub(crate) fn ending(dir: &Path) -> Result<ResumePoint, OpenError> {
+/// Finds where the log in `dir` ends and goes on.
+pub(super) fn resume_point(dir: &Path) -> Result<ResumePoint, OpenError> {
     let numbers = segment_numbers(dir).map_err(io_error("list", dir))?;
     let Some((&last, earlier)) = numbers.split_last() else {
         return Ok(ResumePoint {
@@ -122,12 +71,12 @@ pub(crate) fn ending(dir: &Path) -> Result<ResumePoint, OpenError> {
             torn: Vec::new(),
         });
     };
-    let end = end_of(dir, last)?;
+    let end = segment_end(dir, last)?;
     let Some(&previous) = earlier.last().filter(|_| end.tail.is_none()) else {
         return Ok(end);
     };
-    // It was made and nothing came of it.
-    let before = end_of(dir, previous)?;
+    // The last segment was made and nothing came of it.
+    let before = segment_end(dir, previous)?;
     match (before.torn.is_empty(), end.torn.is_empty()) {
         (true, _) => Ok(ResumePoint {
             tail: before.tail,
@@ -141,13 +90,13 @@ pub(crate) fn ending(dir: &Path) -> Result<ResumePoint, OpenError> {
     }
 }
 
-/// Reads the end of one segment, at most [`WINDOW`] bytes of it, and its first line.
-pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<ResumePoint, OpenError> {
+/// Reads the end of one segment, at most [`WINDOW_BYTES`] bytes of it, and its first line.
+pub(super) fn segment_end(dir: &Path, segment: u32) -> Result<ResumePoint, OpenError> {
     let path = segment_path(dir, segment);
     let corrupt = || OpenError::Corrupt { path: path.clone() };
     let file = private::open(&path, ModeLimit::FILE)?;
     let size = file.metadata().map_err(io_error("stat", &path))?.len();
-    let window = size.min(WINDOW);
+    let window = size.min(WINDOW_BYTES);
     let mut bytes = vec![0; usize::try_from(window).map_err(|_| corrupt())?];
     file.read_exact_at(&mut bytes, size - window)
         .map_err(io_error("read", &path))?;
@@ -157,7 +106,7 @@ pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<ResumePoint, OpenError>
     }
     let torn = bytes.split_off(good);
     let first = match tail {
-        Some(_) => Some(first_of(&file, &path)?.ok_or_else(corrupt)?),
+        Some(_) => Some(first_record(&file, &path)?.ok_or_else(corrupt)?),
         None => None,
     };
     Ok(ResumePoint {
@@ -170,7 +119,7 @@ pub(crate) fn end_of(dir: &Path, segment: u32) -> Result<ResumePoint, OpenError>
 }
 
 /// The first record of a segment; `None` when its first line is none.
-pub(crate) fn first_of(file: &File, path: &Path) -> Result<Option<FirstRecord>, OpenError> {
+pub(super) fn first_record(file: &File, path: &Path) -> Result<Option<FirstRecord>, OpenError> {
     let mut line = Vec::new();
     BufReader::new(file)
         .take(MAX_LINE_BYTES as u64)
@@ -186,9 +135,9 @@ pub(crate) fn first_of(file: &File, path: &Path) -> Result<Option<FirstRecord>, 
     }))
 }
 
-/// The last record in `bytes` and where it ends; no record when not even one
-/// line is complete, as after a crash in the very first write. `None` when
-/// complete lines hold no record, or one that is not ours to cut off.
+/// The last record in `bytes` and its end; no record when not even one line is
+/// complete, as after a crash in the very first write. `None` when complete lines
+/// hold no record, or one that is not ours to cut off.
 fn last_record(bytes: &[u8]) -> Option<(Option<Tail>, usize)> {
     let mut torn_line = false;
     let mut rest = bytes;
@@ -199,7 +148,7 @@ fn last_record(bytes: &[u8]) -> Option<(Option<Tail>, usize)> {
         let (lines, _) = rest.split_at(newline);
         let before = lines.iter().rposition(|&b| b == b'\n');
         let (earlier, line) = lines.split_at(before.map_or(0, |at| at + 1));
-        match look(line) {
+        match classify(line) {
             LineKind::Record(tail) => return Some((Some(tail), newline + 1)),
             LineKind::Foreign => return None,
             LineKind::Torn => (rest, torn_line) = (earlier, true),
@@ -207,7 +156,7 @@ fn last_record(bytes: &[u8]) -> Option<(Option<Tail>, usize)> {
     }
 }
 
-/// What a complete line at the end is.
+/// Kinds of complete lines at the end of a log.
 enum LineKind {
     Record(Tail),
     /// Signed JSON that this release cannot read: a later one may have meant it.
@@ -216,23 +165,23 @@ enum LineKind {
     Torn,
 }
 
-/// The greatest number that the next record must exceed.
-fn latest(record: &Record) -> u64 {
+/// The greatest of the numbers that the next record must exceed.
+fn greatest_number(record: &Record) -> u64 {
     let next = record.next.as_ref().map_or(0, |next| next.epoch);
     record.seq.max(record.epoch).max(next)
 }
 
-fn look(line: &[u8]) -> LineKind {
+fn classify(line: &[u8]) -> LineKind {
     let Some(signed) = SignedLine::split(line).filter(|_| line.len() < MAX_LINE_BYTES) else {
         return LineKind::Torn;
     };
     match parse(&signed) {
         // There must be a next number: what stands here is not verified yet.
-        Ok(record) if record.v == 1 && latest(&record) < u64::MAX => {
+        Ok(record) if record.v == 1 && greatest_number(&record) < u64::MAX => {
             LineKind::Record(Tail {
                 seq: record.seq,
                 vault_seq: record.vault_seq,
-                // The one that was begun, also when nothing came of it.
+                // An epoch that was begun counts, also when nothing came of it.
                 epoch: record.next.map_or(record.epoch, |next| next.epoch),
                 clean: record.action == Action::Stop,
                 closed: record.close.is_some(),

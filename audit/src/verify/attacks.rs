@@ -8,13 +8,12 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::keys::EpochKey;
-use crate::log::testing::{EpochLimits, open_rolling};
+use crate::log::testing::{EpochLimits, open_with_epochs};
 use crate::testing::{LogHome, identity, read};
 use crate::{Durability, Event, Identity, Opening, Outcome};
 
@@ -39,12 +38,12 @@ fn write(identity: &Identity) -> Original {
             vault_seq: 7,
             ..Opening::default()
         };
-        let roll = EpochLimits {
+        let limits = EpochLimits {
             records: 4,
             age: Duration::from_secs(3600),
         };
         let key = EpochKey::from_seed(seed);
-        let log = open_rolling(home.path(), identity, opening, (key, roll), Timestamp::now);
+        let log = open_with_epochs(home.path(), identity, opening, key, limits);
         for uid in 0..5 {
             log.append(&read(uid), Durability::Write).unwrap();
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::file::LogFile;
 use super::*;
 
 /// A file whose next operations fail as told.
@@ -54,41 +55,38 @@ impl LogFile for Arc<Failing> {
 
     fn sync(&self) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        match due(&self.no_sync) {
-            true => Err(io::Error::other("injected")),
-            false => self.file.sync(),
+        if due(&self.no_sync) {
+            return Err(io::Error::other("injected"));
         }
+        self.file.sync()
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        match due(&self.no_truncate) {
-            true => Err(io::Error::other("injected")),
-            false => self.file.truncate(len),
+        if due(&self.no_truncate) {
+            return Err(io::Error::other("injected"));
         }
+        self.file.truncate(len)
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        match due(&self.no_reserve) {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => self.file.reserve(len),
+        if due(&self.no_reserve) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        self.file.reserve(len)
     }
 }
 
 pub(super) fn failing(home: &LogHome) -> (Log, Arc<Failing>) {
     let opening = Opening::default();
-    let (dir, segment, ending) = opening::prepare(home.path(), &opening).unwrap();
-    let file = Arc::new(Failing::of(segment));
-    let key = EpochKey::generate().unwrap();
-    let log = Log::start(
-        (dir, Box::new(file.clone())),
-        &ending,
-        &identity(),
-        opening,
-        (key, EpochLimits::DEFAULT),
-        (Timestamp::now, EpochKey::generate),
-    )
-    .unwrap();
+    let prepared = opening::prepare(home.path(), &opening).unwrap();
+    let segment = prepared.directory.segment(prepared.resume.segment);
+    let file = Arc::new(Failing::of(segment.unwrap()));
+    let prepared = PreparedLog {
+        file: Box::new(file.clone()),
+        ..prepared
+    };
+    let (key, setup) = (EpochKey::generate().unwrap(), WriterSetup::default());
+    let log = Log::start(prepared, &identity(), opening, key, setup).unwrap();
     (log, file)
 }
 

@@ -4,17 +4,12 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use super::*;
+use crate::line;
 
 fn rolling(home: &LogHome, records: u64, age: Duration) -> Log {
     let key = EpochKey::generate().unwrap();
-    let (opening, roll) = (Opening::default(), EpochLimits { records, age });
-    testing::open_rolling(
-        home.path(),
-        &identity(),
-        opening,
-        (key, roll),
-        Timestamp::now,
-    )
+    let limits = EpochLimits { records, age };
+    testing::open_with_epochs(home.path(), &identity(), Opening::default(), key, limits)
 }
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -109,18 +104,8 @@ fn a_stolen_key_forges_nothing_before_its_epoch() {
         vault_seq: 7,
         ..Opening::default()
     };
-    let (dir, file, ending) = opening::prepare(home.path(), &opening).unwrap();
-    let roll = EpochLimits::DEFAULT;
-    let files = (dir, Box::new(file) as _);
-    let log = Log::start(
-        files,
-        &ending,
-        &identity(),
-        opening,
-        (thief, roll),
-        (Timestamp::now, EpochKey::generate),
-    )
-    .unwrap();
+    let setup = WriterSetup::default();
+    let log = Log::open_with(home.path(), &identity(), opening, thief, setup).unwrap();
     log.append(&read(7), Durability::Sync).unwrap();
     drop(log);
     home.verify().unwrap();

@@ -1,8 +1,11 @@
 use std::fs;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
+use super::limits::EpochLimits;
 use super::*;
 use crate::keys::PublicIdentity;
+use crate::line::MAX_LINE_BYTES;
+use crate::read::PreviousEnd;
 use crate::testing::{LogHome, filled, identity, read};
 use crate::verify::{FailureKind, LogEnd, verify};
 
@@ -54,21 +57,13 @@ fn a_start_that_misreports_the_end_is_refused() {
     // Even the holder of the identity key cannot make a crash look orderly.
     let home = LogHome::new();
     drop(home.open(0).unwrap());
-    let (dir, file, mut ending) = opening::prepare(home.path(), &Opening::default()).unwrap();
-    if let Some(tail) = &mut ending.tail {
+    let opening = Opening::default();
+    let mut prepared = opening::prepare(home.path(), &opening).unwrap();
+    if let Some(tail) = &mut prepared.resume.tail {
         tail.clean = true;
     }
-    let (files, key) = ((dir, Box::new(file) as _), EpochKey::from_seed(3));
-    let opening = Opening::default();
-    let log = Log::start(
-        files,
-        &ending,
-        &identity(),
-        opening,
-        (key, EpochLimits::DEFAULT),
-        (Timestamp::now, EpochKey::generate),
-    )
-    .unwrap();
+    let (key, setup) = (EpochKey::from_seed(3), WriterSetup::default());
+    let log = Log::start(prepared, &identity(), opening, key, setup).unwrap();
     drop(log);
     assert_eq!(home.verify().unwrap_err(), (2, FailureKind::Previous));
 }
@@ -188,14 +183,11 @@ fn a_clock_that_goes_back_is_recorded_as_it_is() {
     let clock = || Timestamp::constant(NOW.fetch_sub(1, Ordering::Relaxed), 0);
     let home = LogHome::new();
     let key = EpochKey::from_seed(3);
-    let log = Log::open_with(
-        home.path(),
-        &identity(),
-        Opening::default(),
-        key,
-        (clock, EpochKey::generate),
-    )
-    .unwrap();
+    let setup = WriterSetup {
+        clock,
+        ..WriterSetup::default()
+    };
+    let log = Log::open_with(home.path(), &identity(), Opening::default(), key, setup).unwrap();
     log.stop(0, None).unwrap();
     let report = home.verify().unwrap();
     assert_eq!(report.first_time, "2027-01-15T08:00:00.000000Z");
@@ -221,8 +213,11 @@ fn the_frozen_log_is_reproduced_and_verifies() {
             ..Opening::default()
         };
         let key = EpochKey::from_seed(seed);
-        let sources = (fixed_clock as _, EpochKey::generate as _);
-        let log = Log::open_with(home.path(), &identity(), opening, key, sources).unwrap();
+        let setup = WriterSetup {
+            clock: fixed_clock,
+            ..WriterSetup::default()
+        };
+        let log = Log::open_with(home.path(), &identity(), opening, key, setup).unwrap();
         log.append(&read(1000), Durability::Sync).unwrap();
         let denied = Event {
             result: Outcome::Denied,
@@ -262,24 +257,20 @@ fn the_frozen_segments_are_reproduced_and_verify() {
     };
     let keys = || Ok(EpochKey::from_seed(SEED.fetch_add(1, Ordering::Relaxed)));
     let home = LogHome::new();
-    let (dir, file, ending) = opening::prepare(home.path(), &Opening::default()).unwrap();
     let opening = Opening {
         version: "0.1.0",
         ..Opening::default()
     };
-    let roll = EpochLimits {
-        records: 2,
-        age: Duration::from_secs(3600),
+    let setup = WriterSetup {
+        new_key: keys,
+        clock,
+        epoch_limits: EpochLimits {
+            records: 2,
+            age: Duration::from_secs(3600),
+        },
     };
-    let log = Log::start(
-        (dir, Box::new(file) as _),
-        &ending,
-        &identity(),
-        opening,
-        (keys().unwrap(), roll),
-        (clock, keys),
-    )
-    .unwrap();
+    let first = keys().unwrap();
+    let log = Log::open_with(home.path(), &identity(), opening, first, setup).unwrap();
     let mut borders = Vec::new();
     for uid in 1000..1003 {
         log.append(&read(uid), Durability::Write).unwrap();

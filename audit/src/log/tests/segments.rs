@@ -1,9 +1,14 @@
 //! Segments end and begin inside the chain, and old ones go.
 
+use std::io;
 use std::sync::atomic::AtomicBool;
 
+use parking_lot::Condvar;
+
 use super::broken_disk::{Failing, failing};
-use super::rotation::begin;
+use super::file::LogFile;
+use super::rotation::certify_next;
+use super::segment::Segment;
 use super::*;
 use crate::Identity;
 use crate::checkpoint::Checkpoint;
@@ -153,15 +158,17 @@ impl LogFile for Arc<Border> {
 fn a_turn_ends_once_its_records_are_written() {
     let home = LogHome::new();
     let opening = Opening::default();
-    let (dir, file, ending) = opening::prepare(home.path(), &opening).unwrap();
-    let old = Border::of(file);
-    let files = (dir, Box::new(old.clone()) as _);
-    let key = (EpochKey::from_seed(4), EpochLimits::DEFAULT);
-    let sources = (Timestamp::now as _, EpochKey::generate as _);
-    let log = Log::start(files, &ending, &identity(), opening, key, sources).unwrap();
-    let next = Border::of(log.dir.segment(2).unwrap());
+    let prepared = opening::prepare(home.path(), &opening).unwrap();
+    let old = Border::of(prepared.directory.segment(1).unwrap());
+    let prepared = PreparedLog {
+        file: Box::new(old.clone()),
+        ..prepared
+    };
+    let (key, setup) = (EpochKey::from_seed(4), WriterSetup::default());
+    let log = Log::start(prepared, &identity(), opening, key, setup).unwrap();
+    let next = Border::of(log.directory.segment(2).unwrap());
     let segment = Arc::new(Segment::new(Box::new(next.clone())));
-    let beginning = begin(&identity(), 2, 2, EpochKey::from_seed(5)).unwrap();
+    let beginning = certify_next(&identity(), 2, 2, EpochKey::from_seed(5)).unwrap();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             while !log.writer.chain.lock().head().closed {
@@ -273,11 +280,11 @@ fn a_border_that_cannot_be_written_leaves_the_log_usable() {
     assert!(log.rotate_segment(&identity()).is_err());
     log.append(&read(1), Durability::Write).unwrap();
     // The old one is closed, the new one takes nothing for a while.
-    let next = Arc::new(Failing::of(log.dir.segment(2).unwrap()));
+    let next = Arc::new(Failing::of(log.directory.segment(2).unwrap()));
     next.no_space.store(2, Ordering::Relaxed);
     let segment = Arc::new(Segment::new(Box::new(next.clone())));
     let epoch = log.writer.chain.lock().head().epoch.number + 1;
-    let beginning = begin(&identity(), 2, epoch, EpochKey::from_seed(5)).unwrap();
+    let beginning = certify_next(&identity(), 2, epoch, EpochKey::from_seed(5)).unwrap();
     assert!(log.writer.rotate_to(segment, beginning).is_err());
     assert!(log.append(&read(2), Durability::Write).is_err());
     log.append(&read(3), Durability::Write).unwrap();

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use curve25519_dalek::scalar::Scalar;
 use ed25519_dalek::SigningKey;
-use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha512};
@@ -15,7 +14,7 @@ use sha2::{Digest, Sha512};
 use super::*;
 use crate::keys::{EpochKey, PublicIdentity};
 use crate::line;
-use crate::log::testing::{EpochLimits, open_rolling};
+use crate::log::testing::{EpochLimits, open_with_epochs};
 use crate::read::segment_path;
 use crate::testing::{LogHome, identity, read};
 use crate::verify::{VerifyOptions, verify_with};
@@ -28,18 +27,12 @@ const KEY: u8 = 21;
 /// A log of some epochs, whose first `first` records are signed with [`KEY`].
 fn log(first: u64) -> Vec<Vec<u8>> {
     let home = LogHome::new();
-    let roll = EpochLimits {
+    let limits = EpochLimits {
         records: first,
         age: Duration::from_secs(3600),
     };
-    let key = (EpochKey::from_seed(KEY), roll);
-    let log = open_rolling(
-        home.path(),
-        &identity(),
-        Opening::default(),
-        key,
-        Timestamp::now,
-    );
+    let (opening, key) = (Opening::default(), EpochKey::from_seed(KEY));
+    let log = open_with_epochs(home.path(), &identity(), opening, key, limits);
     for uid in 0..READS {
         log.append(&read(uid), Durability::Write).unwrap();
     }

@@ -1,0 +1,117 @@
+//! Why a log is not opened, written, rotated or pruned.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jarvis_sys::private::PrivateError;
+
+use crate::keys::KeyError;
+use crate::line::MAX_LINE_BYTES;
+
+/// Why a record was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The write failed; the log is as before and can be tried again.
+    #[error("cannot write the audit log: {0}")]
+    Io(#[source] io::Error),
+    /// A sync failed, or a failed write could not be undone: the content of the disk is
+    /// not known, and nothing more is written until the daemon starts anew.
+    #[error("the audit log failed earlier and takes no more records; restart the daemon")]
+    Poisoned,
+    /// The stop record is written.
+    #[error("the audit log is closed")]
+    Closed,
+    /// The record would be over 32 KiB.
+    #[error("the audit record is over {MAX_LINE_BYTES} bytes")]
+    TooLong,
+}
+
+/// Why a log can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file system refused.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// Step that failed.
+        action: &'static str,
+        /// Path that was used.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Directory or segment can't be opened, or others could read or change it.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    /// Another daemon writes the log.
+    #[error("the audit log {0} is in use by another jarvis-secretsd")]
+    InUse(PathBuf),
+    /// The last complete line is no record.
+    #[error(
+        "{path} ends with a line that is no audit record; run `jarvisctl audit verify`, then move the log's directory aside to start a new one"
+    )]
+    Corrupt {
+        /// Path of the segment.
+        path: PathBuf,
+    },
+    /// The vault lacks commits that the log has.
+    #[error(
+        "the vault is older than its audit log: it has {vault} commits, the log knows of {log}; it was \
+         probably restored from a copy. If that is meant, start once with --accept-restored-vault, \
+         which is recorded"
+    )]
+    VaultOlder {
+        /// Commits in the vault.
+        vault: u64,
+        /// Commits the log has recorded.
+        log: u64,
+    },
+    /// No epoch key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The start record could not be written.
+    #[error("cannot write the start record: {0}")]
+    Start(#[from] AppendError),
+    /// The thread that syncs records could not be started.
+    #[error("cannot write the start record: {0}")]
+    Flusher(#[source] io::Error),
+}
+
+/// Why a segment was not ended; the log goes on in it.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// The next segment's file can't be made.
+    #[error("cannot begin a segment of the audit log: {0}")]
+    Open(#[from] OpenError),
+    /// The next segment's file is not empty.
+    #[error("cannot begin segment {0} of the audit log: its file is not empty")]
+    Exists(u32),
+    /// No key for the next segment.
+    #[error("cannot begin a segment of the audit log: {0}")]
+    Key(#[from] KeyError),
+    /// A record could not be written.
+    #[error("cannot end a segment of the audit log: {0}")]
+    Append(#[from] AppendError),
+    /// Epochs follow each other too fast.
+    #[error("cannot begin a segment of the audit log: other epochs began meanwhile; try again")]
+    Busy,
+}
+
+/// Why nothing was removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// The files can't be looked at or removed.
+    #[error("cannot prune the audit log: {0}")]
+    Files(#[from] OpenError),
+    /// The record of it could not be written.
+    #[error("cannot prune the audit log: {0}")]
+    Append(#[from] AppendError),
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io {
+        action,
+        path,
+        source,
+    }
+}
