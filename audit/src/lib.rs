@@ -8,6 +8,7 @@
 //! No record has a field for a value, its length or a hash of it.
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod checkpoint;
 mod event;
 mod keys;
@@ -21,6 +22,7 @@ mod suspicion;
 mod testing;
 mod verify;
 
+pub use certificate::CertificateError;
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT};
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
@@ -32,7 +34,7 @@ pub use read::{
     NextEpoch, PreviousEnd, PruneDetails, Record, Records, SegmentClose, SegmentOpen, StartDetails,
     read_records,
 };
-pub use receipt::{ReceiptError, receipt, verify_receipt};
+pub use receipt::{ReceiptError, ReceiptFault, receipt, verify_receipt};
 pub use recent::recent_records;
 pub use suspicion::{
     Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Observation,

@@ -1,14 +1,16 @@
 //! One record with all that is needed to verify it alone.
 //!
 //! A receipt is lines of the log as they are: the last record before it whose epoch
-//! key the identity certified (a start, or the first of a segment), every epoch record from there to the record, and the
-//! record. It proves that the host wrote the record, not what stands around it.
+//! key the identity certified (a start, or the first of a segment), every epoch record
+//! from there to the record, and the record. It proves that the host wrote the record,
+//! not what stands around it.
 
 use std::io;
 use std::path::Path;
 
+use crate::certificate::{CertificateError, segment_key, start_key};
 use crate::event::Action;
-use crate::keys::{EpochClaim, EpochPublic, PublicIdentity, SegmentClaim};
+use crate::keys::{EpochPublic, PublicIdentity};
 use crate::line::{self, MAX_LINE_BYTES, SignedLine};
 use crate::read::{LogLines, Record, parse};
 
@@ -21,14 +23,43 @@ pub enum ReceiptError {
     /// The log has no such record.
     #[error("the log has no record {0}")]
     NoSuchRecord(u64),
-    /// A line is not what it should be.
-    #[error("line {line} of the receipt is bad: {what}")]
+    /// A line is not as it should be.
+    #[error("line {line} of the receipt is bad: {fault}")]
     Bad {
-        /// Counts from 1.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong.
-        what: &'static str,
+        /// Fault of the line.
+        fault: ReceiptFault,
     },
+}
+
+/// Fault of a line in a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptFault {
+    /// The line is missing: the receipt is empty.
+    #[error("there is none")]
+    Empty,
+    /// The line is too long, unsigned or no record.
+    #[error("it is no record")]
+    NotARecord,
+    /// The record names another host or format.
+    #[error("it is another host's, or of another format")]
+    Foreign,
+    /// The first record, and no other, must bring a certified key; numbers must grow.
+    #[error("it does not begin with the record that brought its key")]
+    Beginning,
+    /// The key that the record brings is not believed.
+    #[error(transparent)]
+    Key(#[from] CertificateError),
+    /// The epoch's key did not sign the record.
+    #[error("its signature does not match")]
+    Signature,
+    /// The key that an epoch record hands over to is none.
+    #[error("the next key is none")]
+    NextKey,
+    /// The record hands over to an epoch that is not the next, or may not hand over.
+    #[error("the next epoch has another number")]
+    NextEpoch,
 }
 
 /// The lines that prove record `seq` of the log in `dir`; they are not verified.
@@ -64,89 +95,86 @@ pub fn receipt(dir: &Path, seq: u64) -> Result<Vec<u8>, ReceiptError> {
 /// # Errors
 /// [`ReceiptError::Bad`].
 pub fn verify_receipt(lines: &[u8], identity: &PublicIdentity) -> Result<Record, ReceiptError> {
-    let mut state: Option<(u64, u64, EpochPublic)> = None;
-    let mut last = None;
+    let (mut signer, mut last) = (None, None);
     let lines = lines.split(|&b| b == b'\n').filter(|line| !line.is_empty());
-    for (number, bytes) in (1..).zip(lines) {
-        let bad = |what| ReceiptError::Bad { line: number, what };
-        let (record, key) = one(bytes, state.take(), identity).map_err(bad)?;
-        state = Some((record.seq, key.0, key.1));
-        last = Some(record);
+    for (line, bytes) in (1..).zip(lines) {
+        let bad = |fault| ReceiptError::Bad { line, fault };
+        let (record, next) = check_line(bytes, signer, identity).map_err(bad)?;
+        (signer, last) = (Some(next), Some(record));
     }
     last.ok_or(ReceiptError::Bad {
         line: 1,
-        what: "there is none",
+        fault: ReceiptFault::Empty,
     })
 }
 
-type Current = (u64, EpochPublic);
+/// Epoch and key that sign records after `seq`.
+#[derive(Clone, Copy)]
+struct Signer {
+    seq: u64,
+    epoch: u64,
+    key: EpochPublic,
+}
 
-/// One line after those that led to `state`: its record, and whose turn is next.
-fn one(
+/// Checks one line after those that led to `before`; gives its record, and who signs the
+/// next.
+fn check_line(
     bytes: &[u8],
-    state: Option<(u64, u64, EpochPublic)>,
+    before: Option<Signer>,
     identity: &PublicIdentity,
-) -> Result<(Record, Current), &'static str> {
-    let signed = (bytes.len() < MAX_LINE_BYTES)
-        .then(|| SignedLine::split(bytes))
-        .flatten();
-    let signed = signed.ok_or("it is no record")?;
-    let record = parse(&signed).map_err(|_| "it is no record")?;
+) -> Result<(Record, Signer), ReceiptFault> {
+    let signed = SignedLine::split(bytes).filter(|_| bytes.len() < MAX_LINE_BYTES);
+    let signed = signed.ok_or(ReceiptFault::NotARecord)?;
+    let record = parse(&signed).map_err(|_| ReceiptFault::NotARecord)?;
     if record.v != 1 || record.host != identity.host().to_string() {
-        return Err("it is another host's, or of another format");
+        return Err(ReceiptFault::Foreign);
     }
-    let (epoch, key) = match (state, &record.start, &record.open) {
-        (None, Some(start), None) => {
-            let key = line::decode(&start.epoch_key).ok_or("its key is none")?;
-            let mut prev = [0; 32];
-            hex::decode_to_slice(&record.prev, &mut prev).map_err(|_| "its digest is none")?;
-            let claim = EpochClaim {
-                epoch: record.epoch,
-                first_seq: record.seq,
-                prev,
-                key,
-            };
-            let certificate = line::decode(&start.cert).ok_or("its certificate is none")?;
-            if !identity.certified(&claim, &certificate) {
-                return Err("the identity did not certify its key");
-            }
-            let key = EpochPublic::from_bytes(&key).ok_or("its key is none")?;
-            (record.epoch, key)
-        }
-        (None, None, Some(open)) => {
-            let key = line::decode(&open.epoch_key).ok_or("its key is none")?;
-            let claim = SegmentClaim {
-                segment: open.segment,
-                epoch: record.epoch,
-                key,
-            };
-            let certificate = line::decode(&open.cert).ok_or("its certificate is none")?;
-            if !identity.certified_segment(&claim, &certificate) {
-                return Err("the identity did not certify its key");
-            }
-            let key = EpochPublic::from_bytes(&key).ok_or("its key is none")?;
-            (record.epoch, key)
-        }
-        (Some((seq, epoch, key)), None, None) if record.seq > seq => (epoch, key),
-        _ => return Err("it does not begin with the record that brought its key"),
-    };
-    if record.epoch != epoch || !signed.signed_by(&key) {
-        return Err("its signature does not match");
+    let signer = signer_of(&record, before, identity)?;
+    if record.epoch != signer.epoch || !signed.signed_by(&signer.key) {
+        return Err(ReceiptFault::Signature);
     }
-    let current = match &record.next {
-        Some(next)
-            if record.action == Action::Epoch && Some(next.epoch) == epoch.checked_add(1) =>
-        {
-            let key = line::decode(&next.epoch_key).ok_or("the next key is none")?;
-            (
-                next.epoch,
-                EpochPublic::from_bytes(&key).ok_or("the next key is none")?,
-            )
+    let next = signer_after(&record, signer)?;
+    Ok((record, next))
+}
+
+/// The signer of `record`: the one that it brings, if it is the first, or the one `before`.
+fn signer_of(
+    record: &Record,
+    before: Option<Signer>,
+    identity: &PublicIdentity,
+) -> Result<Signer, ReceiptFault> {
+    let key = match (before, &record.start, &record.open) {
+        (None, Some(start), None) => start_key(identity, record, start)?,
+        (None, None, Some(open)) => segment_key(identity, record, open)?,
+        (Some(before), None, None) if record.seq > before.seq => {
+            return Ok(Signer {
+                seq: record.seq,
+                ..before
+            });
         }
-        None => (epoch, key),
-        Some(_) => return Err("the next epoch has another number"),
+        _ => return Err(ReceiptFault::Beginning),
     };
-    Ok((record, current))
+    Ok(Signer {
+        seq: record.seq,
+        epoch: record.epoch,
+        key: EpochPublic::from_bytes(&key).ok_or(CertificateError::Key)?,
+    })
+}
+
+/// The signer of the record after this one, which `signer` signed.
+fn signer_after(record: &Record, signer: Signer) -> Result<Signer, ReceiptFault> {
+    let Some(next) = &record.next else {
+        return Ok(signer);
+    };
+    if record.action != Action::Epoch || Some(next.epoch) != signer.epoch.checked_add(1) {
+        return Err(ReceiptFault::NextEpoch);
+    }
+    let key = line::decode(&next.epoch_key).and_then(|key| EpochPublic::from_bytes(&key));
+    Ok(Signer {
+        epoch: next.epoch,
+        key: key.ok_or(ReceiptFault::NextKey)?,
+        ..signer
+    })
 }
 
 #[cfg(test)]
