@@ -12,7 +12,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::event::Action;
 use crate::keys::EpochKey;
+use crate::line::{self, RecordDigest, SignedLine};
 use crate::log::testing::{EpochLimits, open_with_epochs};
 use crate::testing::{LogHome, identity, read};
 use crate::{Durability, Event, Identity, Opening, Outcome};

@@ -1,34 +1,50 @@
 //! Where segments begin and end.
 
-use super::FailureKind;
+use super::failure::FailureKind;
 use crate::event::Action;
 use crate::read::{LogLine, PruneDetails, Record};
 
-/// What is known of segments so far.
+/// Border checks: what the records so far say of their segments.
 #[derive(Default)]
 pub(super) struct SegmentBorders {
-    /// The one read last, its first record, and its length in bytes.
+    /// Number of the segment read last.
     segment: u32,
+    /// Sequence number of its first record.
     first_seq: u64,
+    /// Its length in bytes.
     bytes: u64,
-    /// Its last record closed it.
+    /// True once a record closed it.
     closed: bool,
-    /// The log begins late: the last segment that is gone, its last record, and
-    /// that one's digest in hexadecimal.
-    gone: Option<(u32, u64, String)>,
+    /// End of the segments that are gone, if the log begins late.
+    gone: Option<GoneSegments>,
+    /// True once a record says that they were pruned.
     explained: bool,
+}
+
+/// End of what is gone from the beginning of a log.
+struct GoneSegments {
+    /// Number of the last segment.
+    segment: u32,
+    /// Sequence number of its last record.
+    seq: u64,
+    /// Digest of that record, hexadecimal.
+    head: String,
 }
 
 impl SegmentBorders {
     /// Everything up to record `seq`, whose digest is `head`, is gone.
     pub(super) fn begin_late(&mut self, segment: u32, seq: u64, head: &str) {
-        self.gone = Some((segment.saturating_sub(1), seq, head.to_owned()));
+        self.gone = Some(GoneSegments {
+            segment: segment.saturating_sub(1),
+            seq,
+            head: head.to_owned(),
+        });
     }
 
     /// The last segment that is gone although no record says that it was pruned.
     pub(super) fn unexplained(&self) -> Option<u32> {
-        let (segment, ..) = self.gone.as_ref().filter(|_| !self.explained)?;
-        Some(*segment)
+        let gone = self.gone.as_ref().filter(|_| !self.explained)?;
+        Some(gone.segment)
     }
 
     pub(super) fn closed(&self) -> bool {
@@ -63,10 +79,7 @@ impl SegmentBorders {
         let Some(open) = &record.open else {
             // The very first record is judged by its key.
             let may_begin = record.start.is_some() || line.segment == 1;
-            return match if begins { may_begin } else { !self.closed } {
-                true => Ok(()),
-                false => Err(FailureKind::Border),
-            };
+            return border(if begins { may_begin } else { !self.closed });
         };
         if open.segment != line.segment {
             return Err(FailureKind::Segment(open.segment));
@@ -74,42 +87,45 @@ impl SegmentBorders {
         // Of what is gone nothing can be compared.
         let late = self.segment == 0 && self.gone.is_some();
         let follows = self.closed && open.bytes_before == self.bytes;
-        match begins && (late || follows) {
-            true => Ok(()),
-            false => Err(FailureKind::Border),
-        }
+        border(begins && (late || follows))
     }
 
     fn check_end(&self, line: &LogLine, record: &Record) -> Result<bool, FailureKind> {
         let Some(close) = &record.close else {
             // Of `segment` records there are two kinds.
-            return match record.action == Action::Segment && record.open.is_none() {
-                true => Err(FailureKind::NotARecord),
-                false => Ok(false),
-            };
+            if record.action == Action::Segment && record.open.is_none() {
+                return Err(FailureKind::NotARecord);
+            }
+            return Ok(false);
         };
         if close.segment != line.segment {
             return Err(FailureKind::Segment(close.segment));
         }
         let agrees = close.first_seq == self.first_seq && close.bytes == line.offset;
-        match agrees && record.action == Action::Segment && record.open.is_none() {
-            true => Ok(true),
-            false => Err(FailureKind::Border),
-        }
+        border(agrees && record.action == Action::Segment && record.open.is_none())?;
+        Ok(true)
     }
 
     fn check_prune(&mut self, record: &Record, prune: &PruneDetails) -> Result<(), FailureKind> {
         if record.action != Action::Prune || prune.segment >= self.segment {
             return Err(FailureKind::Prune);
         }
-        let Some((segment, seq, head)) = &self.gone else {
+        let Some(gone) = &self.gone else {
             return Ok(());
         };
-        if prune.segment == *segment && (prune.seq, &prune.head) != (*seq, head) {
+        if prune.segment == gone.segment && (prune.seq, &prune.head) != (gone.seq, &gone.head) {
             return Err(FailureKind::Prune);
         }
         // Of several segments the last may be left when the power fails.
-        self.explained |= prune.segment >= *segment;
+        self.explained |= prune.segment >= gone.segment;
         Ok(())
+    }
+}
+
+fn border(is_right: bool) -> Result<(), FailureKind> {
+    if is_right {
+        Ok(())
+    } else {
+        Err(FailureKind::Border)
     }
 }

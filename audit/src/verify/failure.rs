@@ -1,23 +1,24 @@
-//! What can be wrong with a log.
+//! Faults of a log.
 
 use std::fmt;
+use std::io;
 
-/// The first record that is not what it should be.
+/// Place and fault of the first bad record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyFailure {
-    /// The sequence number expected there.
+    /// Sequence number expected there.
     pub seq: u64,
-    /// Segment.
+    /// Number of the segment.
     pub segment: u32,
     /// Line in the segment, from 1.
     pub line: u64,
     /// Offset of the line in the segment, in bytes.
     pub offset: u64,
-    /// What is wrong.
+    /// Fault of the record.
     pub kind: FailureKind,
 }
 
-/// What is wrong with a record.
+/// Fault of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailureKind {
     /// The file system refused, with its answer.
@@ -64,6 +65,32 @@ pub enum FailureKind {
     Segment(u32),
     /// This segment is gone and later ones are there.
     MissingSegment,
+}
+
+impl VerifyFailure {
+    /// A failure of the log as a whole, or after its last record: not of a line.
+    pub(super) fn of_log(seq: u64, kind: FailureKind) -> Self {
+        Self {
+            seq,
+            segment: 1,
+            line: 1,
+            offset: 0,
+            kind,
+        }
+    }
+
+    /// The failure to read on, with the system's answer.
+    pub(super) fn unreadable(seq: u64, error: &io::Error) -> Self {
+        Self::of_log(seq, FailureKind::Unreadable(error.to_string()))
+    }
+
+    /// The failure to find record `seq`, which was in `segment`.
+    pub(super) fn missing_segment(segment: u32, seq: u64) -> Self {
+        Self {
+            segment,
+            ..Self::of_log(seq, FailureKind::MissingSegment)
+        }
+    }
 }
 
 impl fmt::Display for FailureKind {

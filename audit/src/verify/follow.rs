@@ -3,9 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::pipeline::{self, ParsedLine, PipelineLimits};
+use super::failure::VerifyFailure;
+use super::parsed_line::ParsedLine;
+use super::pipeline::{self, PipelineLimits};
 use super::signatures::check_each;
-use super::{Verifier, VerifyFailure, nowhere, unreadable};
+use super::verifier::Verifier;
 use crate::keys::PublicIdentity;
 use crate::read::{LogLine, LogLines, Record, segment_path};
 
@@ -16,7 +18,7 @@ pub struct Follower<'i> {
     verifier: Verifier<'i>,
 }
 
-/// The complete lines that are there now.
+/// Iterator over the complete lines that are there now.
 struct SoFar<'l> {
     dir: &'l Path,
     lines: &'l mut LogLines,
@@ -56,11 +58,11 @@ impl<'i> Follower<'i> {
     /// # Errors
     /// [`VerifyFailure`] for the first bad record, or when there is none yet.
     pub fn new(dir: &Path, identity: &'i PublicIdentity) -> Result<Self, VerifyFailure> {
-        let lines = LogLines::open(dir).map_err(|error| nowhere(1, unreadable(&error)))?;
+        let lines = LogLines::open(dir).map_err(|error| VerifyFailure::unreadable(1, &error))?;
         let mut follower = Self {
             dir: dir.to_owned(),
             lines,
-            verifier: Verifier::new(identity),
+            verifier: Verifier::new(identity, None),
         };
         let so_far = SoFar {
             dir: &follower.dir,
@@ -74,7 +76,7 @@ impl<'i> Follower<'i> {
     /// Sequence number of the last record that was verified.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.verifier.seq
+        self.verifier.seq()
     }
 
     /// The next record, verified; `None` while there is none yet.
@@ -86,10 +88,9 @@ impl<'i> Follower<'i> {
             dir: &self.dir,
             lines: &mut self.lines,
         };
-        let line = so_far.read().map_err(|error| {
-            let seq = self.verifier.next_seq();
-            nowhere(seq, unreadable(&error))
-        })?;
+        let next_seq = self.verifier.next_seq();
+        let line = so_far.read();
+        let line = line.map_err(|error| VerifyFailure::unreadable(next_seq, &error))?;
         let Some(line) = line else {
             return Ok(None);
         };

@@ -1,20 +1,20 @@
-//! How far a verification has come.
+//! The progress of a verification, told while it runs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::read::{segment_numbers, segment_path};
 
-/// How far a verification has come.
+/// Progress of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifyProgress {
     /// Bytes of the log that are checked.
     pub done: u64,
-    /// Bytes that it has.
+    /// Bytes of the log in all.
     pub total: u64,
 }
 
-/// Tells how far it is, but not too often.
+/// Tells of the progress, but not too often.
 pub(super) struct ProgressMeter<'a> {
     total: u64,
     told: Instant,
@@ -22,6 +22,7 @@ pub(super) struct ProgressMeter<'a> {
 }
 
 impl<'a> ProgressMeter<'a> {
+    /// Least time from one call of `tell` to the next.
     const INTERVAL: Duration = Duration::from_millis(100);
 
     pub(super) fn new(dir: &Path, tell: &'a mut dyn FnMut(VerifyProgress)) -> Self {
@@ -48,7 +49,8 @@ impl<'a> ProgressMeter<'a> {
     }
 }
 
-/// Only for the progress: what can't be read fails where it is read.
+/// Length of the log's files. What can't be read counts as nothing here, and fails where
+/// it is read.
 fn log_bytes(dir: &Path) -> u64 {
     let numbers = segment_numbers(dir).unwrap_or_default().into_iter();
     let files = numbers.filter_map(|number| segment_path(dir, number).metadata().ok());

@@ -1,12 +1,12 @@
 //! Signatures that are to be checked, many at once.
 
-use super::VerifyFailure;
+use super::failure::VerifyFailure;
 use crate::keys::{EpochPublic, all_signed};
 use crate::line::{self, RecordDigest};
 
-/// That a record's signature is that of a key, which is not a weak one.
+/// Claim that a record's signature is that of a key, which is not a weak one.
 pub(super) struct SignatureClaim {
-    /// What is wrong with the record if it is not.
+    /// Failure of the record if the claim does not hold.
     pub(super) otherwise: VerifyFailure,
     pub(super) digest: RecordDigest,
     pub(super) signature: [u8; 64],
@@ -23,7 +23,7 @@ impl SignatureClaim {
 /// Checks each of `claims` by itself.
 ///
 /// # Errors
-/// What the first one that does not hold says.
+/// The failure of the first one that does not hold.
 pub(super) fn check_each(claims: &[SignatureClaim]) -> Result<(), VerifyFailure> {
     match claims.iter().find(|claim| !claim.holds()) {
         Some(bad) => Err(bad.otherwise.clone()),
@@ -41,8 +41,8 @@ pub(super) fn check_all(claims: &[SignatureClaim]) -> Result<(), VerifyFailure> 
     let signatures: Vec<_> = claims.iter().map(|claim| claim.signature).collect();
     let messages: Vec<_> = claims.iter().map(|c| line::message(&c.digest)).collect();
     let messages: Vec<_> = messages.iter().map(<[u8; _]>::as_slice).collect();
-    match all_signed(&keys, &messages, &signatures) {
-        true => Ok(()),
-        false => check_each(claims),
+    if all_signed(&keys, &messages, &signatures) {
+        return Ok(());
     }
+    check_each(claims)
 }

@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::line::{MAX_LINE_BYTES, SignedLine};
 use crate::testing::{LogHome, filled, identity, read};
 use crate::{Durability, Identity, Log, Opening};
 

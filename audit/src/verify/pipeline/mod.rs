@@ -1,12 +1,16 @@
 //! Lines through all cores, in batches.
 //!
+//! Runs in: `jarvisctl`, with a thread for each core.
+//! Touches: lines in memory, bounded by the batches under way. No file.
+//! Imported by: the verifier's mod.rs and follow.rs.
+//!
 //! A batch goes twice through the workers: its lines are parsed and hashed; then,
 //! when those before it have been there too, the chain is followed through it, which
 //! tells whose signatures its records should bear; and these are checked.
 //!
-//! What is found out of order does not change what is reported: of all failures the
-//! one of the first record, and of one record's that of its signature, before which
-//! nothing that it says counts.
+//! The order in which failures are found does not change what is reported: of all of them
+//! the one of the first record, and of one record's that of its signature, before which
+//! nothing that the record says counts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,12 +19,13 @@ use std::thread;
 
 use parking_lot::Mutex;
 
+use super::failure::{FailureKind, VerifyFailure};
+use super::parsed_line::ParsedLine;
 use super::signatures::{SignatureClaim, check_all, check_each};
-use super::{FailureKind, Verifier, VerifyFailure, nowhere, unreadable};
-use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
-use crate::read::{LogLine, Record, parse};
+use super::verifier::Verifier;
+use crate::read::LogLine;
 
-/// How much is under way at once.
+/// Bounds on what is under way at once.
 #[derive(Clone, Copy)]
 pub(super) struct PipelineLimits {
     /// Threads that parse, hash and check signatures.
@@ -54,95 +59,62 @@ impl PipelineLimits {
     }
 
     /// Most bytes of lines that are in memory at any time, however long the log is.
-    /// What is parsed out of them is no longer than they are.
+    /// The parsed records are no longer than their lines.
     #[cfg(test)]
     pub(super) fn memory(self) -> usize {
-        self.batches() * (self.bytes + MAX_LINE_BYTES)
+        self.batches() * (self.bytes + crate::line::MAX_LINE_BYTES)
     }
 }
 
-/// A line and what it says.
-pub(super) struct ParsedLine {
-    pub(super) line: LogLine,
-    pub(super) content: Result<LineContent, FailureKind>,
-}
-
-/// What a line says, of which nothing is verified yet.
-pub(super) struct LineContent {
-    pub(super) record: Record,
-    pub(super) digest: RecordDigest,
-    pub(super) signature: [u8; 64],
-}
-
-impl ParsedLine {
-    pub(super) fn new(line: LogLine) -> Self {
-        let content = LineContent::of(&line);
-        Self { line, content }
-    }
-}
-
-impl LineContent {
-    fn of(line: &LogLine) -> Result<Self, FailureKind> {
-        if !line.complete {
-            let long = line.bytes.len() >= MAX_LINE_BYTES;
-            return Err(match long {
-                true => FailureKind::TooLong,
-                false => FailureKind::Torn,
-            });
-        }
-        let signed = SignedLine::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
-        Ok(Self {
-            record: parse(&signed).map_err(|_| FailureKind::NotARecord)?,
-            digest: signed.digest(),
-            signature: signed.signature,
-        })
-    }
-}
-
-/// What a worker does with batch `number`.
-struct Job {
+/// Work on a batch.
+struct BatchJob {
+    /// Number of the batch.
     number: u64,
-    task: Task,
+    task: BatchTask,
 }
 
-enum Task {
+enum BatchTask {
     Parse(Vec<LogLine>),
-    Check(Vec<SignatureClaim>),
+    CheckSignatures(Vec<SignatureClaim>),
 }
 
-enum Done {
-    ParsedLine(u64, Vec<ParsedLine>),
+/// Result of a worker, with the number of its batch.
+enum BatchResult {
+    Parsed(u64, Vec<ParsedLine>),
     Checked(u64, Result<(), VerifyFailure>),
     /// The worker panicked.
     Lost,
 }
 
-impl Job {
-    fn run(self, strict: bool) -> Done {
+impl BatchJob {
+    fn run(self, strict: bool) -> BatchResult {
+        let number = self.number;
         match self.task {
-            Task::Parse(lines) => Done::ParsedLine(
-                self.number,
-                lines.into_iter().map(ParsedLine::new).collect(),
-            ),
-            Task::Check(claims) if strict => Done::Checked(self.number, check_each(&claims)),
-            Task::Check(claims) => Done::Checked(self.number, check_all(&claims)),
+            BatchTask::Parse(lines) => {
+                let parsed = lines.into_iter().map(ParsedLine::new).collect();
+                BatchResult::Parsed(number, parsed)
+            }
+            BatchTask::CheckSignatures(claims) if strict => {
+                BatchResult::Checked(number, check_each(&claims))
+            }
+            BatchTask::CheckSignatures(claims) => BatchResult::Checked(number, check_all(&claims)),
         }
     }
 }
 
 /// Tells of a worker that panicked: nobody waits for it forever.
-struct PanicNotice<'a>(&'a Sender<Done>);
+struct PanicNotice<'a>(&'a Sender<BatchResult>);
 
 impl Drop for PanicNotice<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.send(Done::Lost).ok();
+            self.0.send(BatchResult::Lost).ok();
         }
     }
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, done: &Sender<Done>, strict: bool) {
-    let _alarm = PanicNotice(done);
+fn work(jobs: &Mutex<Receiver<BatchJob>>, done: &Sender<BatchResult>, strict: bool) {
+    let _notice = PanicNotice(done);
     loop {
         let job = jobs.lock().recv();
         let Ok(job) = job else { return };
@@ -163,7 +135,7 @@ pub(super) fn run(
     limits: PipelineLimits,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), VerifyFailure> {
-    // How much is in them is bounded by the batches under way.
+    // Channels without a bound of their own: the batches under way are bounded.
     let (jobs, queue) = channel();
     let (results, done) = channel();
     let queue = Mutex::new(queue);
@@ -173,7 +145,7 @@ pub(super) fn run(
             scope.spawn(move || work(queue, &results, limits.strict));
         }
         drop(results);
-        let flow = Pipeline {
+        let pipeline = Pipeline {
             lines,
             verifier,
             limits,
@@ -182,75 +154,87 @@ pub(super) fn run(
             followed: 0,
             parsed: BTreeMap::new(),
             under_way: BTreeMap::new(),
-            ended: false,
-            broken: None,
+            source: SourceState::Open,
             failure: None,
             checked: 0,
             progress,
         };
-        flow.run(&done)
+        pipeline.run(&done)
     })
+}
+
+enum SourceState {
+    /// More lines may come.
+    Open,
+    /// The last line was read.
+    Ended,
+    /// Reading failed, or a worker was lost.
+    Broken(FailureKind),
 }
 
 struct Pipeline<'f, 'i, L> {
     lines: L,
     verifier: &'f mut Verifier<'i>,
     limits: PipelineLimits,
-    jobs: Sender<Job>,
+    jobs: Sender<BatchJob>,
     /// Number of the next batch to be read.
     read: u64,
     /// Number of the next batch to follow the chain through.
     followed: u64,
-    /// Those between the two that are parsed.
+    /// Batches between the two that are parsed.
     parsed: BTreeMap<u64, Vec<ParsedLine>>,
-    /// All that are read and not done, with their lengths in bytes.
+    /// Batches that are read and not done, with their lengths in bytes.
     under_way: BTreeMap<u64, u64>,
-    /// There is nothing more to read.
-    ended: bool,
-    /// Why not, if that is not the log's end.
-    broken: Option<FailureKind>,
-    /// That of the first bad record so far.
+    source: SourceState,
+    /// Failure of the first bad record so far.
     failure: Option<VerifyFailure>,
-    /// Bytes.
+    /// Bytes whose signatures are checked.
     checked: u64,
     progress: &'f mut dyn FnMut(u64),
 }
 
 impl<L: Iterator<Item = io::Result<LogLine>>> Pipeline<'_, '_, L> {
-    fn run(mut self, done: &Receiver<Done>) -> Result<(), VerifyFailure> {
+    fn run(mut self, done: &Receiver<BatchResult>) -> Result<(), VerifyFailure> {
         loop {
             self.feed();
             if self.under_way.is_empty() {
                 break;
             }
             match done.recv() {
-                Ok(Done::ParsedLine(number, parsed)) => {
+                Ok(BatchResult::Parsed(number, parsed)) => {
                     self.parsed.insert(number, parsed);
                     self.follow();
                 }
-                Ok(Done::Checked(number, result)) => self.settle(number, result),
+                Ok(BatchResult::Checked(number, result)) => self.finish_batch(number, result),
                 // The panic goes on when the workers are joined.
-                Ok(Done::Lost) | Err(_) => {
-                    self.broken = Some(FailureKind::Unreadable("a thread panicked".into()));
+                Ok(BatchResult::Lost) | Err(_) => {
+                    let lost = FailureKind::Unreadable("a thread panicked".into());
+                    self.source = SourceState::Broken(lost);
                     break;
                 }
             }
         }
-        let broken = self.broken.take();
-        let broken = broken.map(|kind| nowhere(self.verifier.next_seq(), kind));
-        self.failure.or(broken).map_or(Ok(()), Err)
+        match (self.failure, self.source) {
+            (Some(failure), _) => Err(failure),
+            (None, SourceState::Broken(kind)) => {
+                Err(VerifyFailure::of_log(self.verifier.next_seq(), kind))
+            }
+            (None, SourceState::Open | SourceState::Ended) => Ok(()),
+        }
     }
 
     /// Reads as far ahead as the limits allow, until something is found.
     fn feed(&mut self) {
-        while !self.ended && self.failure.is_none() && self.under_way.len() < self.limits.batches()
+        while matches!(self.source, SourceState::Open)
+            && self.failure.is_none()
+            && self.under_way.len() < self.limits.batches()
         {
             let (lines, bytes) = self.read_batch();
             if lines.is_empty() {
                 return;
             }
             self.under_way.insert(self.read, bytes);
-            self.send(self.read, Task::Parse(lines));
+            self.send(self.read, BatchTask::Parse(lines));
             self.read += 1;
         }
     }
@@ -264,21 +248,23 @@ impl<L: Iterator<Item = io::Result<LogLine>>> Pipeline<'_, '_, L> {
                     batch.push(line);
                     continue;
                 }
-                Some(Err(error)) => self.broken = Some(unreadable(&error)),
-                None => {}
+                Some(Err(error)) => {
+                    let unreadable = FailureKind::Unreadable(error.to_string());
+                    self.source = SourceState::Broken(unreadable);
+                }
+                None => self.source = SourceState::Ended,
             }
-            self.ended = true;
             break;
         }
         (batch, bytes as u64)
     }
 
-    fn send(&self, number: u64, task: Task) {
+    fn send(&self, number: u64, task: BatchTask) {
         // The workers' end of it lives as long as this.
-        self.jobs.send(Job { number, task }).ok();
+        self.jobs.send(BatchJob { number, task }).ok();
     }
 
-    /// Follows the chain through the parsed batches whose turn it is. Once something
+    /// Follows the chain through the parsed batches that come next. Once something
     /// is found, what comes after it does not matter.
     fn follow(&mut self) {
         while let Some(parsed) = self.parsed.remove(&self.followed) {
@@ -289,33 +275,35 @@ impl<L: Iterator<Item = io::Result<LogLine>>> Pipeline<'_, '_, L> {
                 continue;
             }
             let claims = self.claims(&parsed);
-            self.send(number, Task::Check(claims));
+            self.send(number, BatchTask::CheckSignatures(claims));
         }
     }
 
-    /// What is left to be checked of a batch; a failure's record and those after it
-    /// are not in it, unless its signature comes before the failure.
+    /// The signatures of a batch that are left to be checked; not those of a failure's
+    /// record and of the ones after it, unless its signature comes before the failure.
     fn claims(&mut self, batch: &[ParsedLine]) -> Vec<SignatureClaim> {
         let mut claims = Vec::with_capacity(batch.len());
         for parsed in batch {
             if let Err(kind) = self.verifier.check(parsed, &mut claims) {
-                self.found(self.verifier.failure(&parsed.line, kind));
+                self.keep_first(self.verifier.failure(&parsed.line, kind));
                 break;
             }
         }
         claims
     }
 
-    fn settle(&mut self, number: u64, result: Result<(), VerifyFailure>) {
+    fn finish_batch(&mut self, number: u64, result: Result<(), VerifyFailure>) {
         self.checked += self.under_way.remove(&number).unwrap_or_default();
         match result {
             Ok(()) => (self.progress)(self.checked),
-            Err(failure) => self.found(failure),
+            Err(failure) => self.keep_first(failure),
         }
     }
 
     /// Keeps the failure that stands first in the log.
-    fn found(&mut self, new: VerifyFailure) {
+    fn keep_first(&mut self, new: VerifyFailure) {
+        // Of one record the signature comes first: what an unsigned record says may be the
+        // work of whoever broke the signature.
         let place = |failure: &VerifyFailure| {
             let after = failure.kind != FailureKind::Signature;
             (failure.segment, failure.line, after)

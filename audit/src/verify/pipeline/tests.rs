@@ -13,7 +13,7 @@ use sha2::{Digest, Sha512};
 
 use super::*;
 use crate::keys::{EpochKey, PublicIdentity};
-use crate::line;
+use crate::line::{self, SignedLine};
 use crate::log::testing::{EpochLimits, open_with_epochs};
 use crate::read::segment_path;
 use crate::testing::{LogHome, identity, read};
@@ -54,9 +54,9 @@ fn small(lines: usize) -> PipelineLimits {
 /// What comes of `lines`, which are one segment.
 fn judge(lines: &[Vec<u8>], limits: PipelineLimits) -> Result<u64, (u64, FailureKind)> {
     let identity = identity().public();
-    let mut verifier = Verifier::new(&identity);
+    let mut verifier = Verifier::new(&identity, None);
     run(source(lines), &mut verifier, limits, &mut |_| {})
-        .map(|()| verifier.report.records)
+        .map(|()| verifier.records())
         .map_err(|failure| (failure.seq, failure.kind))
 }
 
@@ -227,7 +227,7 @@ fn memory_is_bounded_however_long_the_log_is() {
         given.set(given.get() + line.as_ref().unwrap().bytes.len() + 1);
     });
     let identity = identity().public();
-    let mut verifier = Verifier::new(&identity);
+    let mut verifier = Verifier::new(&identity, None);
     let mut done = 0;
     run(counted, &mut verifier, limits, &mut |checked| {
         done = usize::try_from(checked).unwrap();
@@ -244,7 +244,7 @@ fn a_log_that_cannot_be_read_on_is_not_good() {
     let lines = log(10_000);
     let broken = source(&lines[..20]).chain([Err(io::Error::other("worn out"))]);
     let identity = identity().public();
-    let mut verifier = Verifier::new(&identity);
+    let mut verifier = Verifier::new(&identity, None);
     let failure = run(broken, &mut verifier, small(7), &mut |_| {}).unwrap_err();
     assert_eq!(failure.seq, 21);
     assert!(matches!(failure.kind, FailureKind::Unreadable(_)));

@@ -1,0 +1,43 @@
+//! A line of the log taken apart, of which nothing is verified yet.
+
+use super::failure::FailureKind;
+use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
+use crate::read::{LogLine, Record, parse};
+
+/// A line with its content, or the reason why it has none.
+pub(super) struct ParsedLine {
+    pub(super) line: LogLine,
+    pub(super) content: Result<LineContent, FailureKind>,
+}
+
+/// Content of a line.
+pub(super) struct LineContent {
+    pub(super) record: Record,
+    pub(super) digest: RecordDigest,
+    pub(super) signature: [u8; 64],
+}
+
+impl ParsedLine {
+    pub(super) fn new(line: LogLine) -> Self {
+        let content = LineContent::of(&line);
+        Self { line, content }
+    }
+}
+
+impl LineContent {
+    fn of(line: &LogLine) -> Result<Self, FailureKind> {
+        if !line.complete {
+            return Err(if line.bytes.len() >= MAX_LINE_BYTES {
+                FailureKind::TooLong
+            } else {
+                FailureKind::Torn
+            });
+        }
+        let signed = SignedLine::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
+        Ok(Self {
+            record: parse(&signed).map_err(|_| FailureKind::NotARecord)?,
+            digest: signed.digest(),
+            signature: signed.signature,
+        })
+    }
+}
