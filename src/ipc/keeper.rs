@@ -1,4 +1,4 @@
-//! What runner and keeper say to each other.
+//! Messages between the runner and a keeper.
 
 use std::fmt;
 
@@ -7,64 +7,65 @@ use serde::{Deserialize, Serialize};
 use crate::ipc::Channel;
 
 /// The runner's end of the socket to a keeper.
-pub(crate) type KeeperChannel = Channel<Task, End>;
+pub(crate) type KeeperChannel = Channel<ProgramSpec, ExitCause>;
 /// A keeper's end of the socket to the runner.
-pub(crate) type KeeperEnd = Channel<End, Task>;
+pub(crate) type KeeperEnd = Channel<ExitCause, ProgramSpec>;
 
-/// From the runner to a keeper: a program to run. Fds: its directory, then its
-/// input or the values, as `kind` says.
+/// Program for a keeper to run. Fds: its directory, then its input or the
+/// values, as `kind` says.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Task {
+pub(crate) struct ProgramSpec {
     pub(crate) program: String,
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
-    pub(crate) kind: TaskKind,
+    pub(crate) kind: ProgramKind,
     pub(crate) limit_ms: u64,
-    /// What belongs to the own user is as good as root's: there is no root.
+    /// Files of the own user are trusted like root's: there is no root.
     pub(crate) trust_self: bool,
 }
 
+/// Kind of a program, which says what it is given.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum TaskKind {
-    /// The old value, if `old`, as fd 3, and the new one as fd 4.
-    Hook { old: bool },
+pub(crate) enum ProgramKind {
+    /// The old value, if `has_old`, as fd 3, and the new one as fd 4.
+    Hook { has_old: bool },
     /// A text as standard input.
-    Notice,
+    Notification,
 }
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum End {
+pub(crate) enum ExitCause {
     /// With this exit status.
     Exited(u8),
     /// By this signal.
     Killed(u8),
-    /// It was ended for it took too long.
+    /// By the keeper: it took too long.
     TimedOut,
-    /// It never began.
-    Refused(Refusal),
-    /// Whoever kept it is gone.
+    /// Before it began.
+    Refused(StartRefusal),
+    /// Not known: its keeper is gone, or nobody waits for it any more.
     Lost,
 }
 
 /// Why a program was not started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
+pub enum StartRefusal {
     /// No directory of hooks is configured.
     NoDirectory,
-    /// The directory belongs to somebody who must not have it.
+    /// The directory belongs to a user who is not trusted.
     DirectoryOwner,
     /// Others may write the directory.
     DirectoryWritable,
-    /// There is no such file.
+    /// The file is not there.
     Missing,
-    /// It is a link, a directory or something else that is no file.
+    /// The file is a link, a directory or something else that is no regular file.
     NoFile,
-    /// It belongs to somebody who must not have it.
+    /// The file belongs to a user who is not trusted.
     Owner,
-    /// Others may write it.
+    /// Others may write the file.
     Writable,
-    /// Nobody may execute it.
+    /// Nobody may execute the file.
     NotExecutable,
     /// Too many programs are at work.
     Busy,
@@ -72,7 +73,7 @@ pub enum Refusal {
     System(i32),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for StartRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoDirectory => "the configuration names no [hooks] dir",

@@ -1,4 +1,5 @@
-//! Messages between our processes: one datagram each, at most 32 KiB and 8 fds.
+//! Sockets between our processes: each message is one datagram of at most 32 KiB
+//! and 8 fds.
 //!
 //! Runs in: supervisor, workers, runner, keepers.
 //! Touches: sockets and fds; values only inside pipes ([`pipe_of`]).
@@ -26,14 +27,14 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Longest message in bytes.
-const MAX: usize = 32 * 1024;
+/// Longest message.
+const MAX_MESSAGE_BYTES: usize = 32 * 1024;
 const MAX_FDS: usize = 8;
-/// What fits in a pipe as the kernel makes it: 16 pages.
-const PIPE: usize = 64 * 1024;
+/// Room in a pipe as the kernel makes it: 16 pages.
+const DEFAULT_PIPE_BYTES: usize = 64 * 1024;
 const FD_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
-/// Longest text in a message from a worker, in bytes.
-pub(crate) const MAX_TEXT: usize = 2048;
+/// Longest text in a message from a worker.
+pub(crate) const MAX_TEXT_BYTES: usize = 2048;
 
 /// The socket that a child was given as its standard input.
 ///
@@ -84,7 +85,7 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// `WouldBlock` when the other end does not read, `BrokenPipe` when it is gone.
     pub(crate) fn send(&self, message: &S, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = postcard::to_allocvec(message).map_err(io::Error::other)?;
-        if bytes.len() > MAX || fds.len() > MAX_FDS {
+        if bytes.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let mut space = [MaybeUninit::uninit(); FD_SPACE];
@@ -97,9 +98,9 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         Ok(())
     }
 
-    /// Whether a message comes within `patience`.
-    pub(crate) fn readable(&self, patience: Duration) -> bool {
-        let Ok(timeout) = Timespec::try_from(patience) else {
+    /// Whether a message comes within `timeout`.
+    pub(crate) fn readable(&self, timeout: Duration) -> bool {
+        let Ok(timeout) = Timespec::try_from(timeout) else {
             return false;
         };
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -112,7 +113,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// `UnexpectedEof` when the other end is gone, `InvalidData` for what is no
     /// message.
     pub(crate) fn receive(&self) -> io::Result<(R, Vec<OwnedFd>)> {
-        let mut bytes = vec![0; MAX];
+        // A longer datagram is truncated, which its flags say.
+        let mut bytes = vec![0; MAX_MESSAGE_BYTES];
         let mut space = [MaybeUninit::uninit(); FD_SPACE];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
@@ -180,9 +182,9 @@ impl From<Signature> for [[u8; 32]; 2] {
 /// EPERM when the user's pipes hold too much already.
 pub(crate) fn pipe_of(value: &[u8]) -> io::Result<OwnedFd> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    // Who reads it expects to wait.
+    // Readers of a pipe expect to wait for its end.
     fcntl_setfl(&reader, OFlags::empty())?;
-    if value.len() > PIPE {
+    if value.len() > DEFAULT_PIPE_BYTES {
         fcntl_setpipe_size(&writer, value.len())?;
     }
     let mut rest = value;
@@ -193,9 +195,9 @@ pub(crate) fn pipe_of(value: &[u8]) -> io::Result<OwnedFd> {
     Ok(reader)
 }
 
-/// `text` cut to [`MAX_TEXT`], for a message.
+/// `text` cut to [`MAX_TEXT_BYTES`], for a message.
 pub(crate) fn short(text: &str) -> String {
-    let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_TEXT;
+    let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_TEXT_BYTES;
     text.char_indices()
         .take_while(fits)
         .map(|(_, c)| c)
@@ -237,13 +239,13 @@ mod tests {
     #[test]
     fn what_is_too_long_or_no_message_is_refused() {
         let (ours, theirs) = WorkerChannel::pair().unwrap();
-        let long = FromWorker::Failed("x".repeat(MAX));
+        let long = FromWorker::Failed("x".repeat(MAX_MESSAGE_BYTES));
         assert!(
             SupervisorChannel::from(theirs.try_clone().unwrap())
                 .send(&long, &[])
                 .is_err()
         );
-        for bytes in [&[200; 10][..], &[0, 0], &vec![0; MAX + 1]] {
+        for bytes in [&[200; 10][..], &[0, 0], &vec![0; MAX_MESSAGE_BYTES + 1]] {
             rustix::io::write(&theirs, bytes).unwrap();
             let refused = ours.receive().unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
@@ -252,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_pipe_holds_any_value_and_its_end() {
-        for size in [0, 1, PIPE, PIPE + 1, 512 * 1024] {
+        for size in [0, 1, DEFAULT_PIPE_BYTES, DEFAULT_PIPE_BYTES + 1, 512 * 1024] {
             let value: Vec<u8> = (0..=250).cycle().take(size).collect();
             let mut read = Vec::new();
             let mut pipe = std::fs::File::from(pipe_of(&value).unwrap());
@@ -263,7 +265,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_errand_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_a_message_of_any_kind_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             is_message::<ToRunner>(&bytes);
             is_message::<FromRunner>(&bytes);
             is_message::<ThreadRef>(&bytes);

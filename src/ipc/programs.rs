@@ -1,4 +1,4 @@
-//! Questions of a worker about programs, and the supervisor's answers.
+//! Questions of a worker about executables, and the supervisor's answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ pub(crate) type ExeReplies = Channel<ExeReply, ThreadRef>;
 /// Thread that a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ThreadRef {
-    /// Its id in this pid namespace, which others may have after it.
+    /// The thread's id in this pid namespace, which others may have after it.
     pub(crate) tid: u32,
-    /// Its number, which no other ever has.
+    /// The thread's number, which no other ever has.
     pub(crate) thread: u64,
 }
 
@@ -26,10 +26,10 @@ pub(crate) struct ExeReply {
     pub(crate) path: Option<String>,
 }
 
-/// Longest path of a program that is recorded, in bytes.
-const MAX_PATH: usize = 1024;
+/// Longest path of an executable that is recorded.
+const MAX_PATH_BYTES: usize = 1024;
 
 /// Whether a path can stand in a record and be shown on a terminal.
 pub(crate) fn printable(path: &str) -> bool {
-    !path.is_empty() && path.len() <= MAX_PATH && !path.chars().any(char::is_control)
+    !path.is_empty() && path.len() <= MAX_PATH_BYTES && !path.chars().any(char::is_control)
 }

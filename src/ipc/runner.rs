@@ -1,4 +1,4 @@
-//! What supervisor, worker and runner say to each other.
+//! Messages to the runner, from supervisor and worker, and its answers.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{EventKind, Level, Notify};
-use crate::ipc::keeper::End;
+use crate::ipc::keeper::ExitCause;
 use crate::ipc::{Channel, short};
 
 /// The supervisor's and then the worker's end of the socket to the runner.
@@ -16,45 +16,46 @@ pub(crate) type RunnerEnd = Channel<FromRunner, ToRunner>;
 
 /// Most hooks at work at once.
 pub(crate) const MAX_HOOKS: usize = 8;
-/// How long after its time limit a hook that does not end is given up.
-pub(crate) const AFTERMATH: Duration = Duration::from_secs(15);
-/// Longest name of a hook, in bytes.
-const MAX_NAME: usize = 64;
+/// How long after a hook's time limit its answer may still come.
+pub(crate) const HOOK_ANSWER_MARGIN: Duration = Duration::from_secs(15);
+/// Longest name of a hook.
+const MAX_NAME_BYTES: usize = 64;
 
-/// To the runner: first from the supervisor ([`Terms`], then each [`Notify`]),
-/// then from workers.
+/// Message to the runner: first from the supervisor ([`RunnerConfig`], then each
+/// [`Notify`]), then from workers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToRunner {
     /// The first message. The one fd, where there are hooks, is their directory.
-    Become(Terms),
-    /// Somebody to notify. The one fd is the directory of the command, or the
-    /// key of the signature where there is one.
-    Sink(Notify),
-    /// Answer with the same number.
+    Configure(RunnerConfig),
+    /// A receiver of notifications; as many come as the first message said. The
+    /// one fd is the directory of the command, or the key of the signature where
+    /// there is one.
+    AddSink(Notify),
+    /// A sign of life is wanted: [`FromRunner::Pong`] with the same number.
     Ping(u64),
-    /// There is a new worker: nobody waits any more for what the last one asked.
-    Employed,
-    /// Run a hook. Fds: the old value when there is one, the new value.
-    Hook(Order),
-    /// Tell everybody who wants to know.
+    /// A new worker speaks from now on: nobody waits for what the last one asked.
+    WorkerChanged,
+    /// A hook is to be run. Fds: the old value when there is one, the new value.
+    Hook(HookRequest),
+    /// An event for all sinks that want its kind, and its number.
     Notify(u64, Event),
 }
 
-/// To the worker: all that a hijacked runner can say.
+/// Message to the worker: all that a hijacked runner can say.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum FromRunner {
     /// The answer to [`ToRunner::Ping`].
     Pong(u64),
-    /// How the hook with this number ended.
-    Hook(u64, End),
-    /// What became of the notification with this number.
-    Settled(u64, Tally),
+    /// The hook with this number has ended.
+    Hook(u64, ExitCause),
+    /// The notification with this number is settled for all sinks.
+    Settled(u64, DeliveryCounts),
 }
 
-/// What a runner is and may.
+/// Configuration of a runner.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Terms {
-    /// Who to be, when that is to change.
+pub(crate) struct RunnerConfig {
+    /// The runner's user and group, when it is to change them.
     pub(crate) user: Option<(u32, u32)>,
     /// Seconds that a hook may take.
     pub(crate) hook_secs: u32,
@@ -62,7 +63,7 @@ pub(crate) struct Terms {
     pub(crate) sinks: usize,
     /// The host's name in notifications.
     pub(crate) host: String,
-    /// What is logged.
+    /// Least level that is logged.
     pub(crate) level: Level,
 }
 
@@ -78,7 +79,7 @@ impl HookName {
         let name = name.into();
         let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let good = |b: u8| plain(&b) || b"._-".contains(&b);
-        let fits = name.len() <= MAX_NAME && name.bytes().all(good);
+        let fits = name.len() <= MAX_NAME_BYTES && name.bytes().all(good);
         // Neither hidden, nor `..`, nor like an option.
         (fits && name.as_bytes().first().is_some_and(plain)).then_some(Self(name))
     }
@@ -136,19 +137,19 @@ impl Phase {
     }
 }
 
-/// A hook that is to be run.
+/// Request to run a hook.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub(crate) struct HookRequest {
     pub(crate) id: u64,
     pub(crate) hook: HookName,
     pub(crate) phase: Phase,
-    /// The secret.
+    /// Name of the secret.
     pub(crate) name: String,
-    /// The new version.
+    /// Number of the new version.
     pub(crate) version: u32,
     pub(crate) kid: String,
-    /// There is an old value.
-    pub(crate) old: bool,
+    /// An old value comes with the new one.
+    pub(crate) has_old: bool,
 }
 
 /// Something that happened; never a value.
@@ -217,13 +218,13 @@ impl Event {
         event
     }
 
-    /// What kind of thing happened.
+    /// The kind of thing that happened.
     #[must_use]
     pub fn kind(&self) -> EventKind {
         self.kind
     }
 
-    /// What receivers get: one JSON object. `id` is the same for all of them,
+    /// The text for receivers: one JSON object. `id` is the same for all of them,
     /// and when the event is sent again.
     pub(crate) fn body(&self, id: u64, host: &str) -> serde_json::Result<String> {
         serde_json::to_string(&Body {
@@ -261,9 +262,9 @@ struct Body<'e> {
     checkpoint: Option<&'e str>,
 }
 
-/// To how many a notification went, and to how many not.
+/// Receivers of one notification, by what became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Tally {
+pub(crate) struct DeliveryCounts {
     pub(crate) delivered: u8,
     /// Given up.
     pub(crate) failed: u8,
@@ -277,10 +278,15 @@ mod tests {
 
     #[test]
     fn names_of_hooks_lead_nowhere_else() {
-        for good in ["a", "postgres-single-role", "0.sh", &"x".repeat(MAX_NAME)] {
+        for good in [
+            "a",
+            "postgres-single-role",
+            "0.sh",
+            &"x".repeat(MAX_NAME_BYTES),
+        ] {
             assert!(HookName::new(good).is_some(), "{good}");
         }
-        let long = "x".repeat(MAX_NAME + 1);
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
         for bad in [
             "", ".", "..", ".a", "-a", "a/b", "/a", "A", "a b", "a\0", "ä", &long,
         ] {

@@ -26,8 +26,8 @@ pub(crate) mod keeper;
 mod sink;
 mod webhook;
 
-use crate::ipc::keeper::{End, KeeperChannel, Refusal, Task, TaskKind};
-use crate::ipc::runner::{FromRunner, MAX_HOOKS, Order, RunnerEnd, Terms, ToRunner};
+use crate::ipc::keeper::{ExitCause, KeeperChannel, ProgramKind, ProgramSpec, StartRefusal};
+use crate::ipc::runner::{FromRunner, HookRequest, MAX_HOOKS, RunnerConfig, RunnerEnd, ToRunner};
 use sink::Sink;
 
 /// Where programs find others.
@@ -49,14 +49,14 @@ pub(crate) fn main() -> ExitCode {
 
 fn serve(link: RunnerEnd) -> Result<(), Failure> {
     jarvis_sys::keep_fds_from_children().map_err(text)?;
-    let (ToRunner::Become(terms), mut fds) = link.receive().map_err(text)? else {
+    let (ToRunner::Configure(terms), mut fds) = link.receive().map_err(text)? else {
         return Err("the first message did not say who to be".into());
     };
     let hooks = fds.pop();
     let mut sinks = Vec::new();
     for _ in 0..terms.sinks {
         match link.receive().map_err(text)? {
-            (ToRunner::Sink(notify), mut fds) => sinks.push((notify, fds.pop())),
+            (ToRunner::AddSink(notify), mut fds) => sinks.push((notify, fds.pop())),
             _ => return Err("fewer sinks came than were announced".into()),
         }
     }
@@ -92,7 +92,7 @@ fn bound(own_user: bool) -> io::Result<()> {
 
 struct Runner {
     link: Arc<RunnerEnd>,
-    terms: Terms,
+    terms: RunnerConfig,
     hooks: Option<Arc<OwnedFd>>,
     desk: Arc<Desk>,
     sinks: Vec<Sink>,
@@ -101,7 +101,7 @@ struct Runner {
 impl Runner {
     fn new(
         link: RunnerEnd,
-        terms: Terms,
+        terms: RunnerConfig,
         hooks: Option<OwnedFd>,
         sinks: Vec<(Notify, Option<OwnedFd>)>,
     ) -> Result<Self, Failure> {
@@ -125,7 +125,7 @@ impl Runner {
                         .send(&FromRunner::Pong(number), &[])
                         .map_err(text)?;
                 }
-                Ok((ToRunner::Employed, _)) => self.desk.change_employer(),
+                Ok((ToRunner::WorkerChanged, _)) => self.desk.change_employer(),
                 Ok((ToRunner::Hook(order), fds)) => self.hook(order, fds)?,
                 Ok((ToRunner::Notify(id, event), _)) => {
                     let body = event.body(id, &self.terms.host).map_err(text)?;
@@ -133,7 +133,7 @@ impl Runner {
                     let wanting = self.sinks.iter().filter(|sink| sink.wants(event.kind()));
                     wanting.for_each(|sink| sink.put(notice.clone()));
                 }
-                Ok((ToRunner::Become(_) | ToRunner::Sink(_), _)) => {
+                Ok((ToRunner::Configure(_) | ToRunner::AddSink(_), _)) => {
                     return Err("an unexpected message".into());
                 }
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
@@ -143,16 +143,16 @@ impl Runner {
     }
 
     /// Has a hook run in a thread of its own, which answers.
-    fn hook(&self, order: Order, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+    fn hook(&self, order: HookRequest, fds: Vec<OwnedFd>) -> Result<(), Failure> {
         let refuse = |why| {
-            let answer = FromRunner::Hook(order.id, End::Refused(why));
+            let answer = FromRunner::Hook(order.id, ExitCause::Refused(why));
             self.link.send(&answer, &[]).map_err(text)
         };
         let Some(directory) = self.hooks.clone() else {
-            return refuse(Refusal::NoDirectory);
+            return refuse(StartRefusal::NoDirectory);
         };
         let Some(seat) = Desk::seat(&self.desk, order.id) else {
-            return refuse(Refusal::Busy);
+            return refuse(StartRefusal::Busy);
         };
         let id = order.id;
         let task = task(order, &self.terms);
@@ -168,7 +168,7 @@ impl Runner {
             Ok(_) => Ok(()),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
-                let answer = FromRunner::Hook(id, End::Refused(Refusal::System(errno)));
+                let answer = FromRunner::Hook(id, ExitCause::Refused(StartRefusal::System(errno)));
                 self.link.send(&answer, &[]).map_err(text)
             }
         }
@@ -176,7 +176,7 @@ impl Runner {
 }
 
 /// What a keeper has to know for `order`.
-fn task(order: Order, terms: &Terms) -> Task {
+fn task(order: HookRequest, terms: &RunnerConfig) -> ProgramSpec {
     let phase = order.phase.as_str().to_owned();
     let environment = [
         ("PATH", PATH.to_owned()),
@@ -186,11 +186,13 @@ fn task(order: Order, terms: &Terms) -> Task {
         ("JARVIS_KID", order.kid),
         ("JARVIS_PHASE", phase.clone()),
     ];
-    Task {
+    ProgramSpec {
         program: order.hook.into(),
         arguments: vec![phase, order.name],
         environment: environment.map(|(key, value)| (key.into(), value)).into(),
-        kind: TaskKind::Hook { old: order.old },
+        kind: ProgramKind::Hook {
+            has_old: order.has_old,
+        },
         limit_ms: u64::from(terms.hook_secs) * 1000,
         trust_self: terms.user.is_none(),
     }
@@ -198,9 +200,16 @@ fn task(order: Order, terms: &Terms) -> Task {
 
 /// Runs one program under a keeper of its own and waits for its end; `at_work`
 /// is told the way to the keeper.
-fn keep(task: &Task, fds: &[BorrowedFd<'_>], at_work: impl FnOnce(Arc<KeeperChannel>)) -> End {
-    let failed =
-        |error: io::Error| End::Refused(Refusal::System(error.raw_os_error().unwrap_or(libc::EIO)));
+fn keep(
+    task: &ProgramSpec,
+    fds: &[BorrowedFd<'_>],
+    at_work: impl FnOnce(Arc<KeeperChannel>),
+) -> ExitCause {
+    let failed = |error: io::Error| {
+        ExitCause::Refused(StartRefusal::System(
+            error.raw_os_error().unwrap_or(libc::EIO),
+        ))
+    };
     let (link, theirs) = match KeeperChannel::pair() {
         Ok(pair) => pair,
         Err(error) => return failed(error),
@@ -222,7 +231,7 @@ fn keep(task: &Task, fds: &[BorrowedFd<'_>], at_work: impl FnOnce(Arc<KeeperChan
     let end = link
         .send(task, fds)
         .and_then(|()| link.receive())
-        .map_or(End::Lost, |(end, _)| end);
+        .map_or(ExitCause::Lost, |(end, _)| end);
     // It ends by itself once it has answered, or is gone.
     keeper.wait().ok();
     end
@@ -281,7 +290,10 @@ impl Desk {
 
 impl Seat {
     /// Runs `work` once no hook of an earlier worker is left.
-    fn occupy(self, work: impl FnOnce(Box<dyn FnOnce(Arc<KeeperChannel>) + '_>) -> End) -> End {
+    fn occupy(
+        self,
+        work: impl FnOnce(Box<dyn FnOnce(Arc<KeeperChannel>) + '_>) -> ExitCause,
+    ) -> ExitCause {
         {
             let mut seats = self.desk.seats.lock();
             let others = |seats: &Seats| seats.at_work.values().any(|(e, _)| *e < self.employer);
@@ -289,7 +301,7 @@ impl Seat {
                 self.desk.freed.wait(&mut seats);
             }
             if seats.employer != self.employer {
-                return End::Lost;
+                return ExitCause::Lost;
             }
         }
         work(Box::new(|keeper| self.at_work(keeper)))

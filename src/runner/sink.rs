@@ -13,9 +13,9 @@ use super::webhook::Webhook;
 use super::{PATH, keep};
 use crate::config::EventKind;
 use crate::config::{Notify, Receiver};
-use crate::ipc::keeper::{End, Task, TaskKind};
+use crate::ipc::keeper::{ExitCause, ProgramKind, ProgramSpec};
 use crate::ipc::pipe_of;
-use crate::ipc::runner::{FromRunner, RunnerEnd, Tally};
+use crate::ipc::runner::{DeliveryCounts, FromRunner, RunnerEnd};
 use crate::process::{Failure, text};
 
 /// Notifications that wait for one sink; a newer one pushes the oldest out.
@@ -31,7 +31,7 @@ pub(super) struct Notice {
     link: Arc<RunnerEnd>,
     id: u64,
     body: String,
-    tally: Mutex<Tally>,
+    tally: Mutex<DeliveryCounts>,
 }
 
 impl Notice {
@@ -188,13 +188,13 @@ impl Way {
                     passing: true,
                     why: error.to_string(),
                 })?;
-                let task = Task {
+                let task = ProgramSpec {
                     program: name.clone(),
                     arguments: Vec::new(),
                     environment: [("PATH", PATH), ("LANG", "C.UTF-8")]
                         .map(|(key, value)| (key.into(), value.into()))
                         .into(),
-                    kind: TaskKind::Notice,
+                    kind: ProgramKind::Notification,
                     limit_ms: *limit_ms,
                     trust_self: *trust_self,
                 };
@@ -204,14 +204,14 @@ impl Way {
     }
 }
 
-fn told(end: End) -> Result<(), Trouble> {
+fn told(end: ExitCause) -> Result<(), Trouble> {
     let why = match end {
-        End::Exited(0) => return Ok(()),
-        End::Exited(code) => format!("the command ended with exit status {code}"),
-        End::Killed(signal) => format!("the command was ended by signal {signal}"),
-        End::TimedOut => "the command took too long".into(),
-        End::Refused(why) => format!("the command was not started: {why}"),
-        End::Lost => "the command's keeper was killed".into(),
+        ExitCause::Exited(0) => return Ok(()),
+        ExitCause::Exited(code) => format!("the command ended with exit status {code}"),
+        ExitCause::Killed(signal) => format!("the command was ended by signal {signal}"),
+        ExitCause::TimedOut => "the command took too long".into(),
+        ExitCause::Refused(why) => format!("the command was not started: {why}"),
+        ExitCause::Lost => "the command's keeper was killed".into(),
     };
     // An admin may put right what is wrong with the file meanwhile.
     Err(Trouble { passing: true, why })

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{Config, Notify};
 use crate::ipc::Channel;
-use crate::ipc::runner::{RunnerChannel, Terms, ToRunner};
+use crate::ipc::runner::{RunnerChannel, RunnerConfig, ToRunner};
 use crate::ipc::worker::{Facts, FromWorker, ToWorker, WorkerChannel};
 use crate::process::Failure;
 
@@ -98,7 +98,7 @@ impl Runner {
             pidfd,
             link,
         };
-        let terms = Terms {
+        let terms = RunnerConfig {
             user,
             hook_secs: config.hooks.timeout_secs,
             sinks: config.notify.len(),
@@ -109,9 +109,9 @@ impl Runner {
             let fds: Vec<_> = fd.into_iter().map(AsFd::as_fd).collect();
             runner.link.send(message, &fds)
         };
-        send(&ToRunner::Become(terms), hooks.as_ref())?;
+        send(&ToRunner::Configure(terms), hooks.as_ref())?;
         for (notify, fd) in config.notify.iter().zip(&sinks) {
-            send(&ToRunner::Sink(notify.clone()), fd.as_ref())?;
+            send(&ToRunner::AddSink(notify.clone()), fd.as_ref())?;
         }
         Ok(runner)
     }

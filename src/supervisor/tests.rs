@@ -227,5 +227,5 @@ fn long_last_words_are_cut() {
     let mut supervisor = supervisor(home.path());
     let long = FromWorker::Ended("é".repeat(5000));
     let error = supervisor.answer(Role::Active, long).unwrap_err();
-    assert!(error.len() <= crate::ipc::MAX_TEXT);
+    assert!(error.len() <= crate::ipc::MAX_TEXT_BYTES);
 }

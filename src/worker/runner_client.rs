@@ -17,10 +17,11 @@ use prometheus::IntCounterVec;
 use rustix::net::{Shutdown, shutdown};
 
 use crate::config::EventKind;
-use crate::ipc::keeper::{End, Refusal};
+use crate::ipc::keeper::{ExitCause, StartRefusal};
 use crate::ipc::pipe_of;
 use crate::ipc::runner::{
-    AFTERMATH, Event, FromRunner, HookName, MAX_HOOKS, Order, Phase, RunnerChannel, Tally, ToRunner,
+    DeliveryCounts, Event, FromRunner, HOOK_ANSWER_MARGIN, HookName, HookRequest, MAX_HOOKS, Phase,
+    RunnerChannel, ToRunner,
 };
 
 /// How long a runner may take to answer a ping.
@@ -56,7 +57,7 @@ pub enum HookError {
     Values(io::Error),
     /// The runner refused the file.
     #[error("the hook was not started: {0}")]
-    Refused(Refusal),
+    Refused(StartRefusal),
     /// It ended with this status, which is not 0.
     #[error("the hook ended with exit status {0}")]
     Failed(u8),
@@ -160,7 +161,7 @@ impl Errands {
         // Who waits for the last one learns that it is gone.
         state.waiting.clear();
         state.runner = Some(link.clone());
-        if link.send(&ToRunner::Employed, &[]).is_err() {
+        if link.send(&ToRunner::WorkerChanged, &[]).is_err() {
             state.runner = None;
             return;
         }
@@ -205,28 +206,28 @@ impl Errands {
         let pipes = old.into_iter().chain([new]).map(pipe_of);
         let pipes: Vec<_> = pipes.collect::<Result<_, _>>().map_err(HookError::Values)?;
         let order = |id| {
-            let order = Order {
+            let order = HookRequest {
                 id,
                 hook: hook.clone(),
                 phase,
                 name: about.name.to_owned(),
                 version: about.version,
                 kid: about.kid.to_owned(),
-                old: old.is_some(),
+                has_old: old.is_some(),
             };
             (ToRunner::Hook(order), pipes)
         };
-        let patience = self.hook_limit + AFTERMATH;
+        let patience = self.hook_limit + HOOK_ANSWER_MARGIN;
         let FromRunner::Hook(_, end) = self.ask(order, patience)? else {
             return Err(HookError::Unanswered);
         };
         match end {
-            End::Exited(0) => Ok(()),
-            End::Exited(status) => Err(HookError::Failed(status)),
-            End::Killed(signal) => Err(HookError::Killed(signal)),
-            End::TimedOut => Err(HookError::TimedOut(self.hook_limit)),
-            End::Refused(why) => Err(HookError::Refused(why)),
-            End::Lost => Err(HookError::RunnerEnded),
+            ExitCause::Exited(0) => Ok(()),
+            ExitCause::Exited(status) => Err(HookError::Failed(status)),
+            ExitCause::Killed(signal) => Err(HookError::Killed(signal)),
+            ExitCause::TimedOut => Err(HookError::TimedOut(self.hook_limit)),
+            ExitCause::Refused(why) => Err(HookError::Refused(why)),
+            ExitCause::Lost => Err(HookError::RunnerEnded),
         }
     }
 
@@ -365,7 +366,7 @@ impl Shared {
         }
     }
 
-    fn tally(&self, event: &Event, tally: Tally) {
+    fn tally(&self, event: &Event, tally: DeliveryCounts) {
         self.count(event, "delivered", tally.delivered);
         self.count(event, "failed", tally.failed);
         self.count(event, "dropped", tally.dropped);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use jarvis_secretsd::testing::{HookError, HookName, Phase, Refusal};
+use jarvis_secretsd::testing::{HookError, HookName, Phase, StartRefusal};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::office::*;
@@ -153,7 +153,7 @@ fn an_end_is_told_as_it_was() {
     assert!(matches!(run("status"), HookError::Failed(42)));
     assert!(matches!(run("signal"), HookError::Killed(9)));
     let error = run("nowhere");
-    let missing = Refusal::System(libc::ENOENT);
+    let missing = StartRefusal::System(libc::ENOENT);
     assert!(
         matches!(error, HookError::Refused(why) if why == missing),
         "{error}"
@@ -184,29 +184,29 @@ fn hooks_that_others_could_have_changed_are_refused() {
     };
     for bits in [0o775, 0o757, 0o777] {
         mode(&path, bits);
-        assert_eq!(refused("hook"), Refusal::Writable);
+        assert_eq!(refused("hook"), StartRefusal::Writable);
     }
     mode(&path, 0o644);
-    assert_eq!(refused("hook"), Refusal::NotExecutable);
+    assert_eq!(refused("hook"), StartRefusal::NotExecutable);
     mode(&path, 0o755);
     // Not even the runner's own user: what it wrote, anybody could have told it to.
     for user in ["jarvis-alice", "jarvis-runner"] {
         chown(&path, Some(account(user).0), None).unwrap();
-        assert_eq!(refused("hook"), Refusal::Owner);
+        assert_eq!(refused("hook"), StartRefusal::Owner);
     }
     chown(&path, Some(0), None).unwrap();
     symlink(&path, hooks.join("link")).unwrap();
-    assert_eq!(refused("link"), Refusal::NoFile);
+    assert_eq!(refused("link"), StartRefusal::NoFile);
     symlink("/bin/sh", hooks.join("shell")).unwrap();
-    assert_eq!(refused("shell"), Refusal::NoFile);
+    assert_eq!(refused("shell"), StartRefusal::NoFile);
     fs::create_dir(hooks.join("dir")).unwrap();
-    assert_eq!(refused("dir"), Refusal::NoFile);
-    assert_eq!(refused("missing"), Refusal::Missing);
+    assert_eq!(refused("dir"), StartRefusal::NoFile);
+    assert_eq!(refused("missing"), StartRefusal::Missing);
     mode(&hooks, 0o775);
-    assert_eq!(refused("hook"), Refusal::DirectoryWritable);
+    assert_eq!(refused("hook"), StartRefusal::DirectoryWritable);
     mode(&hooks, 0o755);
     chown(&hooks, Some(account("jarvis-alice").0), None).unwrap();
-    assert_eq!(refused("hook"), Refusal::DirectoryOwner);
+    assert_eq!(refused("hook"), StartRefusal::DirectoryOwner);
     chown(&hooks, Some(0), None).unwrap();
     assert!(!office.out("ran").exists());
     // The very same is run when all is well.
@@ -226,7 +226,10 @@ fn without_a_directory_there_are_no_hooks() {
     ));
     office.hire();
     let error = office.run("hook", Phase::Apply, b"").unwrap_err();
-    assert!(matches!(error, HookError::Refused(Refusal::NoDirectory)));
+    assert!(matches!(
+        error,
+        HookError::Refused(StartRefusal::NoDirectory)
+    ));
 }
 
 /// A hook that does not listen, with children in its group and out of it.

@@ -19,7 +19,7 @@ use rustix::process::{
 };
 use signal_hook::consts::SIGCHLD;
 
-use crate::ipc::keeper::{End, KeeperEnd, Refusal, Task, TaskKind};
+use crate::ipc::keeper::{ExitCause, KeeperEnd, ProgramKind, ProgramSpec, StartRefusal};
 use crate::ipc::take_stdin;
 use crate::process::signals::SignalSocket;
 use crate::process::{Failure, text};
@@ -58,7 +58,7 @@ fn run() -> Result<(), Failure> {
             stage: Stage::Running(Instant::now() + Duration::from_millis(task.limit_ms)),
         }
         .until_all_gone(&link, children),
-        Err(refusal) => End::Refused(refusal),
+        Err(refusal) => ExitCause::Refused(refusal),
     };
     link.send(&end, &[]).map_err(text)
 }
@@ -76,13 +76,13 @@ fn place(wanted: i32) -> Result<OwnedFd, Failure> {
 /// Starts the program; gives what has to stay open for as long as it runs.
 /// The values are closed here then.
 fn begin(
-    task: &Task,
+    task: &ProgramSpec,
     fds: Vec<OwnedFd>,
     places: [OwnedFd; 2],
-) -> Result<(Pid, [OwnedFd; 2]), Refusal> {
-    let system = |errno: Errno| Refusal::System(errno.raw_os_error());
+) -> Result<(Pid, [OwnedFd; 2]), StartRefusal> {
+    let system = |errno: Errno| StartRefusal::System(errno.raw_os_error());
     let mut fds = fds.into_iter();
-    let mut next = || fds.next().ok_or(Refusal::System(libc::EBADF));
+    let mut next = || fds.next().ok_or(StartRefusal::System(libc::EBADF));
     let directory = next()?;
     let program = program::open(directory.as_fd(), &task.program, task.trust_self)?;
     // A script's interpreter opens it again, so the path must hold outside this
@@ -99,9 +99,9 @@ fn begin(
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     match task.kind {
-        TaskKind::Hook { old } => {
+        ProgramKind::Hook { has_old } => {
             let [old_place, new_place] = &places;
-            if old {
+            if has_old {
                 jarvis_sys::replace_fd(old_place.as_fd(), next()?.as_fd()).map_err(system)?;
             }
             jarvis_sys::replace_fd(new_place.as_fd(), next()?.as_fd()).map_err(system)?;
@@ -110,14 +110,14 @@ fn begin(
             }
             command.env("JARVIS_HOOKS", ours(directory.as_fd()));
         }
-        TaskKind::Notice => {
+        ProgramKind::Notification => {
             command.stdin(next()?);
         }
     }
     jarvis_sys::die_with_parent(&mut command);
     let child = command.spawn().map_err(|error| {
         // The errno says more than the kind.
-        Refusal::System(error.raw_os_error().unwrap_or(libc::EIO))
+        StartRefusal::System(error.raw_os_error().unwrap_or(libc::EIO))
     })?;
     Ok((Pid::from_child(&child), [program, directory]))
 }
@@ -142,24 +142,24 @@ struct Watch {
     /// The program, until it is reaped.
     main: Option<Pid>,
     /// How it ended, once that is decided.
-    end: Option<End>,
+    end: Option<ExitCause>,
     stage: Stage,
 }
 
 impl Watch {
     /// Waits for the end of the program, of its time or of the other end of
     /// `link`, and then until nothing is left.
-    fn until_all_gone(mut self, link: &KeeperEnd, children: SignalSocket) -> End {
+    fn until_all_gone(mut self, link: &KeeperEnd, children: SignalSocket) -> ExitCause {
         loop {
             if self.reap() {
-                return self.end.unwrap_or(End::Lost);
+                return self.end.unwrap_or(ExitCause::Lost);
             }
             self.advance();
             let (Stage::Running(until) | Stage::Ending(until) | Stage::Killing(until)) = self.stage;
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() && matches!(self.stage, Stage::Killing(_)) {
                 // The kernel does not let go of it; nobody should wait for that.
-                return self.end.unwrap_or(End::Lost);
+                return self.end.unwrap_or(ExitCause::Lost);
             }
             let hung_up = wait_for(
                 &children,
@@ -169,7 +169,7 @@ impl Watch {
             );
             if hung_up && matches!(self.stage, Stage::Running(_)) {
                 // Nobody wants to know any more.
-                self.cut(End::Lost);
+                self.cut(ExitCause::Lost);
             }
         }
     }
@@ -182,10 +182,10 @@ impl Watch {
                     self.main = None;
                     // That it was ended for its time counts more.
                     self.end = self.end.or(Some(match status.exit_status() {
-                        Some(code) => End::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
+                        Some(code) => ExitCause::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
                         None => {
                             let signal = status.terminating_signal().unwrap_or_default();
-                            End::Killed(u8::try_from(signal).unwrap_or_default())
+                            ExitCause::Killed(u8::try_from(signal).unwrap_or_default())
                         }
                     }));
                 }
@@ -204,7 +204,7 @@ impl Watch {
             Stage::Running(_) if self.main.is_none() => {
                 self.stage = Stage::Killing(now + LAST_MOMENTS);
             }
-            Stage::Running(until) if now >= until => self.cut(End::TimedOut),
+            Stage::Running(until) if now >= until => self.cut(ExitCause::TimedOut),
             Stage::Ending(until) if now >= until => {
                 self.stage = Stage::Killing(now + LAST_MOMENTS);
             }
@@ -216,7 +216,7 @@ impl Watch {
     }
 
     /// Tells the program to end, whose end is `end` then.
-    fn cut(&mut self, end: End) {
+    fn cut(&mut self, end: ExitCause) {
         self.end = Some(end);
         if let Some(main) = self.main {
             // It may be gone.

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
-use crate::ipc::keeper::Refusal;
+use crate::ipc::keeper::StartRefusal;
 
 /// Opens `name` in `directory` after looking at both. What is executed later is
 /// this very file, whatever the name leads to by then.
@@ -16,38 +16,38 @@ pub(super) fn open(
     directory: BorrowedFd<'_>,
     name: &str,
     trust_self: bool,
-) -> Result<OwnedFd, Refusal> {
+) -> Result<OwnedFd, StartRefusal> {
     let stat = fstat(directory).map_err(system)?;
     if !trusted(&stat, trust_self) {
-        return Err(Refusal::DirectoryOwner);
+        return Err(StartRefusal::DirectoryOwner);
     }
     if shared(&stat) {
-        return Err(Refusal::DirectoryWritable);
+        return Err(StartRefusal::DirectoryWritable);
     }
     // A mere path: it needs no right to read, runs no driver and opens no link.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(directory, name, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT => Refusal::Missing,
+        Errno::NOENT => StartRefusal::Missing,
         errno => system(errno),
     })?;
     let stat = fstat(&file).map_err(system)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Refusal::NoFile);
+        return Err(StartRefusal::NoFile);
     }
     if !trusted(&stat, trust_self) {
-        return Err(Refusal::Owner);
+        return Err(StartRefusal::Owner);
     }
     if shared(&stat) {
-        return Err(Refusal::Writable);
+        return Err(StartRefusal::Writable);
     }
     if stat.st_mode & 0o111 == 0 {
-        return Err(Refusal::NotExecutable);
+        return Err(StartRefusal::NotExecutable);
     }
     Ok(file)
 }
 
-fn system(errno: Errno) -> Refusal {
-    Refusal::System(errno.raw_os_error())
+fn system(errno: Errno) -> StartRefusal {
+    StartRefusal::System(errno.raw_os_error())
 }
 
 fn trusted(stat: &Stat, trust_self: bool) -> bool {
@@ -92,15 +92,15 @@ mod tests {
         let try_open = |name| open(directory.as_fd(), name, true).map(drop);
         mode("", 0o755);
         assert_eq!(try_open("good"), Ok(()));
-        assert_eq!(try_open("group"), Err(Refusal::Writable));
-        assert_eq!(try_open("others"), Err(Refusal::Writable));
-        assert_eq!(try_open("dead"), Err(Refusal::NotExecutable));
-        assert_eq!(try_open("link"), Err(Refusal::NoFile));
-        assert_eq!(try_open("directory"), Err(Refusal::NoFile));
-        assert_eq!(try_open("nothing"), Err(Refusal::Missing));
+        assert_eq!(try_open("group"), Err(StartRefusal::Writable));
+        assert_eq!(try_open("others"), Err(StartRefusal::Writable));
+        assert_eq!(try_open("dead"), Err(StartRefusal::NotExecutable));
+        assert_eq!(try_open("link"), Err(StartRefusal::NoFile));
+        assert_eq!(try_open("directory"), Err(StartRefusal::NoFile));
+        assert_eq!(try_open("nothing"), Err(StartRefusal::Missing));
         mode("", 0o775);
-        assert_eq!(try_open("good"), Err(Refusal::DirectoryWritable));
+        assert_eq!(try_open("good"), Err(StartRefusal::DirectoryWritable));
         mode("", 0o1777);
-        assert_eq!(try_open("good"), Err(Refusal::DirectoryWritable));
+        assert_eq!(try_open("good"), Err(StartRefusal::DirectoryWritable));
     }
 }

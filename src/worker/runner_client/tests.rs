@@ -18,7 +18,10 @@ fn errands(limit: Duration) -> (Errands, RunnerEnd) {
     let errands = Errands::new(limit, EventKind::ALL.to_vec(), counts);
     let (runner, ours) = RunnerEnd::pair().unwrap();
     errands.employ(ours);
-    assert!(matches!(runner.receive().unwrap(), (ToRunner::Employed, _)));
+    assert!(matches!(
+        runner.receive().unwrap(),
+        (ToRunner::WorkerChanged, _)
+    ));
     (errands, runner)
 }
 
@@ -45,18 +48,18 @@ fn an_answer_to_another_question_is_none() {
         let asking = scope.spawn(|| hook(&errands));
         let id = asked(&runner);
         for stray in [
-            FromRunner::Hook(id.wrapping_add(1), End::Exited(0)),
+            FromRunner::Hook(id.wrapping_add(1), ExitCause::Exited(0)),
             FromRunner::Pong(id - 1),
-            FromRunner::Settled(id, Tally::default()),
+            FromRunner::Settled(id, DeliveryCounts::default()),
         ] {
             runner.send(&stray, &[]).unwrap();
         }
         runner
-            .send(&FromRunner::Hook(id, End::Exited(7)), &[])
+            .send(&FromRunner::Hook(id, ExitCause::Exited(7)), &[])
             .unwrap();
         // Nor does a second answer change the first.
         runner
-            .send(&FromRunner::Hook(id, End::Exited(0)), &[])
+            .send(&FromRunner::Hook(id, ExitCause::Exited(0)), &[])
             .unwrap();
         let answer = asking.join().unwrap();
         assert!(matches!(answer, Err(HookError::Failed(7))), "{answer:?}");
@@ -106,10 +109,13 @@ fn cut_off(say: impl FnOnce(&RunnerEnd)) {
     errands.employ(ours);
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| hook(&errands));
-        assert!(matches!(runner.receive().unwrap(), (ToRunner::Employed, _)));
+        assert!(matches!(
+            runner.receive().unwrap(),
+            (ToRunner::WorkerChanged, _)
+        ));
         let id = asked(&runner);
         runner
-            .send(&FromRunner::Hook(id, End::Exited(0)), &[])
+            .send(&FromRunner::Hook(id, ExitCause::Exited(0)), &[])
             .unwrap();
         asking.join().unwrap().unwrap();
     });
@@ -156,15 +162,15 @@ fn a_runner_that_says_nothing_is_not_waited_for_longer_than_it_may_take() {
 fn the_worst_is_a_lie_about_an_end() {
     let (errands, runner) = errands(Duration::from_secs(60));
     for (end, expected) in [
-        (End::Exited(0), "Ok(())"),
-        (End::Exited(255), "Err(Failed(255))"),
-        (End::Killed(9), "Err(Killed(9))"),
-        (End::TimedOut, "Err(TimedOut(60s))"),
+        (ExitCause::Exited(0), "Ok(())"),
+        (ExitCause::Exited(255), "Err(Failed(255))"),
+        (ExitCause::Killed(9), "Err(Killed(9))"),
+        (ExitCause::TimedOut, "Err(TimedOut(60s))"),
         (
-            End::Refused(Refusal::System(i32::MIN)),
+            ExitCause::Refused(StartRefusal::System(i32::MIN)),
             "Err(Refused(System(-2147483648)))",
         ),
-        (End::Lost, "Err(RunnerEnded)"),
+        (ExitCause::Lost, "Err(RunnerEnded)"),
     ] {
         std::thread::scope(|scope| {
             let asking = scope.spawn(|| hook(&errands));
