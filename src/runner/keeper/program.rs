@@ -1,4 +1,4 @@
-//! Which programs may be run: those that only root could have put there.
+//! Programs that may be run: those that only root could have put there.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -11,7 +11,7 @@ use crate::ipc::keeper::StartRefusal;
 /// this very file, whatever the name leads to by then.
 ///
 /// # Errors
-/// What is wrong with the file or its directory.
+/// [`StartRefusal`]: what is wrong with the file or its directory.
 pub(super) fn open(
     directory: BorrowedFd<'_>,
     name: &str,
@@ -21,7 +21,7 @@ pub(super) fn open(
     if !trusted(&stat, trust_self) {
         return Err(StartRefusal::DirectoryOwner);
     }
-    if shared(&stat) {
+    if writable_by_others(&stat) {
         return Err(StartRefusal::DirectoryWritable);
     }
     // A mere path: it needs no right to read, runs no driver and opens no link.
@@ -37,7 +37,7 @@ pub(super) fn open(
     if !trusted(&stat, trust_self) {
         return Err(StartRefusal::Owner);
     }
-    if shared(&stat) {
+    if writable_by_others(&stat) {
         return Err(StartRefusal::Writable);
     }
     if stat.st_mode & 0o111 == 0 {
@@ -50,13 +50,15 @@ fn system(errno: Errno) -> StartRefusal {
     StartRefusal::System(errno.raw_os_error())
 }
 
+/// Whether the owner is root, or the own user where that is as good.
 fn trusted(stat: &Stat, trust_self: bool) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stat.st_uid == 0 || trust_self && stat.st_uid == own
 }
 
-/// Of an ACL, the group's bits are the widest that it gives to anybody.
-fn shared(stat: &Stat) -> bool {
+/// Whether others than the owner may write. Of an ACL, the group's bits are the
+/// widest that it gives to anybody.
+fn writable_by_others(stat: &Stat) -> bool {
     stat.st_mode & 0o022 != 0
 }
 
