@@ -1,55 +1,53 @@
-//! Whoever wants to be notified: one queue and one thread each, so that a slow
-//! one delays nobody else.
+//! Receivers of notifications: one queue and one thread each, so that a slow one
+//! delays nobody else.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BlockingRetryable, ExponentialBuilder};
+use backon::BlockingRetryable;
 use parking_lot::{Condvar, Mutex};
 
-use super::webhook::Webhook;
-use super::{PATH, keep};
-use crate::config::EventKind;
-use crate::config::{Notify, Receiver};
+use crate::config::{EventKind, Notify, Receiver};
 use crate::ipc::keeper::{ExitCause, ProgramKind, ProgramSpec};
 use crate::ipc::pipe_of;
 use crate::ipc::runner::{DeliveryCounts, FromRunner, RunnerEnd};
-use crate::process::{Failure, text};
+use crate::process::spawn;
+use crate::runner::delivery::{DeliveryError, delivery_result, pauses};
+use crate::runner::error::RunnerError;
+use crate::runner::keeper::spawn::{KeeperProcess, base_environment};
+use crate::runner::webhook::Webhook;
 
 /// Notifications that wait for one sink; a newer one pushes the oldest out.
-const QUEUE: usize = 256;
-/// The first pause before something is tried again; each doubles, within
-/// [`LONGEST_PAUSE`], and up to as much again is added by chance.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_QUEUED: usize = 256;
 
-/// Something to tell, to several perhaps. Once it is settled for all of them
-/// the worker is told what became of it.
-pub(super) struct Notice {
-    link: Arc<RunnerEnd>,
+/// One notification for some sinks. When the last of them lets go of it, it is
+/// settled, and the worker gets the counts.
+pub(super) struct Notification {
+    channel: Arc<RunnerEnd>,
     id: u64,
     body: String,
-    tally: Mutex<DeliveryCounts>,
+    counts: Mutex<DeliveryCounts>,
 }
 
-impl Notice {
-    pub(super) fn new(link: Arc<RunnerEnd>, id: u64, body: String) -> Arc<Self> {
+impl Notification {
+    pub(super) fn new(channel: Arc<RunnerEnd>, id: u64, body: String) -> Arc<Self> {
         Arc::new(Self {
-            link,
+            channel,
             id,
             body,
-            tally: Mutex::default(),
+            counts: Mutex::default(),
         })
     }
 }
 
-impl Drop for Notice {
+impl Drop for Notification {
     fn drop(&mut self) {
-        let settled = FromRunner::Settled(self.id, *self.tally.lock());
+        let settled = FromRunner::Settled(self.id, *self.counts.lock());
         // The worker that asked may be gone.
-        self.link.send(&settled, &[]).ok();
+        self.channel.send(&settled, &[]).ok();
     }
 }
 
@@ -59,48 +57,39 @@ pub(super) struct Sink {
     queue: Arc<Queue>,
 }
 
-#[derive(Default)]
-struct Queue {
-    notices: Mutex<VecDeque<Arc<Notice>>>,
-    filled: Condvar,
-}
-
 impl Sink {
-    /// The sink with this `number` in the configuration; `fd` came with it.
+    /// Starts the sink with this `number` in the configuration; `fd` came with it.
+    ///
+    /// # Errors
+    /// When `notify` and `fd` do not fit, or no thread can be had.
     pub(super) fn start(
         number: usize,
         notify: Notify,
         fd: Option<OwnedFd>,
         trust_self: bool,
-    ) -> Result<Self, Failure> {
-        let way = Way::to(&notify, fd, trust_self)?;
+    ) -> Result<Self, RunnerError> {
+        let transport = Transport::new(&notify, fd, trust_self)?;
+        let pauses = pauses(notify.attempts);
         let queue = Arc::new(Queue::default());
-        let pauses = ExponentialBuilder::new()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE)
-            .with_max_times(notify.attempts.saturating_sub(1))
-            .with_jitter();
-        let mine = queue.clone();
+        let waiting = queue.clone();
         let deliver = move || {
             loop {
-                let notice = mine.next();
-                let told = (|| way.tell(&notice.body))
+                let notification = waiting.pop();
+                let delivered = (|| transport.deliver(&notification.body))
                     .retry(pauses)
-                    .when(|trouble| trouble.passing)
+                    .when(DeliveryError::is_transient)
                     .call();
-                let mut tally = notice.tally.lock();
-                match told {
-                    Ok(()) => tally.delivered += 1,
-                    Err(trouble) => {
-                        tally.failed += 1;
-                        // Never the address, which may be a secret by itself.
-                        tracing::warn!(notify = number, why = %trouble.why, "not notified");
+                let mut counts = notification.counts.lock();
+                match delivered {
+                    Ok(()) => counts.delivered += 1,
+                    Err(error) => {
+                        counts.failed += 1;
+                        tracing::warn!(notify = number, why = %error, "not notified");
                     }
                 }
             }
         };
-        let thread = std::thread::Builder::new().name(format!("notify-{number}"));
-        thread.spawn(deliver).map_err(text)?;
+        spawn(&format!("notify-{number}"), deliver)?;
         Ok(Self {
             events: notify.events,
             queue,
@@ -111,108 +100,94 @@ impl Sink {
         self.events.contains(&kind)
     }
 
-    pub(super) fn put(&self, notice: Arc<Notice>) {
-        let mut notices = self.queue.notices.lock();
-        if notices.len() >= QUEUE
-            && let Some(oldest) = notices.pop_front()
-        {
-            oldest.tally.lock().dropped += 1;
-        }
-        notices.push_back(notice);
-        self.queue.filled.notify_one();
+    pub(super) fn push(&self, notification: Arc<Notification>) {
+        self.queue.push(notification);
     }
 }
 
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<VecDeque<Arc<Notification>>>,
+    filled: Condvar,
+}
+
 impl Queue {
-    fn next(&self) -> Arc<Notice> {
-        let mut notices = self.notices.lock();
+    fn push(&self, notification: Arc<Notification>) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= MAX_QUEUED
+            && let Some(oldest) = waiting.pop_front()
+        {
+            oldest.counts.lock().dropped += 1;
+        }
+        waiting.push_back(notification);
+        self.filled.notify_one();
+    }
+
+    /// The oldest notification, as soon as there is one.
+    fn pop(&self) -> Arc<Notification> {
+        let mut waiting = self.waiting.lock();
         loop {
-            match notices.pop_front() {
-                Some(notice) => return notice,
-                None => self.filled.wait(&mut notices),
+            match waiting.pop_front() {
+                Some(notification) => return notification,
+                None => self.filled.wait(&mut waiting),
             }
         }
     }
 }
 
-/// Why somebody was not told.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    /// It may be over when it is tried again.
-    pub(super) passing: bool,
-    pub(super) why: String,
-}
-
-enum Way {
+/// Way to a receiver.
+enum Transport {
     Command {
         directory: OwnedFd,
-        name: String,
-        limit_ms: u64,
-        trust_self: bool,
+        program: ProgramSpec,
     },
     Webhook(Box<Webhook>),
 }
 
-impl Way {
-    fn to(notify: &Notify, fd: Option<OwnedFd>, trust_self: bool) -> Result<Self, Failure> {
-        let limit = Duration::from_secs(notify.timeout_secs.into());
+impl Transport {
+    fn new(notify: &Notify, fd: Option<OwnedFd>, trust_self: bool) -> Result<Self, RunnerError> {
         match notify.receiver() {
             Some(Receiver::Command(path)) => Ok(Self::Command {
-                directory: fd.ok_or("a command came without its directory")?,
-                name: path
-                    .file_name()
-                    .and_then(|name| name.to_str())
-                    .ok_or("a command has no name")?
-                    .to_owned(),
-                limit_ms: u64::from(notify.timeout_secs) * 1000,
-                trust_self,
+                directory: fd.ok_or(RunnerError::NoDirectory)?,
+                program: command(path, notify.timeout_secs, trust_self)?,
             }),
             Some(Receiver::Webhook(url)) => {
-                Webhook::new(url, fd.map(Into::into), limit).map(|hook| Self::Webhook(hook.into()))
+                let limit = Duration::from_secs(notify.timeout_secs.into());
+                let webhook = Webhook::new(url, fd.map(Into::into), limit)?;
+                Ok(Self::Webhook(webhook.into()))
             }
-            None => Err("a sink is neither command nor webhook".into()),
+            None => Err(RunnerError::NoReceiver),
         }
     }
 
-    fn tell(&self, body: &str) -> Result<(), Trouble> {
+    /// Tries once.
+    fn deliver(&self, body: &str) -> Result<(), DeliveryError> {
         match self {
             Self::Webhook(webhook) => webhook.post(body),
-            Self::Command {
-                directory,
-                name,
-                limit_ms,
-                trust_self,
-            } => {
+            Self::Command { directory, program } => {
                 // A line each, for commands that only append.
-                let input = pipe_of(format!("{body}\n").as_bytes()).map_err(|error| Trouble {
-                    passing: true,
-                    why: error.to_string(),
-                })?;
-                let task = ProgramSpec {
-                    program: name.clone(),
-                    arguments: Vec::new(),
-                    environment: [("PATH", PATH), ("LANG", "C.UTF-8")]
-                        .map(|(key, value)| (key.into(), value.into()))
-                        .into(),
-                    kind: ProgramKind::Notification,
-                    limit_ms: *limit_ms,
-                    trust_self: *trust_self,
+                let input = pipe_of(format!("{body}\n").as_bytes());
+                let input = input.map_err(DeliveryError::Input)?;
+                let fds = [directory.as_fd(), input.as_fd()];
+                let cause = match KeeperProcess::spawn() {
+                    Ok(keeper) => keeper.run(program, &fds),
+                    Err(refusal) => ExitCause::Refused(refusal),
                 };
-                told(keep(&task, &[directory.as_fd(), input.as_fd()], drop))
+                delivery_result(cause)
             }
         }
     }
 }
 
-fn told(end: ExitCause) -> Result<(), Trouble> {
-    let why = match end {
-        ExitCause::Exited(0) => return Ok(()),
-        ExitCause::Exited(code) => format!("the command ended with exit status {code}"),
-        ExitCause::Killed(signal) => format!("the command was ended by signal {signal}"),
-        ExitCause::TimedOut => "the command took too long".into(),
-        ExitCause::Refused(why) => format!("the command was not started: {why}"),
-        ExitCause::Lost => "the command's keeper was killed".into(),
-    };
-    // An admin may put right what is wrong with the file meanwhile.
-    Err(Trouble { passing: true, why })
+/// The command at `path`, which is looked up in the directory that came with it.
+fn command(path: &Path, limit_secs: u32, trust_self: bool) -> Result<ProgramSpec, RunnerError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(ProgramSpec {
+        program: name.ok_or(RunnerError::NamelessCommand)?.to_owned(),
+        arguments: Vec::new(),
+        environment: base_environment(),
+        kind: ProgramKind::Notification,
+        limit_ms: u64::from(limit_secs) * 1000,
+        trust_self,
+    })
 }

@@ -11,17 +11,17 @@ use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use zeroize::Zeroizing;
 
-use super::sink::Trouble;
 use crate::common::bounded;
-use crate::process::{Failure, text};
+use crate::runner::delivery::DeliveryError;
+use crate::runner::error::RunnerError;
 
-/// Longest key of a signature, in bytes, and shortest.
-const MAX_KEY: u32 = 4096;
-const MIN_KEY: usize = 16;
-/// Longest head of an answer, in bytes; its body is not read.
-const MAX_HEAD: usize = 16 * 1024;
+/// Longest key of a signature, and shortest.
+const MAX_KEY_BYTES: u32 = 4096;
+const MIN_KEY_BYTES: usize = 16;
+/// Longest head of an answer; its body is not read.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Somebody who is told by HTTP POST.
+/// A receiver by HTTP POST.
 pub(super) struct Webhook {
     agent: Agent,
     url: String,
@@ -29,7 +29,11 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    pub(super) fn new(url: &str, key: Option<File>, limit: Duration) -> Result<Self, Failure> {
+    /// The receiver at `url`; requests are signed with the content of `key`.
+    ///
+    /// # Errors
+    /// When `key` can't be read or has a bad length.
+    pub(super) fn new(url: &str, key: Option<File>, limit: Duration) -> Result<Self, RunnerError> {
         Ok(Self {
             agent: agent(limit, system_roots()),
             url: url.to_owned(),
@@ -38,7 +42,7 @@ impl Webhook {
     }
 
     /// Tries once.
-    pub(super) fn post(&self, body: &str) -> Result<(), Trouble> {
+    pub(super) fn post(&self, body: &str) -> Result<(), DeliveryError> {
         let mut request = self
             .agent
             .post(&self.url)
@@ -46,27 +50,12 @@ impl Webhook {
         if let Some(key) = &self.key {
             request = request.header("Jarvis-Signature", signature(key, unix_time(), body));
         }
-        let response = request.send(body).map_err(|error| Trouble {
-            passing: !matches!(error, ureq::Error::BadUri(_)),
-            why: reason(&error),
-        })?;
-        let status = response.status().as_u16();
-        match status {
-            200..=299 => Ok(()),
-            _ => Err(Trouble {
-                // Come back later; the others mean the same the next time.
-                passing: matches!(status, 408 | 429 | 500..),
-                why: format!("the answer has status {status}"),
-            }),
+        let status = request.send(body)?.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(DeliveryError::Status(status.as_u16()))
         }
-    }
-}
-
-/// What went wrong, without the address.
-fn reason(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) => "bad address".into(),
-        error => error.to_string(),
     }
 }
 
@@ -78,11 +67,11 @@ fn agent(limit: Duration, roots: RootCerts) -> Agent {
         .build();
     let config = Agent::config_builder()
         .timeout_global(Some(limit))
-        // Where it leads is the receiver's word, not the configuration's.
+        // An address in an answer is the receiver's word, not the configuration's.
         .max_redirects(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
-        .max_response_header_size(MAX_HEAD)
+        .max_response_header_size(MAX_HEAD_BYTES)
         // Each answer's body stays unread, so no connection can be used again.
         .max_idle_connections(0)
         .proxy(None)
@@ -92,7 +81,7 @@ fn agent(limit: Duration, roots: RootCerts) -> Agent {
     config.new_agent()
 }
 
-/// Whom the system trusts, as of now.
+/// Certificates that the system trusts, as of now.
 fn system_roots() -> RootCerts {
     let found = rustls_native_certs::load_native_certs();
     for error in found.errors {
@@ -104,20 +93,20 @@ fn system_roots() -> RootCerts {
 }
 
 /// The content of a key file, without the newline at its end.
-fn read_key(file: File) -> Result<Zeroizing<Vec<u8>>, Failure> {
+fn read_key(file: File) -> Result<Zeroizing<Vec<u8>>, RunnerError> {
     // One more for a newline at the end; too long is no worse than too short.
-    let mut key = match bounded::secret(file, MAX_KEY + 1) {
+    let mut key = match bounded::secret(file, MAX_KEY_BYTES + 1) {
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Zeroizing::default(),
-        read => read.map_err(text)?,
+        read => read?,
     };
     if key.last() == Some(&b'\n') {
         key.pop();
     }
-    match key.len() {
-        MIN_KEY.. if key.len() <= MAX_KEY as usize => Ok(key),
-        _ => Err(format!(
-            "a [[notify]] secret_file must have {MIN_KEY} to {MAX_KEY} bytes"
-        )),
+    let (min, max) = (MIN_KEY_BYTES, MAX_KEY_BYTES as usize);
+    if (min..=max).contains(&key.len()) {
+        Ok(key)
+    } else {
+        Err(RunnerError::KeyLength { min, max })
     }
 }
 

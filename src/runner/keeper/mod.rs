@@ -30,6 +30,7 @@ use crate::process::abort_on_panic;
 use crate::process::signals::SignalSocket;
 
 mod program;
+pub(super) mod spawn;
 
 /// How long a program may take to end after SIGTERM.
 const TERM_TIMEOUT: Duration = Duration::from_secs(2);
