@@ -24,7 +24,7 @@ pub mod testing {
     pub use crate::process::abort_on_panic;
     pub use crate::process::privileges::drop_privileges;
     pub use crate::supervisor::Runner;
-    pub use crate::worker::runner_client::{About, Errands, HookError};
+    pub use crate::worker::runner_client::{HookError, HookSubject, RunnerClient};
     pub use crate::worker::sandbox;
 
     use crate::ipc::is_message;

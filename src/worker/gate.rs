@@ -29,7 +29,7 @@ use crate::worker::commit::journal::Journal;
 use crate::worker::control;
 use crate::worker::identity::exe::Programs;
 use crate::worker::metrics::{Gauges, Metrics};
-use crate::worker::runner_client::Errands;
+use crate::worker::runner_client::RunnerClient;
 use crate::worker::scheduler::Bell;
 
 /// Everything a request may need, and the order in which it is asked.
@@ -47,7 +47,7 @@ pub(crate) struct Gate {
     pub(crate) settings: Settings,
     pub(crate) started_ms: i64,
     pub(crate) journal: Journal,
-    pub(crate) errands: Errands,
+    pub(crate) errands: RunnerClient,
     pub(crate) watch: Arc<InFlight>,
     facts: Mutex<Facts>,
     /// Commits whose records are written; what every other record carries.
@@ -209,7 +209,7 @@ impl Gate {
             audit: parts.audit,
             notary: parts.notary,
             handles: parts.handles,
-            errands: Errands::new(
+            errands: RunnerClient::new(
                 parts.settings.hook_limit,
                 parts.settings.wanted.clone(),
                 parts.metrics.notifications.clone(),

@@ -231,7 +231,7 @@ impl Worker {
                 ToWorker::Reload => self.reload(),
                 ToWorker::Runner => {
                     if let (State::Serving(gate), Some(end)) = (&self.state, fds.pop()) {
-                        gate.errands.employ(end);
+                        gate.errands.connect(end);
                         gate.scheduler.look();
                     }
                 }

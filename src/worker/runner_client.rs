@@ -23,23 +23,24 @@ use crate::ipc::runner::{
     DeliveryCounts, Event, FromRunner, HOOK_ANSWER_MARGIN, HookName, HookRequest, MAX_HOOKS, Phase,
     RunnerChannel, ToRunner,
 };
+use crate::process::spawn;
 
 /// How long a runner may take to answer a ping.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Notifications of which it is not known yet what became of them.
-const MAX_NOTICES: usize = 256;
-/// Answers to what nobody asked that a runner may give: some may be owed to an
-/// earlier worker.
-const MAX_STRAY: usize = 1024;
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most notifications of which it is not known yet what became of them.
+const MAX_PENDING: usize = 256;
+/// Most answers to what nobody asked that a runner may give: some may be owed to
+/// an earlier worker.
+const MAX_STRAY_ANSWERS: usize = 1024;
 
 /// The secret that a hook is run for.
 #[derive(Clone, Copy, Debug)]
-pub struct About<'a> {
-    /// Its name.
+pub struct HookSubject<'a> {
+    /// The secret's name.
     pub name: &'a str,
-    /// The new version, and its key id.
+    /// Number of the new version.
     pub version: u32,
-    /// As the audit log has it.
+    /// Key id of the new version, as the audit log has it.
     pub kid: &'a str,
 }
 
@@ -58,13 +59,13 @@ pub enum HookError {
     /// The runner refused the file.
     #[error("the hook was not started: {0}")]
     Refused(StartRefusal),
-    /// It ended with this status, which is not 0.
+    /// The hook ended with this status, which is not 0.
     #[error("the hook ended with exit status {0}")]
     Failed(u8),
-    /// It ended by this signal.
+    /// The hook ended by this signal.
     #[error("the hook was ended by signal {0}")]
     Killed(u8),
-    /// It was ended.
+    /// The hook took longer than this and was ended.
     #[error("the hook took longer than {} s and was ended", .0.as_secs())]
     TimedOut(Duration),
     /// Nobody is left who could know.
@@ -90,16 +91,18 @@ impl HookError {
     }
 }
 
-/// Whoever runs errands for this worker.
-pub struct Errands {
+/// The runner, if there is one, as this worker uses it.
+pub struct RunnerClient {
     shared: Arc<Shared>,
     hook_limit: Duration,
+    /// Kinds of events that somebody wants to know.
     wanted: Vec<EventKind>,
 }
 
+/// What the listening thread shares with those that ask.
 struct Shared {
     state: Mutex<State>,
-    /// By kind and result.
+    /// Deliveries by kind and result.
     counts: IntCounterVec,
 }
 
@@ -107,24 +110,27 @@ struct State {
     runner: Option<Arc<RunnerChannel>>,
     /// Runners so far.
     runners: u64,
-    /// The next number; no earlier worker has used it.
-    next: u64,
+    /// The number that was given last; no earlier worker has given it.
+    last_id: u64,
+    /// Hooks at work.
     hooks: usize,
-    /// Who waits for which answer.
+    /// Threads that wait for an answer, by its number.
     waiting: HashMap<u64, Sender<FromRunner>>,
-    /// In the order of their numbers.
-    notices: VecDeque<Notice>,
+    /// Notifications in the order of their numbers.
+    pending: VecDeque<PendingNotification>,
 }
 
-struct Notice {
+/// A notification of which it is not known yet what became of it.
+struct PendingNotification {
     id: u64,
     event: Event,
+    /// The runner of now has it.
     sent: bool,
 }
 
-impl Errands {
-    /// Without a runner so far; hooks may take `hook_limit`, events that are
-    /// not `wanted` are of no interest, and what becomes of the others is
+impl RunnerClient {
+    /// A client without a runner so far. Hooks may take `hook_limit`; events that
+    /// are not `wanted` are of no interest, and what becomes of the others is
     /// counted in `counts` by kind and result.
     #[must_use]
     pub fn new(hook_limit: Duration, wanted: Vec<EventKind>, counts: IntCounterVec) -> Self {
@@ -137,10 +143,10 @@ impl Errands {
         let state = State {
             runner: None,
             runners: 0,
-            next: somewhere(),
+            last_id: random_start_id(),
             hooks: 0,
             waiting: HashMap::new(),
-            notices: VecDeque::new(),
+            pending: VecDeque::new(),
         };
         let shared = Shared {
             state: Mutex::new(state),
@@ -153,39 +159,38 @@ impl Errands {
         }
     }
 
-    /// The runner behind `socket` takes the place of the last.
-    pub fn employ(&self, socket: OwnedFd) {
-        let link = Arc::new(RunnerChannel::from(socket));
+    /// Makes the runner behind `socket` take the place of the last.
+    pub fn connect(&self, socket: OwnedFd) {
+        let channel = Arc::new(RunnerChannel::from(socket));
         let mut state = self.shared.state.lock();
         state.runners += 1;
-        // Who waits for the last one learns that it is gone.
+        // Those who wait for the last one learn that it is gone.
         state.waiting.clear();
-        state.runner = Some(link.clone());
-        if link.send(&ToRunner::WorkerChanged, &[]).is_err() {
+        state.runner = Some(channel.clone());
+        if channel.send(&ToRunner::WorkerChanged, &[]).is_err() {
             state.runner = None;
             return;
         }
-        for notice in &mut state.notices {
-            notice.sent = false;
+        for notification in &mut state.pending {
+            notification.sent = false;
         }
-        state.send_notices();
+        state.send_pending();
         let (shared, number) = (self.shared.clone(), state.runners);
-        let listener = std::thread::Builder::new().name("errands".into());
-        if let Err(error) = listener.spawn(move || shared.listen(&link, number)) {
+        if let Err(error) = spawn("runner-client", move || shared.listen(&channel, number)) {
             tracing::error!(%error, "the runner cannot be heard");
             state.runner = None;
         }
     }
 
     /// Whether there is a runner, as far as is known.
-    pub(crate) fn employs(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.shared.state.lock().runner.is_some()
     }
 
     /// Whether the runner answers.
     pub fn alive(&self) -> bool {
         let ping = |number| (ToRunner::Ping(number), Vec::new());
-        let answer = self.ask(ping, PATIENCE);
+        let answer = self.request(ping, PING_TIMEOUT);
         matches!(answer, Ok(FromRunner::Pong(_)))
     }
 
@@ -198,30 +203,30 @@ impl Errands {
         &self,
         hook: &HookName,
         phase: Phase,
-        about: &About<'_>,
+        subject: &HookSubject<'_>,
         old: Option<&[u8]>,
         new: &[u8],
     ) -> Result<(), HookError> {
-        let _seat = Seat::take(&self.shared).ok_or(HookError::Busy)?;
+        let _permit = HookPermit::take(&self.shared).ok_or(HookError::Busy)?;
         let pipes = old.into_iter().chain([new]).map(pipe_of);
         let pipes: Vec<_> = pipes.collect::<Result<_, _>>().map_err(HookError::Values)?;
-        let order = |id| {
-            let order = HookRequest {
+        let request = |id| {
+            let request = HookRequest {
                 id,
                 hook: hook.clone(),
                 phase,
-                name: about.name.to_owned(),
-                version: about.version,
-                kid: about.kid.to_owned(),
+                name: subject.name.to_owned(),
+                version: subject.version,
+                kid: subject.kid.to_owned(),
                 has_old: old.is_some(),
             };
-            (ToRunner::Hook(order), pipes)
+            (ToRunner::Hook(request), pipes)
         };
-        let patience = self.hook_limit + HOOK_ANSWER_MARGIN;
-        let FromRunner::Hook(_, end) = self.ask(order, patience)? else {
+        let timeout = self.hook_limit + HOOK_ANSWER_MARGIN;
+        let FromRunner::Hook(_, cause) = self.request(request, timeout)? else {
             return Err(HookError::Unanswered);
         };
-        match end {
+        match cause {
             ExitCause::Exited(0) => Ok(()),
             ExitCause::Exited(status) => Err(HookError::Failed(status)),
             ExitCause::Killed(signal) => Err(HookError::Killed(signal)),
@@ -231,51 +236,52 @@ impl Errands {
         }
     }
 
-    /// Has everybody told who wants to know; never blocks.
+    /// Notifies everybody who wants to know; never blocks.
     ///
-    /// It is tried as often as the configuration says. An event is lost when
-    /// all attempts fail, when more than 256 wait, or when this worker ends
-    /// before the runner has it; when the runner dies it is sent again, so it
-    /// may come twice.
+    /// Deliveries are tried as often as the configuration says. An event is lost
+    /// when all attempts fail, when more than 256 wait, or when this worker ends
+    /// before the runner has it; when the runner dies it is sent again, so it may
+    /// come twice.
     pub fn notify(&self, event: Event) {
         if !self.wanted.contains(&event.kind()) {
             return;
         }
         let mut state = self.shared.state.lock();
-        if state.notices.len() >= MAX_NOTICES
-            && let Some(oldest) = state.notices.pop_front()
+        if state.pending.len() >= MAX_PENDING
+            && let Some(oldest) = state.pending.pop_front()
         {
             self.shared.count(&oldest.event, "dropped", 1);
         }
-        let id = state.number();
-        state.notices.push_back(Notice {
+        let id = state.next_id();
+        state.pending.push_back(PendingNotification {
             id,
             event,
             sent: false,
         });
-        state.send_notices();
+        state.send_pending();
     }
 
-    /// Sends what `question` makes of a new number, and waits for the answer.
-    fn ask(
+    /// Sends what `request` makes of a new number, and waits for the answer.
+    fn request(
         &self,
-        question: impl FnOnce(u64) -> (ToRunner, Vec<OwnedFd>),
-        patience: Duration,
+        request: impl FnOnce(u64) -> (ToRunner, Vec<OwnedFd>),
+        timeout: Duration,
     ) -> Result<FromRunner, HookError> {
         let (answers, answer) = channel();
         let id = {
             let mut state = self.shared.state.lock();
             let runner = state.runner.clone().ok_or(HookError::NoRunner)?;
-            let id = state.number();
-            let (message, fds) = question(id);
+            let id = state.next_id();
+            let (message, fds) = request(id);
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             if runner.send(&message, &fds).is_err() {
                 return Err(HookError::NoRunner);
             }
+            // Before the lock is released, so that no answer can be earlier.
             state.waiting.insert(id, answers);
             id
         };
-        answer.recv_timeout(patience).map_err(|error| {
+        answer.recv_timeout(timeout).map_err(|error| {
             self.shared.state.lock().waiting.remove(&id);
             match error {
                 RecvTimeoutError::Timeout => HookError::Unanswered,
@@ -285,91 +291,94 @@ impl Errands {
     }
 }
 
-/// A place in the numbers that no other worker has come to: answers to its
-/// questions may still come.
-fn somewhere() -> u64 {
-    // Half of them, so that they never wrap around.
+/// A number after which no earlier worker has given any: answers to its requests
+/// may still come.
+fn random_start_id() -> u64 {
+    // In the lower half, so that they never wrap around.
     getrandom::u64().map_or_else(|_| u64::from(std::process::id()) << 32, |n| n >> 1)
 }
 
 impl State {
-    fn number(&mut self) -> u64 {
-        self.next = self.next.wrapping_add(1);
-        self.next
+    fn next_id(&mut self) -> u64 {
+        self.last_id = self.last_id.wrapping_add(1);
+        self.last_id
     }
 
-    /// Sends what was not, as far as the socket takes it.
-    fn send_notices(&mut self) {
+    /// Sends what was not sent, as far as the socket takes it.
+    fn send_pending(&mut self) {
         let Some(runner) = &self.runner else {
             return;
         };
-        for notice in self.notices.iter_mut().filter(|notice| !notice.sent) {
-            let message = ToRunner::Notify(notice.id, notice.event.clone());
+        for notification in self.pending.iter_mut().filter(|pending| !pending.sent) {
+            let message = ToRunner::Notify(notification.id, notification.event.clone());
             if runner.send(&message, &[]).is_err() {
                 // The next answer, or the next runner, brings another chance.
                 return;
             }
-            notice.sent = true;
+            notification.sent = true;
         }
     }
 }
 
 impl Shared {
     /// Passes on what the runner says until it ends.
-    fn listen(&self, link: &RunnerChannel, number: u64) {
+    fn listen(&self, channel: &RunnerChannel, number: u64) {
         let mut strays = 0;
-        let why = loop {
-            match link.receive() {
+        let fault = loop {
+            match channel.receive() {
                 Ok((message, _)) => {
-                    if !self.deliver(message) {
+                    if !self.accept(message) {
                         strays += 1;
                     }
-                    if strays > MAX_STRAY {
-                        break "the runner answers what nobody asked";
+                    if strays > MAX_STRAY_ANSWERS {
+                        break Some("the runner answers what nobody asked");
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    break "the runner said what is no message";
+                    break Some("the runner said what is no message");
                 }
-                Err(_) => break "",
+                Err(_) => break None,
             }
         };
-        if !why.is_empty() {
+        if let Some(why) = fault {
             tracing::error!(%why, "it is cut off");
             // It ends when it notices, and the supervisor starts another one.
-            shutdown(link, Shutdown::Both).ok();
+            shutdown(channel, Shutdown::Both).ok();
         }
         let mut state = self.state.lock();
+        // Another runner may have taken its place.
         if state.runners == number {
             state.runner = None;
             state.waiting.clear();
         }
     }
 
-    /// False for what nobody waits for.
-    fn deliver(&self, message: FromRunner) -> bool {
+    /// Hands an answer to whoever waits for it; false when nobody does.
+    fn accept(&self, message: FromRunner) -> bool {
         let mut state = self.state.lock();
         match message {
-            FromRunner::Settled(id, tally) => {
-                let found = state.notices.binary_search_by_key(&id, |notice| notice.id);
-                let settled = found.ok().and_then(|at| state.notices.remove(at));
-                if let Some(notice) = &settled {
-                    self.tally(&notice.event, tally);
+            FromRunner::Settled(id, counts) => {
+                let found = state
+                    .pending
+                    .binary_search_by_key(&id, |pending| pending.id);
+                let settled = found.ok().and_then(|at| state.pending.remove(at));
+                if let Some(notification) = &settled {
+                    self.count_all(&notification.event, counts);
                 }
-                state.send_notices();
+                state.send_pending();
                 settled.is_some()
             }
             FromRunner::Pong(id) | FromRunner::Hook(id, _) => {
                 let asked = state.waiting.remove(&id);
-                asked.is_some_and(|who| who.send(message).is_ok())
+                asked.is_some_and(|waiting| waiting.send(message).is_ok())
             }
         }
     }
 
-    fn tally(&self, event: &Event, tally: DeliveryCounts) {
-        self.count(event, "delivered", tally.delivered);
-        self.count(event, "failed", tally.failed);
-        self.count(event, "dropped", tally.dropped);
+    fn count_all(&self, event: &Event, counts: DeliveryCounts) {
+        self.count(event, "delivered", counts.delivered);
+        self.count(event, "failed", counts.failed);
+        self.count(event, "dropped", counts.dropped);
     }
 
     fn count(&self, event: &Event, result: &str, by: u8) {
@@ -378,20 +387,21 @@ impl Shared {
     }
 }
 
-/// One of the hooks that may be at work.
-struct Seat<'s>(&'s Shared);
+/// Permit for one of the hooks that may be at work.
+struct HookPermit<'s>(&'s Shared);
 
-impl<'s> Seat<'s> {
+impl<'s> HookPermit<'s> {
     fn take(shared: &'s Shared) -> Option<Self> {
         let mut state = shared.state.lock();
-        (state.hooks < MAX_HOOKS).then(|| {
-            state.hooks += 1;
-            Self(shared)
-        })
+        if state.hooks >= MAX_HOOKS {
+            return None;
+        }
+        state.hooks += 1;
+        Some(Self(shared))
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for HookPermit<'_> {
     fn drop(&mut self) {
         self.0.state.lock().hooks -= 1;
     }

@@ -357,7 +357,7 @@ fn first_worker() {
     if std::env::var_os(FIRST).is_some() {
         let office = Office::new(&hooks(600));
         let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-        office.errands.employ(socket);
+        office.errands.connect(socket);
         let ended = office.run("long", Phase::Apply, b"");
         panic!("it should have been killed before: {ended:?}");
     }
@@ -385,7 +385,7 @@ fn a_hook_does_not_outlive_the_worker_that_asked_for_it() {
     first.kill().unwrap();
     first.wait().unwrap();
     let socket = office.runner().link().try_clone_to_owned().unwrap();
-    office.errands.employ(socket);
+    office.errands.connect(socket);
     // The second one's hook does not begin before the first one's is gone.
     office.run("next", Phase::Rollback, b"").unwrap();
     assert!(!lives(&office.read("pid")));

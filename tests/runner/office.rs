@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use jarvis_audit::{Certify, Identity};
 use jarvis_secretsd::config::{Config, EventKind};
-use jarvis_secretsd::testing::{About, Errands, HookError, HookName, Phase, Runner};
+use jarvis_secretsd::testing::{HookError, HookName, HookSubject, Phase, Runner, RunnerClient};
 use prometheus::{IntCounterVec, Opts};
 use rustix::fs::Mode;
 
-pub const ABOUT: About<'_> = About {
+pub const ABOUT: HookSubject<'_> = HookSubject {
     name: "app/db",
     version: 2,
     kid: "db-20260101-000000",
@@ -41,7 +41,7 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub struct Office {
     dir: tempfile::TempDir,
     pub config: Config,
-    pub errands: Errands,
+    pub errands: RunnerClient,
     pub counts: IntCounterVec,
     runner: Option<Runner>,
 }
@@ -87,7 +87,7 @@ impl Office {
     pub fn hire(&mut self) {
         self.hire_idle();
         let socket = self.runner().link().try_clone_to_owned().unwrap();
-        self.errands.employ(socket);
+        self.errands.connect(socket);
     }
 
     /// A new runner that no worker has spoken to.
@@ -151,8 +151,8 @@ pub fn hooks(seconds: u32) -> String {
     format!("[hooks]\ndir = \"hooks\"\ntimeout_secs = {seconds}\n")
 }
 
-pub fn errands(config: &Config, counts: &IntCounterVec) -> Errands {
-    Errands::new(
+pub fn errands(config: &Config, counts: &IntCounterVec) -> RunnerClient {
+    RunnerClient::new(
         Duration::from_secs(config.hooks.timeout_secs.into()),
         config
             .notify

@@ -7,35 +7,35 @@ use prometheus::Opts;
 use super::*;
 use crate::ipc::runner::RunnerEnd;
 
-const ABOUT: About<'_> = About {
+const SUBJECT: HookSubject<'_> = HookSubject {
     name: "app/db",
     version: 1,
     kid: "k",
 };
 
-fn errands(limit: Duration) -> (Errands, RunnerEnd) {
+fn client(limit: Duration) -> (RunnerClient, RunnerEnd) {
     let counts = IntCounterVec::new(Opts::new("n", "n"), &["kind", "result"]).unwrap();
-    let errands = Errands::new(limit, EventKind::ALL.to_vec(), counts);
+    let client = RunnerClient::new(limit, EventKind::ALL.to_vec(), counts);
     let (runner, ours) = RunnerEnd::pair().unwrap();
-    errands.employ(ours);
+    client.connect(ours);
     assert!(matches!(
         runner.receive().unwrap(),
         (ToRunner::WorkerChanged, _)
     ));
-    (errands, runner)
+    (client, runner)
 }
 
-fn hook(errands: &Errands) -> Result<(), HookError> {
+fn hook(client: &RunnerClient) -> Result<(), HookError> {
     let hook = HookName::new("hook").unwrap();
-    errands.hook(&hook, Phase::Apply, &ABOUT, None, b"value")
+    client.hook(&hook, Phase::Apply, &SUBJECT, None, b"value")
 }
 
 /// The number of the hook that was asked for.
 fn asked(runner: &RunnerEnd) -> u64 {
     match runner.receive().unwrap() {
-        (ToRunner::Hook(order), fds) => {
+        (ToRunner::Hook(request), fds) => {
             assert_eq!(fds.len(), 1);
-            order.id
+            request.id
         }
         other => panic!("{other:?}"),
     }
@@ -43,9 +43,9 @@ fn asked(runner: &RunnerEnd) -> u64 {
 
 #[test]
 fn an_answer_to_another_question_is_none() {
-    let (errands, runner) = errands(Duration::from_secs(60));
+    let (client, runner) = client(Duration::from_secs(60));
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| hook(&errands));
+        let asking = scope.spawn(|| hook(&client));
         let id = asked(&runner);
         for stray in [
             FromRunner::Hook(id.wrapping_add(1), ExitCause::Exited(0)),
@@ -63,7 +63,7 @@ fn an_answer_to_another_question_is_none() {
             .unwrap();
         let answer = asking.join().unwrap();
         assert!(matches!(answer, Err(HookError::Failed(7))), "{answer:?}");
-        let asking = scope.spawn(|| hook(&errands));
+        let asking = scope.spawn(|| hook(&client));
         let id = asked(&runner);
         runner.send(&FromRunner::Pong(id), &[]).unwrap();
         let answer = asking.join().unwrap();
@@ -73,10 +73,10 @@ fn an_answer_to_another_question_is_none() {
 
 #[test]
 fn fds_from_a_runner_are_closed() {
-    let (errands, runner) = errands(Duration::from_secs(60));
+    let (client, runner) = client(Duration::from_secs(60));
     let (mut reader, writer) = io::pipe().unwrap();
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| errands.alive());
+        let asking = scope.spawn(|| client.alive());
         let (ToRunner::Ping(id), _) = runner.receive().unwrap() else {
             panic!("no ping");
         };
@@ -91,24 +91,24 @@ fn fds_from_a_runner_are_closed() {
 }
 
 fn cut_off(say: impl FnOnce(&RunnerEnd)) {
-    let (errands, runner) = errands(Duration::from_secs(60));
+    let (client, runner) = client(Duration::from_secs(60));
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| hook(&errands));
+        let asking = scope.spawn(|| hook(&client));
         asked(&runner);
         say(&runner);
         let answer = asking.join().unwrap();
         assert!(matches!(answer, Err(HookError::RunnerEnded)), "{answer:?}");
     });
-    assert!(matches!(hook(&errands), Err(HookError::NoRunner)));
-    assert!(!errands.alive());
+    assert!(matches!(hook(&client), Err(HookError::NoRunner)));
+    assert!(!client.alive());
     let end = runner.receive().unwrap_err();
     let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
     assert!(kinds.contains(&end.kind()), "{end}");
     // Another one is as good as the first.
     let (runner, ours) = RunnerEnd::pair().unwrap();
-    errands.employ(ours);
+    client.connect(ours);
     std::thread::scope(|scope| {
-        let asking = scope.spawn(|| hook(&errands));
+        let asking = scope.spawn(|| hook(&client));
         assert!(matches!(
             runner.receive().unwrap(),
             (ToRunner::WorkerChanged, _)
@@ -144,23 +144,23 @@ fn too_much_that_nobody_asked_for_cuts_it_off() {
                 Err(_) => break,
             }
         }
-        assert!(said >= MAX_STRAY, "{said}");
+        assert!(said >= MAX_STRAY_ANSWERS, "{said}");
     });
 }
 
 #[test]
 fn a_runner_that_says_nothing_is_not_waited_for_longer_than_it_may_take() {
-    let (errands, _runner) = errands(Duration::ZERO);
+    let (client, _runner) = client(Duration::ZERO);
     let begun = Instant::now();
-    assert!(!errands.alive());
-    assert!(begun.elapsed() < 2 * PATIENCE);
-    let waiting = errands.shared.state.lock().waiting.len();
+    assert!(!client.alive());
+    assert!(begun.elapsed() < 2 * PING_TIMEOUT);
+    let waiting = client.shared.state.lock().waiting.len();
     assert_eq!(waiting, 0, "nothing of it is remembered");
 }
 
 #[test]
 fn the_worst_is_a_lie_about_an_end() {
-    let (errands, runner) = errands(Duration::from_secs(60));
+    let (client, runner) = client(Duration::from_secs(60));
     for (end, expected) in [
         (ExitCause::Exited(0), "Ok(())"),
         (ExitCause::Exited(255), "Err(Failed(255))"),
@@ -173,7 +173,7 @@ fn the_worst_is_a_lie_about_an_end() {
         (ExitCause::Lost, "Err(RunnerEnded)"),
     ] {
         std::thread::scope(|scope| {
-            let asking = scope.spawn(|| hook(&errands));
+            let asking = scope.spawn(|| hook(&client));
             let id = asked(&runner);
             runner.send(&FromRunner::Hook(id, end), &[]).unwrap();
             let answer = asking.join().unwrap();
@@ -186,20 +186,20 @@ fn the_worst_is_a_lie_about_an_end() {
 
 #[test]
 fn notifications_never_block_and_are_bounded() {
-    let (errands, _runner) = errands(Duration::from_secs(60));
+    let (client, _runner) = client(Duration::from_secs(60));
     let begun = Instant::now();
     for _ in 0..5000 {
-        errands.notify(Event::new(EventKind::Expiry).reason(&"x".repeat(4000)));
+        client.notify(Event::new(EventKind::Expiry).reason(&"x".repeat(4000)));
     }
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(errands.shared.state.lock().notices.len(), MAX_NOTICES);
-    let dropped = errands
+    assert_eq!(client.shared.state.lock().pending.len(), MAX_PENDING);
+    let dropped = client
         .shared
         .counts
         .with_label_values(&["expiry", "dropped"]);
-    assert_eq!(dropped.get(), 5000 - MAX_NOTICES as u64);
+    assert_eq!(dropped.get(), 5000 - MAX_PENDING as u64);
 }

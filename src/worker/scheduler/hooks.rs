@@ -14,7 +14,7 @@ use crate::ipc::runner::{HookName, Phase};
 use crate::worker::commit::change::{Change, Kind};
 use crate::worker::control;
 use crate::worker::gate::Gate;
-use crate::worker::runner_client::{About, HookError};
+use crate::worker::runner_client::{HookError, HookSubject};
 
 /// The phases that bring a new value to where it is checked, in their order.
 const PHASES: [Phase; 3] = [Phase::Prepare, Phase::Apply, Phase::Verify];
@@ -112,7 +112,7 @@ impl<'g> Errand<'g> {
     }
 
     fn run(&self, hook: &HookName, phase: Phase) -> Result<(), HookError> {
-        let about = About {
+        let about = HookSubject {
             name: &self.node.path,
             version: self.pending.number,
             kid: &self.pending.kid,

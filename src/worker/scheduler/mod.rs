@@ -209,7 +209,7 @@ impl Scheduler {
     /// there is no runner for it yet.
     fn carry_out(&self, id: u64) -> bool {
         let gate = self.gate.clone();
-        if !gate.errands.employs() {
+        if !gate.errands.is_connected() {
             return true;
         }
         let Some(doomed) = gate.scheduler.take(id) else {
