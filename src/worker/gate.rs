@@ -27,7 +27,7 @@ use crate::worker::audit::detector::Suspicions;
 use crate::worker::commit::change::{Change, Kind};
 use crate::worker::commit::journal::Journal;
 use crate::worker::control;
-use crate::worker::identity::exe::Programs;
+use crate::worker::identity::exe::ExeLookup;
 use crate::worker::metrics::{Gauges, Metrics};
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::scheduler::Bell;
@@ -38,7 +38,7 @@ pub(crate) struct Gate {
     policies: RwLock<Policies>,
     /// The kernel tells a thread's ids without `/proc`.
     brief: AtomicBool,
-    programs: Programs,
+    programs: ExeLookup,
     policy_source: PolicySource,
     audit: Log,
     notary: Notary,
@@ -170,7 +170,7 @@ pub(crate) struct Parts {
     pub(crate) handles: Arc<HandleTable>,
     pub(crate) metrics: Metrics,
     pub(crate) settings: Settings,
-    pub(crate) programs: Programs,
+    pub(crate) programs: ExeLookup,
     pub(crate) started_ms: i64,
     pub(crate) journal: Journal,
     pub(crate) watch: Arc<InFlight>,
@@ -656,7 +656,7 @@ impl Gate {
         resent: bool,
     ) -> Result<(), FsError> {
         let (client, rule) = rule_of(decision);
-        let exe = self.programs.at_first(caller, node.id);
+        let exe = self.programs.exe_at_first_read(caller, node.id);
         let event = Event {
             name: Some(&node.path),
             id: Some(node.id),

@@ -33,7 +33,7 @@ use crate::process::{Failure, spawn, start_logging, text};
 use crate::worker::commit::journal::Journal;
 use crate::worker::gate::{Gate, Parts, PolicySource, Settings};
 use crate::worker::http::Readiness;
-use crate::worker::identity::exe::Programs;
+use crate::worker::identity::exe::ExeLookup;
 use crate::worker::metrics::Metrics;
 
 pub(crate) mod audit;
@@ -283,7 +283,7 @@ impl Worker {
             handles,
             metrics: Metrics::new().map_err(text)?,
             settings: Settings::from(config),
-            programs: Programs::new(ExeQuestions::from(
+            programs: ExeLookup::new(ExeQuestions::from(
                 estate.programs.try_clone().map_err(text)?,
             )),
             started_ms: estate.start.started_ms,

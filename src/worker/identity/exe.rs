@@ -1,5 +1,5 @@
-//! Which programs read secrets: asked when a process first reads one, for the
-//! record. A path is what the process's own mounts make it, so nothing is
+//! Executables that read secrets: asked for when a process first reads one, for
+//! the record. A path is what the process's own mounts make it, so nothing is
 //! decided by it, and a read does not wait long for it.
 
 use std::collections::HashMap;
@@ -13,65 +13,69 @@ use rustix::io::Errno;
 use crate::ipc::programs::{ExeQuestions, ThreadRef};
 
 /// How long a read may wait for an answer.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// After this time a thread's program is looked at again: it may be another one.
-const AGAIN: Duration = Duration::from_secs(60);
-/// How long nobody is asked after an answer did not come.
-const REST: Duration = Duration::from_secs(10);
-/// Threads and secrets remembered; they are forgotten together.
-const REMEMBERED: usize = 16 * 1024;
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long a thread's executable is taken for known: it may become another one.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// How long nothing is asked after an answer did not come.
+const PAUSE_AFTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most pairs of thread and secret that are remembered; all are forgotten together.
+const MAX_REMEMBERED: usize = 16 * 1024;
 
-/// Asks the supervisor.
-pub(crate) struct Programs {
+/// Finds out which executable a thread runs when it first reads a secret.
+pub(crate) struct ExeLookup {
     /// When a thread was last asked about, by its number and the secret's id.
     asked: RwLock<HashMap<(u64, u64), Instant>>,
-    /// The kernel is too old for numbers to be sure by.
+    /// The kernel is too old to tell threads' numbers.
     numberless: AtomicBool,
-    desk: Mutex<Desk>,
+    client: Mutex<ExeClient>,
 }
 
-struct Desk {
-    link: ExeQuestions,
-    rests_until: Option<Instant>,
+/// The socket to the supervisor, which looks.
+struct ExeClient {
+    channel: ExeQuestions,
+    /// Nothing is asked before.
+    paused_until: Option<Instant>,
 }
 
-impl Programs {
-    pub(crate) fn new(link: ExeQuestions) -> Self {
+impl ExeLookup {
+    pub(crate) fn new(channel: ExeQuestions) -> Self {
         Self {
             asked: RwLock::default(),
             numberless: AtomicBool::new(false),
-            desk: Mutex::new(Desk {
-                link,
-                rests_until: None,
+            client: Mutex::new(ExeClient {
+                channel,
+                paused_until: None,
             }),
         }
     }
 
-    /// The program of `caller`, unless it was asked for a moment ago when the same
-    /// thread read the same secret.
-    pub(crate) fn at_first(&self, caller: &Caller, secret: u64) -> Option<String> {
+    /// The executable of `caller`, unless it was asked for a moment ago when the
+    /// same thread read the same secret.
+    pub(crate) fn exe_at_first_read(&self, caller: &Caller, secret: u64) -> Option<String> {
         let thread = match caller.kernel_ids {
             Some(ids) => ids.thread,
-            None => self.number(caller.tid)?,
+            None => self.thread_number(caller.tid)?,
         };
         let key = (thread, secret);
         let known = self.asked.read().get(&key).copied();
-        if known.is_some_and(|at| at.elapsed() < AGAIN) {
+        if known.is_some_and(|at| at.elapsed() < KNOWN_FOR) {
             return None;
         }
         let mut asked = self.asked.write();
-        if asked.len() >= REMEMBERED {
+        if asked.len() >= MAX_REMEMBERED {
             asked.clear();
         }
         asked.insert(key, Instant::now());
+        // Not held while others wait for an answer.
         drop(asked);
         let tid = caller.tid;
-        self.desk
-            .try_lock_for(PATIENCE)?
-            .ask(ThreadRef { tid, thread })
+        self.client
+            .try_lock_for(ANSWER_TIMEOUT)?
+            .request(ThreadRef { tid, thread })
     }
 
-    fn number(&self, tid: u32) -> Option<u64> {
+    /// The number of thread `tid`, which no other ever has.
+    fn thread_number(&self, tid: u32) -> Option<u64> {
         if self.numberless.load(Ordering::Relaxed) {
             return None;
         }
@@ -86,22 +90,23 @@ impl Programs {
     }
 }
 
-impl Desk {
-    fn ask(&mut self, whose: ThreadRef) -> Option<String> {
-        if self.rests_until.is_some_and(|until| Instant::now() < until) {
+impl ExeClient {
+    fn request(&mut self, thread: ThreadRef) -> Option<String> {
+        let now = Instant::now();
+        if self.paused_until.is_some_and(|until| now < until) {
             return None;
         }
-        let until = Instant::now() + PATIENCE;
-        self.link.send(&whose, &[]).ok()?;
+        let until = now + ANSWER_TIMEOUT;
+        self.channel.send(&thread, &[]).ok()?;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if !self.link.readable(left) {
-                self.rests_until = Some(Instant::now() + REST);
+            if !self.channel.readable(left) {
+                self.paused_until = Some(Instant::now() + PAUSE_AFTER_TIMEOUT);
                 return None;
             }
-            let (answer, _) = self.link.receive().ok()?;
-            // An earlier question's may have come too late.
-            if answer.thread == whose {
+            let (answer, _) = self.channel.receive().ok()?;
+            // The answer to an earlier question may have come too late.
+            if answer.thread == thread {
                 return answer.path;
             }
         }
@@ -132,7 +137,7 @@ mod tests {
     #[test]
     fn a_thread_is_asked_about_once_for_each_secret() {
         let (ours, theirs) = ExeReplies::pair().unwrap();
-        let programs = Programs::new(ExeQuestions::from(theirs));
+        let lookup = ExeLookup::new(ExeQuestions::from(theirs));
         let supervisor = std::thread::spawn(move || {
             let mut questions = Vec::new();
             while let Ok((whose, _)) = ours.receive() {
@@ -145,11 +150,11 @@ mod tests {
             }
             questions
         });
-        let ask = |secret| programs.at_first(&caller(), secret);
+        let ask = |secret| lookup.exe_at_first_read(&caller(), secret);
         assert_eq!(ask(1).as_deref(), Some("/bin/cat"));
         assert_eq!(ask(1), None);
         assert_eq!(ask(2).as_deref(), Some("/bin/cat"));
-        drop(programs);
+        drop(lookup);
         assert_eq!(
             supervisor.join().unwrap(),
             [ThreadRef { tid: 8, thread: 9 }; 2]
@@ -159,9 +164,9 @@ mod tests {
     #[test]
     fn who_does_not_answer_is_left_alone() {
         let (ours, theirs) = ExeReplies::pair().unwrap();
-        let programs = Programs::new(ExeQuestions::from(theirs));
+        let lookup = ExeLookup::new(ExeQuestions::from(theirs));
         for secret in 1..=50 {
-            assert_eq!(programs.at_first(&caller(), secret), None);
+            assert_eq!(lookup.exe_at_first_read(&caller(), secret), None);
         }
         ours.receive().unwrap();
         assert!(!ours.readable(Duration::ZERO), "one question only");
