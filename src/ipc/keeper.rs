@@ -55,7 +55,7 @@ pub enum StartRefusal {
     NoDirectory,
     /// The directory belongs to a user who is not trusted.
     DirectoryOwner,
-    /// Others may write the directory.
+    /// The directory can be written by others.
     DirectoryWritable,
     /// The file is not there.
     Missing,
@@ -63,7 +63,7 @@ pub enum StartRefusal {
     NoFile,
     /// The file belongs to a user who is not trusted.
     Owner,
-    /// Others may write the file.
+    /// The file can be written by others.
     Writable,
     /// Nobody may execute the file.
     NotExecutable,

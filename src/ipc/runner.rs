@@ -125,7 +125,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// As the hook is told.
+    /// The word that the hook is given.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

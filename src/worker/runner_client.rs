@@ -99,7 +99,7 @@ pub struct RunnerClient {
     wanted: Vec<EventKind>,
 }
 
-/// What the listening thread shares with those that ask.
+/// State of the listening thread and of those that ask.
 struct Shared {
     state: Mutex<State>,
     /// Deliveries by kind and result.
