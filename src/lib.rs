@@ -2,7 +2,7 @@
 //!
 //! This package only composes: the file system (`jarvis-fs`), the vault
 //! (`jarvis-vault`), the policy (`jarvis-policy`) and the audit log
-//! (`jarvis-audit`) know nothing of each other and meet in `worker/gate.rs`.
+//! (`jarvis-audit`) know nothing of each other and meet in `worker/`.
 #![forbid(unsafe_code)]
 
 mod common;

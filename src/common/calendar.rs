@@ -1,15 +1,10 @@
-//! When secrets are due: intervals with jitter, and calendar windows.
+//! Calendar windows: times of the week.
 
 use std::fmt;
 
-use jarvis_vault::{Secret, VersionState};
 use jiff::Timestamp;
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
-
-/// A rotation by schedule comes up to this share of its interval early, so that
-/// what was made together is not rotated together.
-const JITTER_PERCENT: u64 = 10;
 
 /// Times of the week, UTC: `mon-fri 02:00-04:00; sun 00:00-24:00`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +20,7 @@ struct Window {
     to: u16,
 }
 
-/// Why a text is no window.
+/// A text that is no window.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadWindow(String);
 
@@ -127,38 +122,6 @@ fn minutes(text: &str) -> Option<u16> {
     Some(u16::from(time.hour().unsigned_abs()) * 60 + u16::from(time.minute().unsigned_abs()))
 }
 
-/// When `secret` is to be rotated by schedule (Unix milliseconds), windows apart;
-/// `None` without a schedule or a generator, or while it is out of service.
-pub(crate) fn due_ms(id: u64, secret: &Secret, every_ms: Option<i64>) -> Option<i64> {
-    let every = secret.settings.rotate_every_ms.or(every_ms)?;
-    let current = secret.current()?;
-    let generated = secret.kind.has_generator();
-    let standing = current.state(current.created_ms, 0) == VersionState::Current;
-    (generated && standing).then(|| {
-        let spread = u64::try_from(every).unwrap_or_default() / 100 * JITTER_PERCENT;
-        let early = match spread {
-            0 => 0,
-            spread => scatter(id, current.number) % spread,
-        };
-        let early = i64::try_from(early).unwrap_or_default();
-        current
-            .created_ms
-            .saturating_add(every)
-            .saturating_sub(early)
-    })
-}
-
-/// A number that looks random and is the same each time (splitmix64,
-/// <https://prng.di.unimi.it/splitmix64.c>).
-fn scatter(id: u64, version: u32) -> u64 {
-    let mut z = id
-        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        .wrapping_add(u64::from(version));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,16 +185,5 @@ mod tests {
             let refused = Windows::parse(text).unwrap_err();
             assert!(refused.to_string().contains("no window"), "{text}");
         }
-    }
-
-    #[test]
-    fn jitter_spreads_and_repeats() {
-        let numbers: Vec<_> = (0..100).map(|id| scatter(id, 1) % 1000).collect();
-        assert_eq!(
-            numbers,
-            (0..100).map(|id| scatter(id, 1) % 1000).collect::<Vec<_>>()
-        );
-        let early = numbers.iter().filter(|&&n| n < 500).count();
-        assert!((30..70).contains(&early), "{early}");
     }
 }

@@ -181,6 +181,14 @@ impl Event {
         }
     }
 
+    /// Event of `kind` just now, about the secret called `name`, if it has a name.
+    #[must_use]
+    pub fn about(kind: EventKind, name: Option<&str>) -> Self {
+        let mut event = Self::new(kind);
+        event.name = name.map(str::to_owned);
+        event
+    }
+
     /// With the secret it is about.
     #[must_use]
     pub fn secret(mut self, name: &str) -> Self {

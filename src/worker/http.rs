@@ -2,6 +2,10 @@
 //!
 //! A few threads of their own, one request a connection, everything bounded:
 //! whatever clients do here, no read of a secret waits for it.
+//!
+//! Runs in: the worker, on threads of its own.
+//! Touches: accepted connections, [`Status`]; no secrets, no names.
+//! Imported by: mod.rs of the worker.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +16,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 
-use crate::worker::gate::Gate;
+use crate::process::spawn;
+use crate::worker::status::Status;
 
 /// Longest request head in bytes.
 const MAX_HEAD: usize = 8 * 1024;
@@ -27,31 +32,31 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The gate, from when it serves until the daemon ends.
+/// The status, from when the worker serves until it retires.
 #[derive(Clone, Default)]
-pub(crate) struct Readiness(Arc<RwLock<Weak<Gate>>>);
+pub(crate) struct Readiness(Arc<RwLock<Weak<Status>>>);
 
 impl Readiness {
-    pub(crate) fn set(&self, gate: &Arc<Gate>) {
-        *self.0.write() = Arc::downgrade(gate);
+    pub(crate) fn set(&self, status: &Arc<Status>) {
+        *self.0.write() = Arc::downgrade(status);
     }
 
     pub(crate) fn clear(&self) {
         *self.0.write() = Weak::new();
     }
 
-    fn gate(&self) -> Option<Arc<Gate>> {
+    fn status(&self) -> Option<Arc<Status>> {
         self.0.read().upgrade()
     }
 }
 
-struct Answer {
+struct HttpAnswer {
     code: u16,
     kind: &'static str,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn text(code: u16, body: &str) -> Self {
         Self {
             code,
@@ -70,19 +75,14 @@ pub(crate) fn start(readiness: &Readiness, listener: TcpListener) -> io::Result<
     let connections = Arc::new(Mutex::new(connections));
     for _ in 0..THREADS {
         let (readiness, connections) = (readiness.clone(), connections.clone());
-        std::thread::Builder::new()
-            .name("http".into())
-            .spawn(move || serve(&readiness, &connections))?;
+        spawn("http", move || serve(&readiness, &connections))?;
     }
-    std::thread::Builder::new()
-        .name("http-accept".into())
-        .spawn(move || {
-            for connection in listener.incoming().flatten() {
-                // A full queue drops the connection, which closes it.
-                queue.try_send(connection).ok();
-            }
-        })?;
-    Ok(())
+    spawn("http-accept", move || {
+        for connection in listener.incoming().flatten() {
+            // A full queue drops the connection, which closes it.
+            queue.try_send(connection).ok();
+        }
+    })
 }
 
 fn serve(readiness: &Readiness, connections: &Mutex<Receiver<TcpStream>>) {
@@ -99,18 +99,19 @@ fn serve(readiness: &Readiness, connections: &Mutex<Receiver<TcpStream>>) {
 fn handle(readiness: &Readiness, mut connection: TcpStream) -> io::Result<()> {
     let start = Instant::now();
     let mut head = Vec::with_capacity(1024);
-    let gate = readiness.gate();
+    let status = readiness.status();
     let answer = match read_head(&mut connection, &mut head, start + PATIENCE)? {
-        Some((method, path)) => route(gate.as_deref(), &method, &path),
-        None => Answer::text(400, "malformed or too large"),
+        Some((method, path)) => route(status.as_deref(), &method, &path),
+        None => HttpAnswer::text(400, "malformed or too large"),
     };
     connection.set_write_timeout(Some(PATIENCE))?;
     let head_only = head.starts_with(b"HEAD ");
     let result = respond(&mut connection, &answer, head_only);
-    if let Some(gate) = gate {
+    if let Some(status) = status {
         let label = answer.code.to_string();
-        gate.metrics.http.with_label_values(&[&label]).inc();
-        gate.metrics
+        status.metrics().http.with_label_values(&[&label]).inc();
+        status
+            .metrics()
             .http_seconds
             .observe(start.elapsed().as_secs_f64());
     }
@@ -151,45 +152,45 @@ fn read_head(
     }
 }
 
-fn route(gate: Option<&Gate>, method: &str, path: &str) -> Answer {
-    match (method, path, gate) {
-        ("GET" | "HEAD", "/readyz", Some(_)) => Answer::text(200, "ready"),
-        ("GET" | "HEAD", "/healthz", Some(gate)) => health(gate),
-        ("GET" | "HEAD", "/metrics", Some(gate)) => metrics(gate),
+fn route(status: Option<&Status>, method: &str, path: &str) -> HttpAnswer {
+    match (method, path, status) {
+        ("GET" | "HEAD", "/readyz", Some(_)) => HttpAnswer::text(200, "ready"),
+        ("GET" | "HEAD", "/healthz", Some(status)) => health(status),
+        ("GET" | "HEAD", "/metrics", Some(status)) => metrics(status),
         ("GET" | "HEAD", "/readyz" | "/healthz" | "/metrics", None) => {
-            Answer::text(503, "not ready: the vault is not unlocked and mounted")
+            HttpAnswer::text(503, "not ready: the vault is not unlocked and mounted")
         }
-        ("GET" | "HEAD", _, _) => Answer::text(404, "not found"),
-        _ => Answer::text(405, "only GET and HEAD"),
+        ("GET" | "HEAD", _, _) => HttpAnswer::text(404, "not found"),
+        _ => HttpAnswer::text(405, "only GET and HEAD"),
     }
 }
 
-fn health(gate: &Gate) -> Answer {
+fn health(status: &Status) -> HttpAnswer {
     let body = json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_secs": gate.uptime_secs(),
-        "secrets_count": gate.vault.counts().secrets,
+        "uptime_secs": status.uptime_secs(),
+        "secrets_count": status.counts().secrets,
     });
-    Answer {
+    HttpAnswer {
         code: 200,
         kind: JSON,
         body: format!("{body}\n").into_bytes(),
     }
 }
 
-fn metrics(gate: &Gate) -> Answer {
-    match gate.metrics.render(&gate.gauges()) {
-        Ok(body) => Answer {
+fn metrics(status: &Status) -> HttpAnswer {
+    match status.metrics().render(&status.gauges()) {
+        Ok(body) => HttpAnswer {
             code: 200,
             kind: METRICS,
             body,
         },
-        Err(_) => Answer::text(500, "metrics cannot be rendered"),
+        Err(_) => HttpAnswer::text(500, "metrics cannot be rendered"),
     }
 }
 
-fn respond(connection: &mut TcpStream, answer: &Answer, head_only: bool) -> io::Result<()> {
+fn respond(connection: &mut TcpStream, answer: &HttpAnswer, head_only: bool) -> io::Result<()> {
     let reason = match answer.code {
         200 => "OK",
         400 => "Bad Request",

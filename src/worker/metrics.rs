@@ -1,4 +1,8 @@
 //! Counters for operators, in Prometheus terms. No secret names in labels.
+//!
+//! Runs in: the worker.
+//! Touches: counters.
+//! Imported by: the rooms of the worker.
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! What a worker may still do: one user's rights, a few files, a few calls.
+//!
+//! Runs in: the worker, before it opens anything.
+//! Touches: the rights of its own process.
+//! Imported by: startup.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -13,7 +17,19 @@ use seccompiler::{
     SeccompFilter, SeccompRule,
 };
 
-use crate::process::{Failure, text};
+/// Why the sandbox could not be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Landlock refused.
+    #[error(transparent)]
+    Files(#[from] landlock::RulesetError),
+    /// The filter could not be built.
+    #[error(transparent)]
+    Filter(#[from] seccompiler::BackendError),
+    /// The kernel refused the filter.
+    #[error(transparent)]
+    Seccomp(#[from] seccompiler::Error),
+}
 
 /// System calls a worker makes, and what for. Everything else is EPERM.
 const CALLS: &[(libc::c_long, &str)] = &[
@@ -129,15 +145,15 @@ pub(super) fn lift_memory_limit() -> bool {
 ///
 /// # Errors
 /// What the kernel lacks or refuses.
-pub fn enter(directories: &[OwnedFd]) -> Result<(), String> {
-    match confine_files(directories).map_err(text)? {
+pub fn enter(directories: &[OwnedFd]) -> Result<(), SandboxError> {
+    match confine_files(directories)? {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {}
         RulesetStatus::NotEnforced => {
             tracing::warn!("this kernel has no Landlock: the worker's files are not confined");
         }
     }
     for program in [no_clone3()?, allowed_calls()?] {
-        seccompiler::apply_filter(&program).map_err(text)?;
+        seccompiler::apply_filter(&program)?;
     }
     Ok(())
 }
@@ -187,19 +203,23 @@ fn allow(
     }
 }
 
-fn equals(argument: u8, width: Width, value: u64) -> Result<SeccompRule, Failure> {
-    let condition = SeccompCondition::new(argument, width, Is::Eq, value).map_err(text)?;
-    SeccompRule::new(vec![condition]).map_err(text)
+fn equals(
+    argument: u8,
+    width: Width,
+    value: u64,
+) -> Result<SeccompRule, seccompiler::BackendError> {
+    let condition = SeccompCondition::new(argument, width, Is::Eq, value)?;
+    SeccompRule::new(vec![condition])
 }
 
-fn allowed_calls() -> Result<BpfProgram, Failure> {
+fn allowed_calls() -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for (call, _why) in CALLS {
         rules.insert(*call, Vec::new());
     }
     let thread = libc::CLONE_THREAD as u64;
     let thread = SeccompCondition::new(0, Width::Qword, Is::MaskedEq(thread), thread);
-    let thread = SeccompRule::new(vec![thread.map_err(text)?]).map_err(text)?;
+    let thread = SeccompRule::new(vec![thread?])?;
     rules.insert(libc::SYS_clone, vec![thread]);
     let own = u64::try_from(Pid::as_raw(Some(rustix::process::getpid()))).unwrap_or_default();
     // abort(3) signals the own process.
@@ -214,7 +234,7 @@ fn allowed_calls() -> Result<BpfProgram, Failure> {
 }
 
 /// clone3 hides its flags behind a pointer; ENOSYS makes the C library use clone.
-fn no_clone3() -> Result<BpfProgram, Failure> {
+fn no_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
     let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let missing = u32::try_from(libc::ENOSYS).unwrap_or_default();
     program(rules, SeccompAction::Allow, SeccompAction::Errno(missing))
@@ -224,9 +244,7 @@ fn program(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     otherwise: SeccompAction,
     matching: SeccompAction,
-) -> Result<BpfProgram, Failure> {
-    let arch = std::env::consts::ARCH.try_into().map_err(text)?;
-    SeccompFilter::new(rules, otherwise, matching, arch)
-        .and_then(TryInto::try_into)
-        .map_err(text)
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    let arch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, otherwise, matching, arch).and_then(TryInto::try_into)
 }

@@ -23,7 +23,7 @@ pub(crate) struct Admission {
 
 /// Windows by uid.
 #[derive(Default)]
-pub(crate) struct Denials(Mutex<HashMap<u32, Window>>);
+pub(crate) struct DenialLimit(Mutex<HashMap<u32, Window>>);
 
 struct Window {
     start: Instant,
@@ -36,7 +36,7 @@ impl Window {
     }
 }
 
-impl Denials {
+impl DenialLimit {
     pub(crate) fn admit(&self, uid: u32, now: Instant) -> Admission {
         let mut windows = self.0.lock();
         if windows.len() >= UIDS && !windows.contains_key(&uid) {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_counted_and_told_later() {
-        let denials = Denials::default();
+        let denials = DenialLimit::default();
         let start = Instant::now();
         let recorded = (0..250).filter(|_| denials.admit(7, start).record).count();
         assert_eq!(recorded as u64, EACH);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_told_at_the_end() {
-        let denials = Denials::default();
+        let denials = DenialLimit::default();
         for _ in 0..EACH + 3 {
             let _ = denials.admit(7, Instant::now());
         }
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_window_that_is_over_is_told_without_another_denial() {
-        let (denials, start) = (Denials::default(), Instant::now());
+        let (denials, start) = (DenialLimit::default(), Instant::now());
         for _ in 0..EACH + 3 {
             let _ = denials.admit(7, start);
             let _ = denials.admit(8, start + WINDOW / 2);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn many_uids_take_bounded_memory() {
-        let denials = Denials::default();
+        let denials = DenialLimit::default();
         for uid in 0..2 * UIDS {
             let _ = denials.admit(u32::try_from(uid).unwrap(), Instant::now());
         }

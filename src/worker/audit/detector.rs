@@ -17,17 +17,23 @@ use parking_lot::Mutex;
 
 use crate::common::clock::now;
 use crate::config::EventKind;
-use crate::ipc::runner as ipc_runner;
-use crate::worker::gate::Gate;
+use crate::ipc::runner as notification;
+use crate::process::spawn;
+use crate::worker::audit::AuditTrail;
 
 /// How much of the log's end is recalled, in bytes: some 130,000 reads.
 const RECALLED: u64 = 64 * 1024 * 1024;
 /// Most records held back meanwhile; the oldest are given up.
 const MAX_BACKLOG: usize = 65_536;
 
+/// Names secrets by their ids, as far as they are known.
+pub(crate) type NameOf = Box<dyn Fn(u64) -> Option<Box<str>> + Send>;
+
 /// The detector, once it has caught up with the log.
-pub(crate) struct Suspicions {
+pub(super) struct DetectorFeed {
     thresholds: Thresholds,
+    /// The last record that this process found, or wrote as it began.
+    recall_until: u64,
     state: Mutex<State>,
 }
 
@@ -36,7 +42,7 @@ enum State {
     Watching(Box<Detector>),
 }
 
-/// What happened while the log was recalled.
+/// Observations made while the log was recalled.
 #[derive(Default)]
 struct Backlog {
     observations: VecDeque<Observation>,
@@ -53,10 +59,11 @@ impl Backlog {
     }
 }
 
-impl Suspicions {
-    pub(crate) fn new(thresholds: Thresholds) -> Self {
+impl DetectorFeed {
+    pub(super) fn new(thresholds: Thresholds, recall_until: u64) -> Self {
         Self {
             thresholds,
+            recall_until,
             state: Mutex::new(State::Recalling(Backlog::default())),
         }
     }
@@ -64,8 +71,8 @@ impl Suspicions {
     fn observe(&self, seen: Observation) -> Findings {
         match &mut *self.state.lock() {
             State::Watching(detector) => detector.observe(&seen),
-            State::Recalling(held) => {
-                held.push(seen);
+            State::Recalling(backlog) => {
+                backlog.push(seen);
                 Findings::default()
             }
         }
@@ -79,36 +86,38 @@ impl Suspicions {
             detector.observe(&seen);
         }
         loop {
-            let held = match &mut *self.state.lock() {
-                State::Recalling(held) if !held.observations.is_empty() => std::mem::take(held),
+            let backlog = match &mut *self.state.lock() {
+                State::Recalling(backlog) if !backlog.observations.is_empty() => {
+                    std::mem::take(backlog)
+                }
                 state => {
                     *state = State::Watching(detector);
                     return;
                 }
             };
-            if held.lost > 0 {
-                let lost = held.lost;
+            if backlog.lost > 0 {
+                let lost = backlog.lost;
                 tracing::warn!(lost, "records not looked at for suspicious activity");
             }
-            for seen in held.observations {
+            for seen in backlog.observations {
                 detector.observe(&seen).iter().flatten().for_each(&mut tell);
             }
         }
     }
 }
 
-impl Gate {
+impl AuditTrail {
     /// Looks at what a record that was just written adds up to.
-    pub(crate) fn consider(&self, event: &Event<'_>) {
+    pub(super) fn consider(&self, event: &Event<'_>) {
         let Some(seen) = Observation::of(event, now()) else {
             return;
         };
-        for finding in self.suspicions.observe(seen).iter().flatten() {
-            self.tell(finding, event.name);
+        for finding in self.detector.observe(seen).iter().flatten() {
+            self.report(finding, event.name);
         }
     }
 
-    fn tell(&self, finding: &Finding, name: Option<&str>) {
+    fn report(&self, finding: &Finding, name: Option<&str>) {
         let kind = finding.kind.as_str();
         self.metrics.suspicious.with_label_values(&[kind]).inc();
         tracing::warn!(
@@ -129,17 +138,14 @@ impl Gate {
         };
         // What was found stands in the records it was found in; `append` logs a failure.
         self.append(&event, Durability::Write).ok();
-        let told = ipc_runner::Event::new(EventKind::Suspicious).actor(finding.uid);
-        let told = told.reason(&finding.to_string());
-        self.errands.notify(match name {
-            Some(name) => told.secret(name),
-            None => told,
-        });
+        let notice = notification::Event::about(EventKind::Suspicious, name);
+        self.runner
+            .notify(notice.actor(finding.uid).reason(&reason));
     }
 
     /// Recalls the log in `directory`, up to where this process found it.
-    fn recall(&self, directory: &Path) {
-        let before = self.recall_until;
+    fn recall(&self, directory: &Path, name_of: &dyn Fn(u64) -> Option<Box<str>>) {
+        let before = self.detector.recall_until;
         let records = match recent_records(directory, RECALLED) {
             Ok(records) => Some(records),
             Err(error) => {
@@ -150,22 +156,23 @@ impl Gate {
         let known = records.into_iter().flatten();
         let known = known.take_while(|record| record.seq <= before);
         let known = known.filter_map(|record| Observation::of_record(&record));
-        self.suspicions.recall(known, |finding| {
-            let node = finding.id.and_then(|id| self.node(id).ok());
-            self.tell(finding, node.as_ref().map(|node| &*node.path));
+        self.detector.recall(known, |finding| {
+            self.report(finding, finding.id.and_then(name_of).as_deref());
         });
     }
 }
 
-/// Has a thread recall the log in `directory`.
+/// Starts a thread that recalls the log in `directory`; `name_of` names secrets.
 ///
 /// # Errors
 /// When there can be no thread.
-pub(crate) fn recall(gate: &Arc<Gate>, directory: PathBuf) -> io::Result<()> {
-    let gate = gate.clone();
-    let recaller = std::thread::Builder::new().name("recall".into());
-    let started = recaller.spawn(move || gate.recall(&directory));
-    started.map(drop)
+pub(crate) fn recall(
+    audit: &Arc<AuditTrail>,
+    directory: PathBuf,
+    name_of: NameOf,
+) -> io::Result<()> {
+    let audit = audit.clone();
+    spawn("recall", move || audit.recall(&directory, &name_of))
 }
 
 #[cfg(test)]
@@ -189,34 +196,38 @@ mod tests {
 
     #[test]
     fn what_happens_meanwhile_comes_after_what_was() {
-        let suspicions = Suspicions::new(Thresholds::default());
+        let feed = DetectorFeed::new(Thresholds::default(), 0);
         for uid in [8, 7, 9] {
-            assert!(found(suspicions.observe(read(uid, 1))).is_empty(), "held");
+            assert!(found(feed.observe(read(uid, 1))).is_empty(), "held");
         }
         let mut told = Vec::new();
         let history = [read(7, 1), read(8, 1)].into_iter();
-        suspicions.recall(history, |finding| {
+        feed.recall(history, |finding| {
             // It was told when it happened that uid 8 was new.
             told.push(finding.uid);
             // More happens while that is being told.
-            suspicions.observe(read(10, 1));
+            feed.observe(read(10, 1));
         });
         assert_eq!(told, [9, 10]);
-        assert!(found(suspicions.observe(read(10, 1))).is_empty());
-        assert_eq!(found(suspicions.observe(read(11, 1))), [11]);
+        assert!(found(feed.observe(read(10, 1))).is_empty());
+        assert_eq!(found(feed.observe(read(11, 1))), [11]);
     }
 
     #[test]
     fn a_flood_meanwhile_takes_bounded_memory() {
-        let suspicions = Suspicions::new(Thresholds::default());
-        suspicions.observe(read(7, 1));
+        let feed = DetectorFeed::new(Thresholds::default(), 0);
+        feed.observe(read(7, 1));
         for _ in 0..MAX_BACKLOG {
-            suspicions.observe(read(8, 1));
+            feed.observe(read(8, 1));
         }
-        let State::Recalling(held) = &*suspicions.state.lock() else {
+        let State::Recalling(backlog) = &*feed.state.lock() else {
             unreachable!("nothing was recalled")
         };
-        assert_eq!((held.observations.len(), held.lost), (MAX_BACKLOG, 1));
-        assert_eq!(held.observations[0], read(8, 1), "the oldest is given up");
+        assert_eq!((backlog.observations.len(), backlog.lost), (MAX_BACKLOG, 1));
+        assert_eq!(
+            backlog.observations[0],
+            read(8, 1),
+            "the oldest is given up"
+        );
     }
 }

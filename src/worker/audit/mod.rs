@@ -1,4 +1,364 @@
-//! Records: who may be recorded how often, and what is suspicious about them.
+//! The audit trail: every record that a worker writes passes here, and plaintext is
+//! released against one ([`Recorded`]).
+//!
+//! Runs in: the worker.
+//! Touches: the audit log's directory. No vault, no value.
+//! Imported by: secrets (for the token), authorization, commit, gate, control, scheduler, tree,
+//! maintenance.
 
-pub(crate) mod denial_limit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jarvis_audit::{
+    Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
+    RotationError,
+};
+use jarvis_fs::{Caller, FsError, HeaderIds};
+use jarvis_policy::{Decision, Rule};
+
+use crate::common::clock::now;
+use crate::worker::metrics::Metrics;
+use crate::worker::runner_client::RunnerClient;
+use crate::worker::settings::Settings;
+
+mod denial_limit;
 pub(crate) mod detector;
+
+use denial_limit::DenialLimit;
+use detector::DetectorFeed;
+
+/// Certifies the keys of segments.
+pub(crate) type Signer = Box<dyn Certify + Send + Sync>;
+
+/// Proof that a release of plaintext of one secret stands in the audit log. Only
+/// [`AuditTrail`] makes one.
+pub(crate) struct Recorded {
+    secret: u64,
+}
+
+impl Recorded {
+    /// Id of the secret that the record is about.
+    pub(crate) fn secret(&self) -> u64 {
+        self.secret
+    }
+}
+
+/// The version of a secret that a record is about.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordSubject<'a> {
+    pub(crate) name: &'a str,
+    /// The secret's id, its inode number.
+    pub(crate) id: u64,
+    pub(crate) version: u32,
+    pub(crate) kid: &'a str,
+}
+
+impl<'a> RecordSubject<'a> {
+    fn of<'e>(self, event: Event<'e>) -> Event<'e>
+    where
+        'a: 'e,
+    {
+        Event {
+            name: Some(self.name),
+            id: Some(self.id),
+            version: Some(self.version),
+            kid: Some(self.kid),
+            ..event
+        }
+    }
+}
+
+/// How a read was decided and by whom it is made.
+pub(crate) struct ReadDecision<'a> {
+    pub(crate) client: Option<&'a str>,
+    pub(crate) rule: &'a str,
+    /// The program of the caller, where it was asked for.
+    pub(crate) exe: Option<&'a str>,
+    /// The kernel had sent the request to an earlier worker.
+    pub(crate) resent: bool,
+}
+
+/// The audit log as one worker writes it.
+pub(crate) struct AuditTrail {
+    log: Log,
+    signer: Signer,
+    metrics: Arc<Metrics>,
+    runner: Arc<RunnerClient>,
+    settings: Arc<Settings>,
+    /// Sequence number of the vault up to which commits have their records: every
+    /// record carries it, so that the next worker knows what is owed.
+    recorded_seq: AtomicU64,
+    /// Set once the stop record is about to be written: no record may follow it.
+    retiring: AtomicBool,
+    denials: DenialLimit,
+    detector: DetectorFeed,
+}
+
+/// Client and rule of a decision, for a record.
+pub(crate) fn rule_of<'p>(decision: &Decision<'p>) -> (Option<&'p str>, &'p str) {
+    match decision.rule() {
+        Rule::Allow { client, pattern } | Rule::Deny { client, pattern } => (Some(client), pattern),
+        Rule::Default => (None, "default"),
+    }
+}
+
+impl AuditTrail {
+    /// `recorded_seq`: the vault's commits that the log has.
+    pub(crate) fn new(
+        log: Log,
+        signer: Signer,
+        metrics: Arc<Metrics>,
+        runner: Arc<RunnerClient>,
+        settings: Arc<Settings>,
+        recorded_seq: u64,
+    ) -> Self {
+        Self {
+            detector: DetectorFeed::new(settings.audit.thresholds, log.checkpoint().seq),
+            log,
+            signer,
+            metrics,
+            runner,
+            settings,
+            recorded_seq: AtomicU64::new(recorded_seq),
+            retiring: AtomicBool::new(false),
+            denials: DenialLimit::default(),
+        }
+    }
+
+    /// A record's common part.
+    pub(crate) fn event<'a>(&self, action: Action, caller: Option<&'a Caller>) -> Event<'a> {
+        let workload = caller.and_then(|c| c.workload.as_deref());
+        Event {
+            unit: workload.and_then(|workload| workload.unit.as_deref()),
+            container: workload.and_then(|workload| workload.container.as_deref()),
+            uid: caller.map(|c| c.uid),
+            gid: caller.map(|c| c.gid),
+            pid: caller.map(|c| c.pid),
+            ..Event::new(action, Outcome::Ok, self.recorded_seq())
+        }
+    }
+
+    /// A record's common part, about somebody whose identity is only claimed.
+    pub(crate) fn claimed<'a>(&self, action: Action, header: HeaderIds) -> Event<'a> {
+        Event {
+            uid: Some(header.uid),
+            gid: Some(header.gid),
+            pid: Some(header.tid),
+            ..self.event(action, None)
+        }
+    }
+
+    /// Records `event`, and what is suspicious about it.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when the record was not written.
+    pub(crate) fn append(&self, event: &Event<'_>, durability: Durability) -> Result<(), FsError> {
+        self.append_change(event, durability).map_err(|error| {
+            tracing::error!(%error, "audit record not written");
+            FsError::Io
+        })?;
+        self.consider(event);
+        Ok(())
+    }
+
+    /// Records `event` about a change, in which nothing suspicious is looked for.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub(crate) fn append_change(
+        &self,
+        event: &Event<'_>,
+        durability: Durability,
+    ) -> Result<(), AppendError> {
+        let result = self.log.append(event, durability);
+        if let Err(error) = &result {
+            self.check_serving();
+            if matches!(error, AppendError::Poisoned) {
+                // Another worker opens the log anew and finds what is owed; this
+                // one can do nothing any more.
+                tracing::error!(%error, "ending the worker");
+                std::process::abort();
+            }
+        }
+        match &result {
+            Ok(_) => self.metrics.audit_records.inc(),
+            Err(_) => self.metrics.audit_errors.inc(),
+        }
+        result.map(|_| ())
+    }
+
+    /// Records a read before anything is released.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when the record was not written: nothing may be released.
+    pub(crate) fn read(
+        &self,
+        caller: &Caller,
+        subject: RecordSubject<'_>,
+        decision: &ReadDecision<'_>,
+    ) -> Result<Recorded, FsError> {
+        let event = subject.of(Event {
+            exe: decision.exe,
+            client: decision.client,
+            rule: Some(decision.rule),
+            resent: decision.resent,
+            ..self.event(Action::Read, Some(caller))
+        });
+        self.append(&event, self.settings.audit.durability)?;
+        Ok(Recorded { secret: subject.id })
+    }
+
+    /// The token for a handle in the table: no handle gets there before its read is
+    /// recorded.
+    pub(crate) fn read_of_handle(&self, secret: u64) -> Recorded {
+        Recorded { secret }
+    }
+
+    /// Records the export of `subjects`, all versions of one secret, before they leave.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when a record was not written: nothing may be released.
+    pub(crate) fn export(
+        &self,
+        caller: &Caller,
+        secret: u64,
+        subjects: &[RecordSubject<'_>],
+        (client, rule): (&str, &str),
+    ) -> Result<Recorded, FsError> {
+        for subject in subjects {
+            let event = subject.of(Event {
+                client: Some(client),
+                rule: Some(rule),
+                ..self.event(Action::Export, Some(caller))
+            });
+            self.append(&event, Durability::Sync)?;
+        }
+        Ok(Recorded { secret })
+    }
+
+    /// The token for values that go to the hook of a rotation: the commit that made
+    /// the new version wait is recorded, and with it that its hook gets both values.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] while commit `seq` has no record.
+    pub(crate) fn hook(&self, secret: u64, seq: u64) -> Result<Recorded, FsError> {
+        if self.recorded_seq() < seq {
+            return Err(FsError::Io);
+        }
+        Ok(Recorded { secret })
+    }
+
+    /// The token for a comparison, of which only whether and where two versions differ
+    /// leaves the daemon: never a value.
+    pub(crate) fn comparison(&self, secret: u64) -> Recorded {
+        Recorded { secret }
+    }
+
+    /// Records a refusal; that it is one does not depend on the record.
+    pub(crate) fn deny(&self, event: Event<'_>) {
+        self.refuse(FsError::Denied, event);
+    }
+
+    /// Records a refusal of which the caller is told `why`.
+    pub(crate) fn refuse(&self, why: FsError, event: Event<'_>) {
+        self.metrics.decided(false);
+        if let Some(uid) = event.uid {
+            let admission = self.denials.admit(uid, Instant::now());
+            if let Some(count) = admission.counted {
+                self.record_counted(uid, count);
+            }
+            if !admission.record {
+                return;
+            }
+        }
+        let event = Event {
+            action: Action::Deny,
+            result: Outcome::Denied,
+            errno: Some(why.code()),
+            ..event
+        };
+        // A refusal stands also when it cannot be recorded; `append` logs that.
+        self.append(&event, Durability::Write).ok();
+    }
+
+    /// Records denials that were only counted in windows that are over.
+    pub(crate) fn record_overdue(&self) {
+        self.record_all_counted(self.denials.drain_over(Instant::now()));
+    }
+
+    fn record_all_counted(&self, counted: Vec<(u32, u64)>) {
+        for (uid, count) in counted {
+            self.record_counted(uid, count);
+        }
+    }
+
+    fn record_counted(&self, uid: u32, count: u64) {
+        let event = Event {
+            result: Outcome::Denied,
+            uid: Some(uid),
+            errno: Some(FsError::Denied.code()),
+            reason: Some("denials that were not recorded one by one"),
+            count: Some(count),
+            ..self.event(Action::Limit, None)
+        };
+        self.append(&event, Durability::Write).ok();
+    }
+
+    /// Sequence number of the vault up to which commits have their records.
+    pub(crate) fn recorded_seq(&self) -> u64 {
+        self.recorded_seq.load(Ordering::Acquire)
+    }
+
+    /// Notes that commits up to `seq` have their records.
+    pub(crate) fn set_recorded(&self, seq: u64) {
+        self.recorded_seq.fetch_max(seq, Ordering::AcqRel);
+    }
+
+    /// How far the audit log has come.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        self.log.checkpoint()
+    }
+
+    /// Waits until the audit log's segment is to end, at most `limit`; gives whether
+    /// it is.
+    pub(crate) fn await_segment_end(&self, limit: Duration) -> bool {
+        self.log.await_segment_end(limit)
+    }
+
+    /// Ends the audit log's segment; gives the number of the next.
+    ///
+    /// # Errors
+    /// [`RotationError`].
+    pub(crate) fn rotate_segment(&self) -> Result<u32, RotationError> {
+        self.log.rotate_segment(&*self.signer)
+    }
+
+    /// Removes what is older than the retention.
+    ///
+    /// # Errors
+    /// [`PruneError`].
+    pub(crate) fn prune(&self) -> Result<usize, PruneError> {
+        match self.settings.audit.retention {
+            None => Ok(0),
+            Some(retention) => self.log.prune(now() - retention),
+        }
+    }
+
+    /// Writes the stop record. Who asks for anything from here on gets no answer: the
+    /// kernel will ask the next worker.
+    pub(crate) fn retire(&self, reason: &str) {
+        self.record_all_counted(self.denials.drain());
+        self.retiring.store(true, Ordering::Release);
+        if let Err(error) = self.log.stop(self.recorded_seq(), Some(reason)) {
+            tracing::error!(%error, "no stop record");
+        }
+    }
+
+    /// Does not return once the worker retires; the process ends soon.
+    pub(crate) fn check_serving(&self) {
+        while self.retiring.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
+}

@@ -1,14 +1,15 @@
 //! What a control request did, as it goes into the vault's outbox and, from
 //! there or directly, into the audit log.
 
-use jarvis_audit::Action;
+use jarvis_audit::{Action, Event, Outcome};
+use jarvis_fs::Caller;
 use jarvis_vault::{SecretName, WriteOutcome};
 use serde::{Deserialize, Serialize};
 
 /// One change of one secret. Never a value.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Change {
-    pub(crate) action: Kind,
+    pub(crate) action: ChangeKind,
     /// `None` when the change is about a key slot.
     pub(crate) name: Option<String>,
     pub(crate) id: Option<u64>,
@@ -17,7 +18,7 @@ pub(crate) struct Change {
     /// `None` when the daemon acts by itself.
     pub(crate) actor: Option<Actor>,
     pub(crate) reason: Option<String>,
-    /// It was tried and failed; what was before stands.
+    /// The change was tried and failed; what was before stands.
     #[serde(default)]
     pub(crate) failed: bool,
     /// Handles of the secret that were good are good no more.
@@ -35,7 +36,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    pub(crate) fn new(action: Kind, name: &SecretName, outcome: WriteOutcome) -> Self {
+    pub(crate) fn new(action: ChangeKind, name: &SecretName, outcome: WriteOutcome) -> Self {
         Self {
             name: Some(name.to_string()),
             id: Some(outcome.id),
@@ -46,31 +47,70 @@ impl Change {
     }
 
     /// The public part of a key pair, changed along with it.
-    pub(crate) fn along(name: &SecretName, outcome: WriteOutcome) -> Self {
-        let action = match outcome.created {
-            true => Kind::Create,
-            false => Kind::Rotate,
+    pub(crate) fn derived(name: &SecretName, outcome: WriteOutcome) -> Self {
+        let action = if outcome.created {
+            ChangeKind::Create
+        } else {
+            ChangeKind::Rotate
         };
         Self::new(action, name, outcome)
     }
 
-    /// What is told by its reason alone.
-    pub(crate) fn by_itself(action: Kind, reason: String) -> Self {
+    /// A change that its reason alone describes.
+    pub(crate) fn by_itself(action: ChangeKind, reason: String) -> Self {
         Self {
             reason: Some(reason),
             ..Self::of(action)
         }
     }
 
+    /// A rotation of secret `id` that was begun and given up.
+    pub(crate) fn failed_rotation(name: &str, id: u64, reason: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+            id: Some(id),
+            failed: true,
+            ..Self::by_itself(ChangeKind::Rotate, reason.to_owned())
+        }
+    }
+
+    /// A secret that is gone for good.
     pub(crate) fn purged(name: &str, id: u64, reason: &str) -> Self {
         Self {
             name: Some(name.to_owned()),
             id: Some(id),
-            ..Self::by_itself(Kind::Purge, reason.to_owned())
+            ..Self::by_itself(ChangeKind::Purge, reason.to_owned())
         }
     }
 
-    fn of(action: Kind) -> Self {
+    /// The record of this change in the commit that `vault_seq` claims; a `late` one is
+    /// written by another worker, or after the log failed.
+    pub(super) fn event(&self, vault_seq: u64, late: bool) -> Event<'_> {
+        let actor = self.actor.as_ref();
+        Event {
+            name: self.name.as_deref(),
+            id: self.id,
+            version: self.version,
+            kid: self.kid.as_deref(),
+            uid: actor.map(|a| a.uid),
+            gid: actor.map(|a| a.gid),
+            pid: actor.map(|a| a.pid),
+            unit: actor.and_then(|a| a.unit.as_deref()),
+            container: actor.and_then(|a| a.container.as_deref()),
+            client: actor.map(|a| a.client.as_str()).filter(|c| !c.is_empty()),
+            rule: actor.map(|a| a.rule.as_str()),
+            reason: self.reason.as_deref(),
+            result: if self.failed {
+                Outcome::Failed
+            } else {
+                Outcome::Ok
+            },
+            recovered: late,
+            ..Event::new(self.action.action(), Outcome::Ok, vault_seq)
+        }
+    }
+
+    fn of(action: ChangeKind) -> Self {
         Self {
             action,
             name: None,
@@ -88,7 +128,7 @@ impl Change {
     }
 }
 
-/// Who asked, and which rule allowed it.
+/// The user who asked, and the rule that allowed it.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Actor {
     pub(crate) uid: u32,
@@ -102,10 +142,10 @@ pub(crate) struct Actor {
     pub(crate) rule: String,
 }
 
-/// The changes there are.
+/// The kinds of changes there are. Outbox notes hold their names: they stay.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub(crate) enum ChangeKind {
     Create,
     Update,
     Rotate,
@@ -121,7 +161,23 @@ pub(crate) enum Kind {
     Expiry,
 }
 
-impl Kind {
+impl Actor {
+    /// `caller`, allowed by `rule` of `client`.
+    pub(crate) fn new(caller: &Caller, client: &str, rule: &str) -> Self {
+        let workload = caller.workload.as_ref();
+        Self {
+            uid: caller.uid,
+            gid: caller.gid,
+            pid: caller.pid,
+            unit: workload.and_then(|workload| workload.unit.clone()),
+            container: workload.and_then(|workload| workload.container.clone()),
+            client: client.to_owned(),
+            rule: rule.to_owned(),
+        }
+    }
+}
+
+impl ChangeKind {
     pub(crate) fn action(self) -> Action {
         match self {
             Self::Create => Action::Create,

@@ -1,4 +1,342 @@
-//! Changes of the vault: what is recorded of them, and that each happens once.
+//! Changes of the vault: its only owner for writing.
+//!
+//! Runs in: the worker.
+//! Touches: the vault, PLAINTEXT on its way in.
+//! Imported by: gate (for what is owed), control, scheduler, tree, maintenance.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use jarvis_audit::{AppendError, Durability, Event, Outcome};
+use jarvis_fs::{FsError, HandleTable};
+use jarvis_vault::{NewVersion, Txn, Vault, VaultError};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::common::clock::now_ms;
+use crate::config::EventKind;
+use crate::ipc::runner as notification;
+use crate::worker::audit::AuditTrail;
+use crate::worker::metrics::Metrics;
+use crate::worker::runner_client::RunnerClient;
+use crate::worker::secrets::Secrets;
+use crate::worker::settings::Settings;
 
 pub(crate) mod change;
-pub(crate) mod journal;
+mod journal;
+mod operations;
+mod wake;
+
+use change::{Change, ChangeKind};
+pub(crate) use journal::Journal;
+pub(crate) use operations::{rotate, with_derived, written};
+pub(crate) use wake::SchedulerWake;
+
+/// Reason why a change was not made, or is not yet recorded. Its text is for the
+/// caller.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitError {
+    /// The vault's answer, or its failure.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The change's note could not be written down, so nothing was changed.
+    #[error("the change could not be noted, so nothing was changed: {0}")]
+    Note(#[from] serde_json::Error),
+    /// The change is made; its record is owed.
+    #[error("the change is made, but its audit record cannot be written yet; see the daemon's log")]
+    NotRecorded,
+    /// Nothing was changed.
+    #[error("the audit log cannot be written, so nothing was changed; see the daemon's log")]
+    AuditUnavailable,
+}
+
+/// Tells whether an open handle needs a version (inode number, version number).
+type Pins = Box<dyn Fn(u64, u32) -> bool + Send + Sync>;
+
+/// The vault as it is written.
+pub(crate) struct Committer {
+    vault: Arc<Vault>,
+    secrets: Arc<Secrets>,
+    audit: Arc<AuditTrail>,
+    runner: Arc<RunnerClient>,
+    metrics: Arc<Metrics>,
+    settings: Arc<Settings>,
+    pins: Pins,
+    journal: Journal,
+    /// Locked from a commit to its record: a later commit's record confirms all
+    /// earlier ones, so they must be written in their order.
+    changing: Mutex<()>,
+    /// The outbox may hold notes of commits that have no record: nothing is released
+    /// before they have. Set at first, for the worker before may have died between.
+    outbox_pending: AtomicBool,
+    /// Grows with every commit that revokes: each READ compares it with what its handle
+    /// saw last.
+    revocation_epoch: AtomicU64,
+    wake: SchedulerWake,
+}
+
+/// The parts of a worker that a [`Committer`] works with.
+pub(crate) struct CommitParts {
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) audit: Arc<AuditTrail>,
+    pub(crate) runner: Arc<RunnerClient>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) handles: Arc<HandleTable>,
+    pub(crate) journal: Journal,
+}
+
+impl Committer {
+    pub(crate) fn new(parts: CommitParts) -> Self {
+        let handles = parts.handles;
+        Self {
+            vault: parts.vault,
+            secrets: parts.secrets,
+            audit: parts.audit,
+            runner: parts.runner,
+            metrics: parts.metrics,
+            settings: parts.settings,
+            pins: Box::new(move |ino, version| handles.pins(ino, version)),
+            journal: parts.journal,
+            changing: Mutex::new(()),
+            outbox_pending: AtomicBool::new(true),
+            revocation_epoch: AtomicU64::new(0),
+            wake: SchedulerWake::default(),
+        }
+    }
+
+    /// Answers that were committed together with their effects.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Wakes the scheduler, and lets it wait.
+    pub(crate) fn wake(&self) -> &SchedulerWake {
+        &self.wake
+    }
+
+    /// Grows with every revocation.
+    pub(crate) fn revocation_epoch(&self) -> u64 {
+        self.revocation_epoch.load(Ordering::Acquire)
+    }
+
+    /// A new version by `by_uid` as the configuration wants it.
+    pub(crate) fn version_defaults(&self, by_uid: u32) -> NewVersion<'_> {
+        NewVersion {
+            life_ms: self.settings.versions.life_ms,
+            keep: self.settings.versions.keep,
+            pinned: &*self.pins,
+            ..NewVersion::by(by_uid, now_ms())
+        }
+    }
+
+    /// Commits what `change` did with a note of it, then records it. Without the
+    /// record the caller gets an error although the change is made: the note
+    /// brings the record later, and nothing is released before.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub(crate) fn commit(
+        &self,
+        change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
+    ) -> Result<(), CommitError> {
+        let turn = self.changing.lock();
+        self.flush_outbox_locked(&turn)
+            .map_err(|_| CommitError::AuditUnavailable)?;
+        let (seq, changes) = self.vault.write(|txn| -> Result<_, CommitError> {
+            let changes = change(txn)?;
+            for change in &changes {
+                // A change without its note would be one without its record.
+                txn.note(&serde_json::to_vec(change)?)?;
+            }
+            Ok((txn.seq(), changes))
+        })?;
+        // Before anybody is told that it is done: whoever reads after that must
+        // find that the handle's version is revoked.
+        if changes.iter().any(|change| change.fences) {
+            self.revocation_epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        self.journal.committed();
+        for change in &changes {
+            self.count(change);
+            self.announce(change);
+        }
+        let recorded = self.record_changes(seq, &changes);
+        // After the record: a hook gets its values against it.
+        for change in &changes {
+            match (change.begins, change.id) {
+                (Some(_), Some(id)) => self.wake.begun(id),
+                _ if matches!(change.action, ChangeKind::Configure) => self.wake.look(),
+                _ => {}
+            }
+        }
+        recorded.map_err(|_| CommitError::NotRecorded)
+    }
+
+    /// Destroys what was deleted longer ago than the recovery window.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub(crate) fn purge_expired(&self) -> Result<(), CommitError> {
+        let before = now_ms().saturating_sub(self.settings.versions.recovery_ms);
+        if !self.secrets.any_deleted_before(before)? {
+            return Ok(());
+        }
+        self.commit(|txn| {
+            let purged = txn.purge_expired(before)?;
+            let change =
+                |(name, id): &(Box<str>, u64)| Change::purged(name, *id, "recovery window over");
+            Ok(purged.iter().map(change).collect())
+        })
+    }
+
+    fn count(&self, change: &Change) {
+        if change.failed {
+            return;
+        }
+        match change.action {
+            ChangeKind::Create => {
+                self.metrics.encryptions.inc();
+                self.metrics.created.inc();
+            }
+            ChangeKind::Rotate => {
+                self.metrics.encryptions.inc();
+                self.metrics.rotated.inc();
+            }
+            ChangeKind::Update => self.metrics.encryptions.inc(),
+            ChangeKind::Delete
+            | ChangeKind::Restore
+            | ChangeKind::Purge
+            | ChangeKind::Key
+            | ChangeKind::Configure
+            | ChangeKind::Revoke
+            | ChangeKind::Approve
+            | ChangeKind::Expiry => {}
+        }
+    }
+
+    /// Notifies whoever wants to know of `change`.
+    fn announce(&self, change: &Change) {
+        let kind = match change.action {
+            ChangeKind::Rotate if change.failed => EventKind::RotationFailed,
+            ChangeKind::Rotate => EventKind::Rotation,
+            ChangeKind::Expiry => EventKind::Expiry,
+            ChangeKind::Revoke if change.fences => EventKind::Revocation,
+            ChangeKind::Revoke if change.wanted => EventKind::ApprovalWanted,
+            _ => return,
+        };
+        let mut event = notification::Event::about(kind, change.name.as_deref());
+        if let (Some(version), Some(kid)) = (change.version, &change.kid) {
+            event = event.version(version, kid);
+        }
+        if let Some(actor) = &change.actor {
+            event = event.actor(actor.uid);
+        }
+        if let Some(reason) = &change.reason {
+            event = event.reason(reason);
+        }
+        self.runner.notify(event);
+    }
+
+    /// Records the changes of commit `seq`, or remembers that they are owed.
+    fn record_changes(&self, seq: u64, changes: &[Change]) -> Result<(), AppendError> {
+        let result = self.append_changes(seq, changes, false);
+        match &result {
+            Ok(()) => self.confirm(seq),
+            Err(_) => self.outbox_pending.store(true, Ordering::Release),
+        }
+        result
+    }
+
+    fn append_changes(&self, seq: u64, changes: &[Change], late: bool) -> Result<(), AppendError> {
+        for (index, change) in changes.iter().enumerate() {
+            // Only the last record claims the commit: a crash before it makes
+            // the whole commit's records come again, marked as recovered.
+            let last = index + 1 == changes.len();
+            let vault_seq = if last { seq } else { seq.saturating_sub(1) };
+            let event = change.event(vault_seq, late);
+            self.audit.append_change(&event, Durability::Sync)?;
+        }
+        Ok(())
+    }
+
+    fn confirm(&self, seq: u64) {
+        self.audit.set_recorded(seq);
+        self.vault.confirm_recorded(seq);
+    }
+
+    /// Writes the records of commits that have none: after a crash between the
+    /// two, or once a failing audit log works again. Until then nothing is
+    /// released.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when a record still cannot be written.
+    pub(crate) fn flush_outbox(&self) -> Result<(), FsError> {
+        if !self.outbox_pending.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let turn = self.changing.lock();
+        self.flush_outbox_locked(&turn)
+    }
+
+    /// Like [`Self::flush_outbox`], for who makes a change: no other commit stands
+    /// without its record meanwhile.
+    fn flush_outbox_locked(&self, _turn: &MutexGuard<'_, ()>) -> Result<(), FsError> {
+        if !self.outbox_pending.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let pending = self.vault.pending_notes(self.audit.recorded_seq());
+        let pending = pending.map_err(|error| self.secrets.vault_failed(&error))?;
+        for commit in pending.chunk_by(|a, b| a.seq == b.seq) {
+            let Some(seq) = commit.first().map(|pending| pending.seq) else {
+                continue;
+            };
+            let changes = commit
+                .iter()
+                .map(|pending| serde_json::from_slice(&pending.note));
+            // A note that is not understood is a record that can't be written: confirming
+            // the commit would lose it for good.
+            let changes: Vec<Change> = changes.collect::<Result<_, _>>().map_err(|error| {
+                tracing::error!(
+                    seq,
+                    %error,
+                    "the note of a commit is not understood: nothing is released until the \
+                     version that wrote it has recorded it"
+                );
+                FsError::Io
+            })?;
+            self.append_changes(seq, &changes, true).map_err(|error| {
+                tracing::error!(%error, "audit record not written");
+                FsError::Io
+            })?;
+            self.confirm(seq);
+        }
+        self.outbox_pending.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Records that a rotation failed before anything was committed, counts it, and
+    /// notifies.
+    pub(crate) fn rotation_failed(&self, name: Option<&str>, id: u64, why: &str) {
+        self.count_failed_rotation(name, why);
+        let event = Event {
+            result: Outcome::Failed,
+            name,
+            id: Some(id),
+            reason: Some(why),
+            ..self.audit.event(jarvis_audit::Action::Rotate, None)
+        };
+        self.audit.append(&event, Durability::Sync).ok();
+        let notice = notification::Event::about(EventKind::RotationFailed, name);
+        self.runner.notify(notice.reason(why));
+    }
+
+    /// Counts and logs that a secret has no new value.
+    pub(crate) fn count_failed_rotation(&self, name: Option<&str>, why: &str) {
+        self.metrics.rotation_failures.inc();
+        tracing::error!(name, why, "rotation failed");
+    }
+}
+
+#[cfg(test)]
+mod tests;

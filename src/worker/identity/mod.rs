@@ -1,3 +1,67 @@
-//! Who is calling, beyond what `jarvis-fs` tells.
+//! Who is calling: what the kernel, and for programs the supervisor, tells of a thread.
+//!
+//! Runs in: the worker.
+//! Touches: the socket for questions about programs; no plaintext, no policy.
+//! Imported by: gate.
 
-pub(crate) mod exe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jarvis_fs::{Caller, CallerIds, KernelIds, ThreadIds};
+use rustix::io::Errno;
+
+mod exe;
+
+pub(crate) use exe::ExeLookup;
+
+/// Whether the policy in force asks for groups.
+pub(crate) type ReadsGroups = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// The callers of this mount.
+pub(crate) struct Callers {
+    /// The kernel tells a thread's ids without `/proc` (Linux 6.13).
+    quick: AtomicBool,
+    reads_groups: ReadsGroups,
+    programs: ExeLookup,
+}
+
+impl Callers {
+    pub(crate) fn new(programs: ExeLookup, reads_groups: ReadsGroups) -> Arc<Self> {
+        Arc::new(Self {
+            quick: AtomicBool::new(true),
+            reads_groups,
+            programs,
+        })
+    }
+
+    /// The program of `caller`, unless it was asked for a moment ago when the same
+    /// thread read the same `secret`.
+    pub(crate) fn exe_at_first_read(&self, caller: &Caller, secret: u64) -> Option<String> {
+        self.programs.exe_at_first_read(caller, secret)
+    }
+}
+
+impl CallerIds for Callers {
+    fn thread_ids(&self, tid: u32) -> Option<ThreadIds> {
+        if !self.quick.load(Ordering::Relaxed) || (self.reads_groups)() {
+            return None;
+        }
+        match jarvis_sys::thread(tid) {
+            Ok(thread) => Some(ThreadIds {
+                process: thread.process,
+                real: (thread.uids.real, thread.gids.real),
+                fs: (thread.uids.fs, thread.gids.fs),
+                kernel_ids: KernelIds {
+                    cgroup: thread.cgroup,
+                    thread: thread.number,
+                },
+            }),
+            // `/proc` will tell whether it vanished or the kernel is too old.
+            Err(Errno::SRCH) => None,
+            Err(_) => {
+                self.quick.store(false, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}

@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use jarvis_audit::{Action, Outcome, Record, recent_records};
-use jarvis_vault::{ROOT, SecretName, VersionState};
+use jarvis_vault::{SecretName, VersionState};
 
-use crate::worker::commit::change::{Change, Kind};
-use crate::worker::control;
-use crate::worker::gate::Gate;
+use super::parts::SchedulerParts;
+use crate::worker::commit::change::{Change, ChangeKind};
 
 /// How much of the log's end is looked at, in bytes: who has not read since is no
 /// consumer any more.
@@ -28,12 +27,12 @@ type Reader = (Option<u32>, Option<String>, Option<String>);
 
 /// Ends the grace of old versions where that was asked for and all readers in the
 /// log in `directory` had the current one last.
-pub(super) fn end_graces(gate: &Gate, directory: &Path) {
+pub(super) fn end_graces(parts: &SchedulerParts, directory: &Path) {
     let mut candidates = HashMap::new();
-    let walk = gate.vault.walk(ROOT, &mut |node, secret| {
+    let walk = parts.secrets.walk(&mut |node, secret| {
         let in_grace = secret.versions.iter();
         let in_grace: Vec<_> = in_grace
-            .filter(|version| gate.state_of(secret, version) == VersionState::Grace)
+            .filter(|version| parts.secrets.state_of(secret, version) == VersionState::Grace)
             .map(|version| version.number)
             .collect();
         if let Some(current) = secret.current()
@@ -49,7 +48,7 @@ pub(super) fn end_graces(gate: &Gate, directory: &Path) {
         }
     });
     if let Err(error) = walk {
-        gate.trouble(&error);
+        parts.secrets.vault_failed(&error);
     }
     if candidates.is_empty() {
         return;
@@ -68,7 +67,7 @@ pub(super) fn end_graces(gate: &Gate, directory: &Path) {
             .values()
             .all(|&version| version == candidate.current)
         {
-            end(gate, candidate, readers.len());
+            end(parts, candidate, readers.len());
         }
     }
 }
@@ -92,7 +91,7 @@ fn last_versions(
     last
 }
 
-fn end(gate: &Gate, candidate: &Candidate, readers: usize) {
+fn end(parts: &SchedulerParts, candidate: &Candidate, readers: usize) {
     let Ok(name) = SecretName::parse(&candidate.name) else {
         return;
     };
@@ -100,11 +99,11 @@ fn end(gate: &Gate, candidate: &Candidate, readers: usize) {
         "deprecated: all {readers} consumers have version {}",
         candidate.current
     );
-    let ended = control::commit(gate, |txn| {
+    let ended = parts.committer.commit(|txn| {
         let mut changes = Vec::new();
         for &version in &candidate.in_grace {
             let outcome = txn.deprecate(&name, version)?;
-            let change = Change::new(Kind::Configure, &name, outcome);
+            let change = Change::new(ChangeKind::Configure, &name, outcome);
             changes.push(Change {
                 reason: Some(reason.clone()),
                 ..change
@@ -112,7 +111,7 @@ fn end(gate: &Gate, candidate: &Candidate, readers: usize) {
         }
         Ok(changes)
     });
-    if let Err(failure) = ended {
-        tracing::error!(error = %failure.message, "a grace could not be ended");
+    if let Err(error) = ended {
+        tracing::error!(%error, "a grace could not be ended");
     }
 }

@@ -7,31 +7,32 @@
 
 use std::sync::Arc;
 
+use jarvis_fs::FsError;
 use jarvis_vault::{Body, Node, PendingVersion, Secret, SecretBytes, SecretName, VaultError};
 
-use super::rotation_failed;
+use super::parts::SchedulerParts;
 use crate::ipc::runner::{HookName, Phase};
-use crate::worker::commit::change::{Change, Kind};
-use crate::worker::control;
-use crate::worker::gate::Gate;
+use crate::worker::commit::change::{Change, ChangeKind};
+use crate::worker::commit::{CommitError, with_derived};
 use crate::worker::runner_client::{HookError, HookSubject};
+use crate::worker::secrets::Unrecorded;
 
 /// The phases that bring a new value to where it is checked, in their order.
 const PHASES: [Phase; 3] = [Phase::Prepare, Phase::Apply, Phase::Verify];
 
 /// What became of a waiting value.
-pub(super) enum Carried {
-    /// It is current, or given up.
+pub(super) enum HookOutcome {
+    /// The value is current, or given up.
     Settled,
-    /// There is no runner; it is tried again.
+    /// There is no runner, or a record is owed; it is tried again.
     Waits,
-    /// The same, of the rollback after this failure.
-    Doomed(String),
+    /// The rollback after this failure waits.
+    RollbackOwed(String),
 }
 
-/// Everything a hook is told.
-struct Errand<'g> {
-    gate: &'g Gate,
+/// A rotation whose hook is at work.
+struct HookRun<'p> {
+    parts: &'p SchedulerParts,
     node: Arc<Node>,
     pending: PendingVersion,
     hook: Option<HookName>,
@@ -39,32 +40,55 @@ struct Errand<'g> {
     new: SecretBytes,
 }
 
-/// Brings the waiting value of secret `id` to its end, which is known where it is
-/// `doomed`.
-pub(super) fn carry_out(gate: &Gate, id: u64, doomed: Option<String>) -> Carried {
-    let errand = match Errand::of(gate, id) {
-        Ok(Some(errand)) => errand,
+/// Why a hook's values are not to be had.
+#[derive(Debug, thiserror::Error)]
+enum ValuesError {
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Logged and counted already.
+    #[error("the vault failed")]
+    Failed(FsError),
+    #[error("the rotation's record is not written yet")]
+    Unrecorded(FsError),
+}
+
+/// Brings the waiting value of secret `id` to its end: a rollback, where one is owed
+/// after the failure `rollback_owed`.
+pub(super) fn carry_out(
+    parts: &SchedulerParts,
+    id: u64,
+    rollback_owed: Option<String>,
+) -> HookOutcome {
+    let run = match HookRun::of(parts, id) {
+        Ok(Some(run)) => run,
         // Somebody else settled it.
-        Ok(None) => return Carried::Settled,
+        Ok(None) => return HookOutcome::Settled,
         Err(error) => {
-            gate.trouble(&error);
-            return doomed.map_or(Carried::Waits, Carried::Doomed);
+            match &error {
+                ValuesError::Vault(error) => drop(parts.secrets.vault_failed(error)),
+                ValuesError::Failed(_) | ValuesError::Unrecorded(_) => {
+                    tracing::error!(%error, "a hook waits");
+                }
+            }
+            return rollback_owed.map_or(HookOutcome::Waits, HookOutcome::RollbackOwed);
         }
     };
-    match doomed {
-        Some(why) => errand.take_back(&why),
+    match rollback_owed {
+        Some(why) => run.roll_back(&why),
         // What an earlier worker began may have got anywhere.
-        None if errand.pending.seq <= gate.opened_seq => {
-            errand.take_back("the worker that began it has ended")
+        None if run.pending.seq <= parts.opened_seq => {
+            run.roll_back("the worker that began it has ended")
         }
-        None => errand.go(),
+        None => run.run_phases(),
     }
 }
 
-impl<'g> Errand<'g> {
-    fn of(gate: &'g Gate, id: u64) -> Result<Option<Self>, VaultError> {
-        let Some(node) = gate.vault.node(id)? else {
-            return Ok(None);
+impl<'p> HookRun<'p> {
+    fn of(parts: &'p SchedulerParts, id: u64) -> Result<Option<Self>, ValuesError> {
+        let node = match parts.secrets.node(id) {
+            Ok(node) => node,
+            Err(FsError::NotFound) => return Ok(None),
+            Err(error) => return Err(ValuesError::Failed(error)),
         };
         let Some((secret, pending)) = waiting(&node) else {
             return Ok(None);
@@ -72,42 +96,51 @@ impl<'g> Errand<'g> {
         let hook = secret.settings.hook.as_deref().and_then(HookName::new);
         // Also one that was revoked: a rollback must find what was there.
         let old = match secret.newest() {
-            Some(newest) => gate.vault.value(&node, newest.number)?,
+            Some(newest) => parts.secrets.value(&node, newest.number)?,
             None => None,
         };
-        let Some(new) = gate.vault.value(&node, pending.number)? else {
+        let Some(new) = parts.secrets.value(&node, pending.number)? else {
             return Ok(None);
         };
+        let recorded = parts.audit.hook(id, pending.seq);
+        let recorded = recorded.map_err(ValuesError::Unrecorded)?;
+        let open = |value: Unrecorded<SecretBytes>| value.open(&recorded);
         Ok(Some(Self {
-            gate,
+            parts,
             pending: pending.clone(),
             hook,
-            old,
-            new,
+            old: old.map(open).transpose().map_err(ValuesError::Unrecorded)?,
+            new: open(new).map_err(ValuesError::Unrecorded)?,
             node,
         }))
     }
 
-    fn go(&self) -> Carried {
+    fn run_phases(&self) -> HookOutcome {
         let Some(hook) = &self.hook else {
-            return self.give_up("its hook was removed from its settings");
+            return self.abandon("its hook was removed from its settings");
         };
         for phase in PHASES {
-            let Err(error) = self.run(hook, phase) else {
-                continue;
-            };
-            if matches!(error, HookError::NoRunner) && phase == Phase::Prepare {
-                return Carried::Waits;
+            if let Err(error) = self.run(hook, phase) {
+                return self.phase_failed(phase, &error);
             }
-            let why = format!("{}: {error}", phase.as_str());
-            return match phase != Phase::Prepare || error.may_have_run() {
-                true => self.take_back(&why),
-                false => self.give_up(&why),
-            };
         }
         match self.finish() {
-            Ok(()) => Carried::Settled,
-            Err(why) => self.take_back(&why),
+            Ok(()) => HookOutcome::Settled,
+            Err(error) => self.roll_back(&error.to_string()),
+        }
+    }
+
+    fn phase_failed(&self, phase: Phase, error: &HookError) -> HookOutcome {
+        let first = phase == Phase::Prepare;
+        if first && matches!(error, HookError::NoRunner) {
+            return HookOutcome::Waits;
+        }
+        let why = format!("{}: {error}", phase.as_str());
+        // Only what certainly did not begin needs no rollback.
+        if first && !error.may_have_run() {
+            self.abandon(&why)
+        } else {
+            self.roll_back(&why)
         }
     }
 
@@ -118,58 +151,56 @@ impl<'g> Errand<'g> {
             kid: &self.pending.kid,
         };
         let old = self.old.as_ref().map(SecretBytes::expose);
-        let errands = &self.gate.errands;
-        errands.hook(hook, phase, &about, old, self.new.expose())
+        let runner = &self.parts.runner;
+        runner.hook(hook, phase, &about, old, self.new.expose())
     }
 
-    fn finish(&self) -> Result<(), String> {
-        let (gate, id, number) = (self.gate, self.node.id, self.pending.number);
-        let name = SecretName::parse(&self.node.path).map_err(|error| error.to_string())?;
-        let done = control::commit(gate, |txn| {
-            let pinned = |ino, version| gate.handles.pins(ino, version);
-            let put = gate.put(self.pending.by_uid, &pinned);
-            let outcome = txn.finish_rotation(id, number, &put)?;
-            let derived = txn.derived_changes().into_iter();
-            let derived = derived.map(|(name, outcome)| Change::along(&name, outcome));
+    fn finish(&self) -> Result<(), CommitError> {
+        let (committer, id) = (&self.parts.committer, self.node.id);
+        let name = SecretName::parse(&self.node.path).map_err(VaultError::from)?;
+        committer.commit(|txn| {
+            let new = committer.version_defaults(self.pending.by_uid);
+            let outcome = txn.finish_rotation(id, self.pending.number, &new)?;
             let change = Change {
                 reason: self.pending.why.as_deref().map(str::to_owned),
-                ..Change::new(Kind::Rotate, &name, outcome)
+                ..Change::new(ChangeKind::Rotate, &name, outcome)
             };
-            Ok(std::iter::once(change).chain(derived).collect())
-        });
-        done.map_err(|failure| failure.message)
+            Ok(with_derived(txn, vec![change]))
+        })
     }
 
     /// Has the hook undo what it may have done, then gives the value up.
-    fn take_back(&self, why: &str) -> Carried {
+    fn roll_back(&self, why: &str) -> HookOutcome {
         let undone = self
             .hook
             .as_ref()
             .map(|hook| self.run(hook, Phase::Rollback));
         match undone {
-            Some(Err(HookError::NoRunner)) => Carried::Doomed(why.to_owned()),
-            Some(Err(error)) => self.give_up(&format!("{why}; its rollback failed, too: {error}")),
-            Some(Ok(())) => self.give_up(&format!("{why}; rolled back")),
-            None => self.give_up(why),
+            Some(Err(HookError::NoRunner)) => HookOutcome::RollbackOwed(why.to_owned()),
+            Some(Err(error)) => self.abandon(&format!("{why}; its rollback failed, too: {error}")),
+            Some(Ok(())) => self.abandon(&format!("{why}; rolled back")),
+            None => self.abandon(why),
         }
     }
 
-    /// The old version stays.
-    fn give_up(&self, why: &str) -> Carried {
+    /// Gives the waiting value up: the old version stays. The failure is part of the
+    /// commit: whatever dies after it, the record comes.
+    fn abandon(&self, why: &str) -> HookOutcome {
         let (id, number) = (self.node.id, self.pending.number);
-        let abandoned = control::commit(self.gate, |txn| {
+        let reason = format!("version {number} given up: {why}");
+        let abandoned = self.parts.committer.commit(|txn| {
             txn.abandon_rotation(id, number)?;
-            Ok(Vec::new())
+            Ok(vec![Change::failed_rotation(&self.node.path, id, &reason)])
         });
         match abandoned {
-            Ok(()) => {
-                let why = format!("version {number} given up: {why}");
-                rotation_failed(self.gate, Some(&self.node.path), id, &why);
-                Carried::Settled
+            Ok(()) | Err(CommitError::NotRecorded) => {
+                let committer = &self.parts.committer;
+                committer.count_failed_rotation(Some(&self.node.path), &reason);
+                HookOutcome::Settled
             }
-            Err(failure) => {
-                tracing::error!(error = %failure.message, "a rotation could not be given up");
-                Carried::Doomed(why.to_owned())
+            Err(error) => {
+                tracing::error!(%error, "a rotation could not be given up");
+                HookOutcome::RollbackOwed(why.to_owned())
             }
         }
     }
@@ -180,5 +211,75 @@ fn waiting(node: &Node) -> Option<(&Secret, &PendingVersion)> {
     match &node.body {
         Body::Secret(secret) => Some((&**secret, secret.pending.as_ref()?)),
         Body::Directory { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jarvis_audit::{Action, Outcome};
+    use jarvis_vault::SecretType;
+
+    use super::*;
+    use crate::worker::commit::rotate;
+    use crate::worker::testing::{WorkerFixture, name};
+
+    /// A secret with a hook, whose rotation was begun; gives its id.
+    fn begun(fixture: &WorkerFixture) -> u64 {
+        let committer = &fixture.parts.committer;
+        let secret = name("db/password");
+        let new = committer.version_defaults(1);
+        let password = SecretType::password(32).unwrap();
+        let created = fixture.vault.write(|txn| {
+            let created = txn.generate(&secret, &password, &new)?;
+            txn.configure(&secret, |settings| settings.hook = Some("hook".into()))?;
+            Ok::<_, VaultError>(created)
+        });
+        let begun = committer.commit(|txn| Ok(vec![rotate(txn, &secret, &new)?]));
+        begun.unwrap();
+        created.unwrap().id
+    }
+
+    fn without_hook(fixture: &WorkerFixture) {
+        let secret = name("db/password");
+        let removed = fixture
+            .vault
+            .write(|txn| txn.configure(&secret, |settings| settings.hook = None));
+        removed.unwrap();
+    }
+
+    #[test]
+    fn a_rotation_that_is_given_up_and_its_record_are_one_commit() {
+        let fixture = WorkerFixture::new();
+        let id = begun(&fixture);
+        without_hook(&fixture);
+        assert!(matches!(
+            carry_out(&fixture.parts, id, None),
+            HookOutcome::Settled
+        ));
+        // Whoever opens this vault next finds what is to be recorded, even if this
+        // process had died right behind the commit.
+        let notes = fixture.vault.pending_notes(0).unwrap();
+        let note = notes.last().unwrap();
+        assert_eq!(note.seq, fixture.vault.counts().seq);
+        let change: Change = serde_json::from_slice(&note.note).unwrap();
+        assert!(change.failed && matches!(change.action, ChangeKind::Rotate));
+        let record = fixture.records().pop().unwrap();
+        assert_eq!(
+            (record.action, record.result, record.id),
+            (Action::Rotate, Outcome::Failed, Some(id))
+        );
+        assert!(record.reason.unwrap().contains("version 2 given up"));
+    }
+
+    #[test]
+    fn without_a_runner_a_rotation_waits_and_a_rollback_is_owed() {
+        let fixture = WorkerFixture::new();
+        let id = begun(&fixture);
+        assert!(matches!(
+            carry_out(&fixture.parts, id, None),
+            HookOutcome::Waits
+        ));
+        let owed = carry_out(&fixture.parts, id, Some("apply: broken".into()));
+        assert!(matches!(owed, HookOutcome::RollbackOwed(why) if why == "apply: broken"));
     }
 }

@@ -1,33 +1,41 @@
 //! What happens to secrets by itself: rotations by schedule, hooks, warnings.
 //!
-//! One thread looks at all of them, does what is due, and sleeps until the next
+//! One thread looks at all secrets, does what is due, and sleeps until the next
 //! thing is, a request wakes it, or a while has passed (the clock may be set).
+//!
+//! A rotation that failed may owe a rollback: its hook's runner was gone. The reason
+//! is remembered with the secret ([`permits::RotationPermits`]) until a runner has undone
+//! it, so that one death in between loses neither the rollback nor its record: the next
+//! worker finds the waiting value and rolls it back because it did not begin it.
+//!
+//! Runs in: the worker, on threads of its own.
+//! Touches: PLAINTEXT to the pipes of hooks (hooks.rs).
+//! Imported by: mod.rs of the worker.
 
-use std::collections::{HashMap, HashSet};
-use std::mem;
+use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jarvis_audit::{Action, Durability, Event, Outcome};
-use jarvis_vault::{NewVersion, Node, ROOT, Secret, SecretName, VaultError};
-use parking_lot::{Condvar, Mutex};
+use jarvis_vault::{NewVersion, Node, Secret, SecretName, VaultError};
 
-use crate::common::calendar::due_ms;
 use crate::common::clock::{now_ms, rfc3339};
-use crate::config::EventKind;
-use crate::ipc::runner as ipc_runner;
-use crate::process::{Failure, text};
-use crate::worker::commit::change::{Change, Kind};
-use crate::worker::control::{self, lifecycle};
-use crate::worker::gate::Gate;
+use crate::process::spawn;
+use crate::worker::commit::change::{Change, ChangeKind};
+use crate::worker::commit::{CommitError, rotate, with_derived};
+use crate::worker::due::{due_ms, in_window};
 
 mod adoption;
 mod hooks;
+mod parts;
+mod permits;
 
-use hooks::Carried;
+use hooks::HookOutcome;
+pub(crate) use parts::SchedulerParts;
+use permits::RotationPermits;
 
-/// The longest sleep.
+/// The longest sleep, in milliseconds.
 const MOST_MS: i64 = 60_000;
 /// Time until a waiting value is looked at again when there was no runner.
 const RUNNER_AGAIN_MS: i64 = 1000;
@@ -36,95 +44,19 @@ const ADOPTION: Duration = Duration::from_secs(3600);
 /// A rotation that failed is tried again after this time.
 const AGAIN_MS: i64 = 15 * 60_000;
 
-/// Wakes the scheduler.
-#[derive(Default)]
-pub(crate) struct Bell {
-    calls: Mutex<Calls>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Calls {
-    look: bool,
-    begun: Vec<u64>,
-    /// Secrets whose hooks are at work.
-    working: HashSet<u64>,
-    /// Those whose rotation failed, and why; a rollback is owed.
-    doomed: HashMap<u64, String>,
-}
-
-impl Bell {
-    /// Something may be due that was not.
-    pub(crate) fn look(&self) {
-        self.calls.lock().look = true;
-        self.changed.notify_one();
-    }
-
-    /// A rotation of this secret was begun.
-    pub(crate) fn begun(&self, id: u64) {
-        self.calls.lock().begun.push(id);
-        self.changed.notify_one();
-    }
-
-    /// Waits for a call, at most `limit`.
-    fn wait(&self, limit: Duration) -> Calls {
-        let mut calls = self.calls.lock();
-        if !calls.look && calls.begun.is_empty() {
-            calls.look |= self.changed.wait_for(&mut calls, limit).timed_out();
-        }
-        Calls {
-            look: mem::take(&mut calls.look),
-            begun: mem::take(&mut calls.begun),
-            ..Calls::default()
-        }
-    }
-
-    /// Takes secret `id` for work, unless somebody has it, and the failure after
-    /// which a rollback is owed.
-    fn take(&self, id: u64) -> Option<Option<String>> {
-        let mut calls = self.calls.lock();
-        let free = calls.working.insert(id);
-        free.then(|| calls.doomed.remove(&id))
-    }
-
-    fn give_back(&self, id: u64, doomed: Option<String>) {
-        let mut calls = self.calls.lock();
-        calls.working.remove(&id);
-        calls.doomed.extend(doomed.map(|why| (id, why)));
-    }
-}
-
-/// Starts the scheduler; `audit` is the directory of the log.
+/// Starts the scheduler; `log` is the directory of the audit log.
 ///
 /// # Errors
 /// When no thread can be had.
-pub(crate) fn start(gate: &Arc<Gate>, audit: PathBuf) -> Result<(), Failure> {
+pub(crate) fn start(parts: SchedulerParts, log: PathBuf) -> io::Result<()> {
     let mut scheduler = Scheduler {
-        gate: gate.clone(),
+        parts: Arc::new(parts),
+        permits: Arc::default(),
         failed: HashMap::new(),
-        audit,
+        log,
         adoption: None,
     };
-    let thread = std::thread::Builder::new().name("scheduler".into());
-    let started = thread.spawn(move || {
-        let mut calls = Calls {
-            look: true,
-            ..Calls::default()
-        };
-        let mut sleep = MOST_MS;
-        loop {
-            if calls.look {
-                sleep = scheduler.round();
-            }
-            for id in calls.begun {
-                if scheduler.carry_out(id) {
-                    sleep = sleep.min(RUNNER_AGAIN_MS);
-                }
-            }
-            calls = scheduler.gate.scheduler.wait(duration(sleep));
-        }
-    });
-    started.map(drop).map_err(text)
+    spawn("scheduler", move || scheduler.run())
 }
 
 fn duration(ms: i64) -> Duration {
@@ -132,10 +64,12 @@ fn duration(ms: i64) -> Duration {
 }
 
 struct Scheduler {
-    gate: Arc<Gate>,
+    parts: Arc<SchedulerParts>,
+    permits: Arc<RotationPermits>,
     /// When what failed is tried again, Unix milliseconds.
     failed: HashMap<u64, i64>,
-    audit: PathBuf,
+    /// Directory of the audit log.
+    log: PathBuf,
     /// When it was last looked who has which version.
     adoption: Option<Instant>,
 }
@@ -166,11 +100,26 @@ impl Found {
 }
 
 impl Scheduler {
+    fn run(&mut self) {
+        let mut sleep = self.round();
+        loop {
+            let calls = self.parts.committer.wake().wait(duration(sleep));
+            if calls.look {
+                sleep = self.round();
+            }
+            for id in calls.begun {
+                if self.carry_out(id) {
+                    sleep = sleep.min(RUNNER_AGAIN_MS);
+                }
+            }
+        }
+    }
+
     /// Does what is due; gives how long to sleep, in milliseconds.
     fn round(&mut self) -> i64 {
         let now = now_ms();
         let mut found = Found::default();
-        let walk = self.gate.vault.walk(ROOT, &mut |node, secret| {
+        let walk = self.parts.secrets.walk(&mut |node, secret| {
             self.look_for_rotation(node, secret, now, &mut found);
             found
                 .pending
@@ -179,18 +128,18 @@ impl Scheduler {
         });
         if let Err(error) = walk {
             // What was found is due all the same.
-            self.gate.trouble(&error);
+            self.parts.secrets.vault_failed(&error);
         }
         for warning in &found.warnings {
             self.warn(warning, now);
         }
-        for (id, name) in mem::take(&mut found.due) {
+        for (id, name) in std::mem::take(&mut found.due) {
             self.rotate(id, &name);
         }
         // That takes a while, and there is no hurry.
         if self.adoption.is_none_or(|last| last.elapsed() >= ADOPTION) {
             self.adoption = Some(Instant::now());
-            adoption::end_graces(&self.gate, &self.audit);
+            adoption::end_graces(&self.parts, &self.log);
         }
         let next = found.next_ms.map_or(MOST_MS, |next| next - now_ms());
         let next = next.clamp(0, MOST_MS);
@@ -208,37 +157,41 @@ impl Scheduler {
     /// Has the hook of secret `id` run, in a thread of its own; gives whether
     /// there is no runner for it yet.
     fn carry_out(&self, id: u64) -> bool {
-        let gate = self.gate.clone();
-        if !gate.errands.is_connected() {
+        let parts = self.parts.clone();
+        if !parts.runner.is_connected() {
             return true;
         }
-        let Some(doomed) = gate.scheduler.take(id) else {
+        let Some(mut permit) = RotationPermits::take(&self.permits, id) else {
             return false;
         };
-        let owed = doomed.clone();
-        let hook = std::thread::Builder::new().name("hook".into());
-        let started = hook.spawn(move || {
-            let (waits, doomed) = match hooks::carry_out(&gate, id, doomed) {
-                Carried::Settled => (false, None),
-                Carried::Waits => (true, None),
-                Carried::Doomed(why) => (true, Some(why)),
+        let started = spawn("hook", move || {
+            let outcome = hooks::carry_out(&parts, id, permit.rollback_owed());
+            let waits = match outcome {
+                HookOutcome::Settled => {
+                    permit.settled();
+                    false
+                }
+                HookOutcome::Waits => true,
+                HookOutcome::RollbackOwed(why) => {
+                    permit.owe_rollback(why);
+                    true
+                }
             };
-            gate.scheduler.give_back(id, doomed);
+            drop(permit);
             if waits {
                 // Perhaps with the next runner.
                 std::thread::sleep(duration(RUNNER_AGAIN_MS));
-                gate.scheduler.begun(id);
+                parts.committer.wake().begun(id);
             }
         });
         if let Err(error) = started {
             tracing::error!(%error, "a hook cannot be run");
-            self.gate.scheduler.give_back(id, owed);
         }
         false
     }
 
     fn look_for_rotation(&self, node: &Node, secret: &Secret, now: i64, found: &mut Found) {
-        let every = self.gate.settings.rotate_every_ms;
+        let every = self.parts.settings.rotation.every_ms;
         let Some(due) = due_ms(node.id, secret, every).filter(|_| secret.pending.is_none()) else {
             return;
         };
@@ -246,14 +199,12 @@ impl Scheduler {
             .failed
             .get(&node.id)
             .map_or(due, |again| due.max(*again));
-        match due <= now {
-            true if lifecycle::in_window(&self.gate, secret, now) => {
-                found.due.push((node.id, node.path.clone()));
-            }
-            // The window is looked for every minute.
-            true => {}
-            false => found.later(due),
+        if due > now {
+            found.later(due);
+        } else if in_window(&self.parts.settings, secret, now) {
+            found.due.push((node.id, node.path.clone()));
         }
+        // Else the window is looked for every minute.
     }
 
     fn look_for_warnings(&self, id: u64, secret: &Secret, now: i64, found: &mut Found) {
@@ -261,7 +212,7 @@ impl Scheduler {
             return;
         };
         let mut count = 0;
-        for before in &self.gate.settings.warnings_ms {
+        for before in &self.parts.settings.rotation.warnings_ms {
             match current.expires_ms.saturating_sub(*before) {
                 at if at <= now => count += 1,
                 at => {
@@ -283,23 +234,24 @@ impl Scheduler {
     fn warn(&self, warning: &Warning, now: i64) {
         let over = warning.expires_ms <= now;
         let when = rfc3339(warning.expires_ms);
-        let reason = match over {
-            true => format!("expired at {when}"),
-            false => format!("expires at {when}"),
+        let reason = if over {
+            format!("expired at {when}")
+        } else {
+            format!("expires at {when}")
         };
-        let warned = control::commit(&self.gate, |txn| {
+        let warned = self.parts.committer.commit(|txn| {
             let outcome = txn.warned(warning.id, warning.version, warning.count)?;
             let change = |outcome: jarvis_vault::WriteOutcome| Change {
                 id: Some(warning.id),
                 version: Some(warning.version),
                 kid: Some(outcome.kid),
                 name: txn.name_of(warning.id).ok().flatten(),
-                ..Change::by_itself(Kind::Expiry, reason.clone())
+                ..Change::by_itself(ChangeKind::Expiry, reason.clone())
             };
             Ok(outcome.map(change).into_iter().collect())
         });
         if let Err(error) = warned {
-            tracing::error!(error = %error.message, "warning not given");
+            tracing::error!(%error, "warning not given");
         }
     }
 
@@ -309,44 +261,23 @@ impl Scheduler {
             Ok(()) => drop(self.failed.remove(&id)),
             Err(why) => {
                 self.failed.insert(id, now_ms().saturating_add(AGAIN_MS));
-                rotation_failed(&self.gate, Some(name), id, &why);
+                let committer = &self.parts.committer;
+                committer.rotation_failed(Some(name), id, &why.to_string());
             }
         }
     }
 
-    fn try_rotate(&self, name: &str) -> Result<(), String> {
-        let name = SecretName::parse(name).map_err(|error| error.to_string())?;
-        let gate = &self.gate;
-        let rotated = control::commit(gate, |txn| {
-            let pinned = |ino, version| gate.handles.pins(ino, version);
-            let put = NewVersion {
+    fn try_rotate(&self, name: &str) -> Result<(), CommitError> {
+        let name = SecretName::parse(name).map_err(VaultError::from)?;
+        let committer = &self.parts.committer;
+        let by_uid = rustix::process::geteuid().as_raw();
+        committer.commit(|txn| {
+            let new = NewVersion {
                 why: Some("schedule"),
-                ..gate.put(rustix::process::geteuid().as_raw(), &pinned)
+                ..committer.version_defaults(by_uid)
             };
-            let change = control::rotate(txn, &name, &put)?;
-            let derived = txn.derived_changes().into_iter();
-            let derived = derived.map(|(name, outcome)| Change::along(&name, outcome));
-            Ok::<_, VaultError>(std::iter::once(change).chain(derived).collect())
-        });
-        rotated.map_err(|failure| failure.message)
+            let change = rotate(txn, &name, &new)?;
+            Ok(with_derived(txn, vec![change]))
+        })
     }
-}
-
-/// Tells and counts that a secret has no new value.
-pub(crate) fn rotation_failed(gate: &Gate, name: Option<&str>, id: u64, why: &str) {
-    gate.metrics.rotation_failures.inc();
-    tracing::error!(name, why, "rotation failed");
-    let event = Event {
-        result: Outcome::Failed,
-        name,
-        id: Some(id),
-        reason: Some(why),
-        ..gate.event(Action::Rotate, None)
-    };
-    gate.append(&event, Durability::Sync).ok();
-    let told = ipc_runner::Event::new(EventKind::RotationFailed).reason(why);
-    gate.errands.notify(match name {
-        Some(name) => told.secret(name),
-        None => told,
-    });
 }

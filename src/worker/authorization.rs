@@ -1,0 +1,164 @@
+//! The policy in force and its decisions.
+//!
+//! Runs in: the worker.
+//! Touches: the policy's text, by the supervisor's hand. No plaintext.
+//! Imported by: gate, control, tree, supervisor_client.
+
+use std::sync::Arc;
+
+use jarvis_audit::{Action, Durability, Event, Outcome};
+use jarvis_fs::{Caller, FsError};
+use jarvis_policy::{Decision, Policy, Verb};
+use jarvis_vault::Node;
+use parking_lot::RwLock;
+
+use crate::common::policy_file::LoadError;
+use crate::worker::audit::{AuditTrail, rule_of};
+use crate::worker::metrics::Metrics;
+use crate::worker::secrets::Secrets;
+
+/// Fetches and compiles the policy as it is now.
+pub(crate) type PolicySource = Box<dyn Fn() -> Result<Policy, LoadError> + Send + Sync>;
+
+/// The policy in force, and what it follows.
+struct Policies {
+    current: Arc<Policy>,
+    /// The last one in force that did not ask for groups: it decides about
+    /// callers that were identified without them before a reload.
+    groupless: Arc<Policy>,
+}
+
+impl Policies {
+    fn first(policy: Policy) -> Self {
+        Self {
+            current: Arc::default(),
+            groupless: Arc::default(),
+        }
+        .followed_by(policy)
+    }
+
+    fn followed_by(&self, policy: Policy) -> Self {
+        let current = Arc::new(policy);
+        let groupless = if current.reads_groups() {
+            self.groupless.clone()
+        } else {
+            current.clone()
+        };
+        Self { current, groupless }
+    }
+}
+
+/// Decides who may do what.
+pub(crate) struct Authorization {
+    policies: RwLock<Policies>,
+    source: PolicySource,
+    audit: Arc<AuditTrail>,
+    secrets: Arc<Secrets>,
+    metrics: Arc<Metrics>,
+}
+
+/// The policy's view of a caller.
+pub(crate) fn subject(caller: &Caller) -> jarvis_policy::Caller<'_> {
+    jarvis_policy::Caller {
+        uid: caller.uid,
+        gid: caller.gid,
+        groups: caller.groups.as_deref().unwrap_or_default(),
+        containerized: caller.containerized,
+    }
+}
+
+impl Authorization {
+    pub(crate) fn new(
+        policy: Policy,
+        source: PolicySource,
+        audit: Arc<AuditTrail>,
+        secrets: Arc<Secrets>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            policies: RwLock::new(Policies::first(policy)),
+            source,
+            audit,
+            secrets,
+            metrics,
+        }
+    }
+
+    /// The policy in force.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.policies.read().current.clone()
+    }
+
+    /// The policy to judge `caller` by: the one in force, unless it asks for
+    /// groups and the caller was identified without them, under the last one
+    /// that did not.
+    pub(crate) fn policy_for(&self, caller: &Caller) -> Arc<Policy> {
+        let policies = self.policies.read();
+        match caller.groups {
+            Some(_) => policies.current.clone(),
+            None => policies.groupless.clone(),
+        }
+    }
+
+    /// Whether `caller` may do `verb` with inode `ino`; nothing is recorded.
+    pub(crate) fn allows(&self, caller: &Caller, verb: Verb, ino: u64) -> bool {
+        self.secrets.node(ino).is_ok_and(|node| {
+            let policy = self.policy_for(caller);
+            policy.decide(&subject(caller), verb, &node.path).allowed()
+        })
+    }
+
+    /// Asks the policy whether `caller` may read `node`; a refusal is recorded.
+    ///
+    /// # Errors
+    /// [`FsError::Denied`].
+    pub(crate) fn authorise_read<'p>(
+        &self,
+        policy: &'p Policy,
+        caller: &Caller,
+        node: &Node,
+    ) -> Result<Decision<'p>, FsError> {
+        let decision = policy.decide(&subject(caller), Verb::Read, &node.path);
+        if decision.allowed() {
+            self.metrics.decided(true);
+            return Ok(decision);
+        }
+        let (client, rule) = rule_of(&decision);
+        self.audit.deny(Event {
+            name: Some(&node.path),
+            id: Some(node.id),
+            client,
+            rule: Some(rule),
+            reason: Some(Verb::Read.as_str()),
+            ..self.audit.event(Action::Deny, Some(caller))
+        });
+        Err(FsError::Denied)
+    }
+
+    /// Replaces the policy by the file's; a refused file changes nothing. Both
+    /// are recorded.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub(crate) fn reload(&self, actor: Option<&Caller>) -> Result<usize, LoadError> {
+        let loaded = (self.source)();
+        let failure = loaded.as_ref().err().map(ToString::to_string);
+        let event = Event {
+            result: if failure.is_some() {
+                Outcome::Failed
+            } else {
+                Outcome::Ok
+            },
+            reason: failure.as_deref().or(Some("reload")),
+            ..self.audit.event(Action::Policy, actor)
+        };
+        self.audit.append(&event, Durability::Sync).ok();
+        let policy = loaded?;
+        let clients = policy.clients();
+        let mut policies = self.policies.write();
+        *policies = policies.followed_by(policy);
+        drop(policies);
+        tracing::info!(clients, "policy loaded");
+        Ok(clients)
+    }
+}

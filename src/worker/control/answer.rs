@@ -1,0 +1,192 @@
+//! Answers to control requests: JSON, and the errno of the write.
+
+use jarvis_fs::{Answer, FsError};
+use jarvis_vault::{NameError, VaultError};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::common::policy_file::LoadError;
+use crate::worker::commit::CommitError;
+use crate::worker::commit::change::{Change, ChangeKind};
+use crate::worker::request::Malformed;
+use crate::worker::secrets::Secrets;
+
+/// A refused request: for the caller as errno and as JSON.
+pub(crate) struct ControlError {
+    errno: FsError,
+    code: &'static str,
+    message: String,
+}
+
+impl ControlError {
+    pub(super) fn new(errno: FsError, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            errno,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The vault's answer is for the caller when the caller can do something about it;
+    /// a failure is for the log, and counted.
+    pub(super) fn vault(secrets: &Secrets, error: &VaultError) -> Self {
+        match refusal(error) {
+            Some((errno, code)) => Self::new(errno, code, error.to_string()),
+            None => {
+                let errno = secrets.vault_failed(error);
+                Self::new(errno, "io", "the vault failed; see the daemon's log")
+            }
+        }
+    }
+
+    /// A change that was not made, or not recorded.
+    pub(super) fn commit(secrets: &Secrets, error: &CommitError) -> Self {
+        let code = match error {
+            CommitError::Vault(error) => return Self::vault(secrets, error),
+            CommitError::Note(_) => "io",
+            CommitError::NotRecorded => "not_recorded",
+            CommitError::AuditUnavailable => "audit_unavailable",
+        };
+        Self::new(FsError::Io, code, error.to_string())
+    }
+
+    /// The audit log takes no record of what was asked for.
+    pub(super) fn unrecordable() -> Self {
+        let error = CommitError::AuditUnavailable;
+        Self::new(FsError::Io, "audit_unavailable", error.to_string())
+    }
+
+    /// The answer to the refused request.
+    pub(super) fn answer(self) -> Answer {
+        let error = json!({"code": self.code, "message": self.message});
+        Answer {
+            body: line(&json!({"ok": false, "error": error})),
+            error: Some(self.errno),
+            changed: Vec::new(),
+            fenced: Vec::new(),
+        }
+    }
+}
+
+impl From<Malformed> for ControlError {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Invalid(message) => Self::new(FsError::Invalid, "invalid", message),
+            Malformed::NameTooLong(message) => {
+                Self::new(FsError::NameTooLong, "name_too_long", message)
+            }
+            Malformed::TooLong(message) => Self::new(FsError::TooLong, "too_long", message),
+        }
+    }
+}
+
+impl From<LoadError> for ControlError {
+    fn from(error: LoadError) -> Self {
+        Self::new(FsError::Invalid, "policy", error.to_string())
+    }
+}
+
+/// Errno and code of what a caller can do something about; `None` for failures.
+fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
+    match error {
+        VaultError::Name(NameError::LongSegment(..) | NameError::TooDeep(_)) => {
+            Some((FsError::NameTooLong, "name_too_long"))
+        }
+        VaultError::Name(_)
+        | VaultError::Option { .. }
+        | VaultError::Value(_)
+        | VaultError::KeyFileLength { .. }
+        | VaultError::PassphraseLength { .. } => Some((FsError::Invalid, "invalid")),
+        VaultError::NotFound(_)
+        | VaultError::NoSuchSlot(_)
+        | VaultError::NoSuchVersion { .. }
+        | VaultError::NoSuchRevocation(_) => Some((FsError::NotFound, "not_found")),
+        VaultError::TooManyConsumers(_) => Some((FsError::NotSupported, "too_many_consumers")),
+        VaultError::Unusable { .. } => Some((FsError::NotSupported, "unusable")),
+        VaultError::RotationPending(_) => Some((FsError::Busy, "rotation_pending")),
+        VaultError::NoRotation(_) => Some((FsError::Conflict, "no_rotation")),
+        VaultError::WrongStatus { .. } => Some((FsError::Conflict, "wrong_status")),
+        VaultError::SamePerson(_) => Some((FsError::Denied, "same_person")),
+        VaultError::LastSlot(_) => Some((FsError::NotSupported, "last_slot")),
+        VaultError::NoFreeSlot => Some((FsError::NotSupported, "no_free_slot")),
+        VaultError::IsDirectory(_) => Some((FsError::IsDirectory, "is_directory")),
+        VaultError::NotDirectory(_) => Some((FsError::NotDirectory, "not_directory")),
+        VaultError::TooLarge { .. } => Some((FsError::TooLong, "too_long")),
+        VaultError::Conflict { .. } => Some((FsError::Conflict, "conflict")),
+        VaultError::NoGenerator(_) => Some((FsError::NotSupported, "no_generator")),
+        VaultError::Occupied(_) => Some((FsError::Exists, "exists")),
+        VaultError::NotAVault { .. }
+        | VaultError::NotAHistory { .. }
+        | VaultError::Newer { .. }
+        | VaultError::Damaged { .. }
+        | VaultError::WrongPassphrase { .. }
+        | VaultError::WrongKeyFile { .. }
+        | VaultError::NoSlot { .. }
+        | VaultError::SlotParameters { .. }
+        | VaultError::InUse { .. }
+        | VaultError::TooWide { .. }
+        | VaultError::Exists { .. }
+        | VaultError::Io { .. }
+        | VaultError::Store(_)
+        | VaultError::Keys(_) => None,
+    }
+}
+
+/// The answer to a request that was not even read.
+pub(super) fn refuse(error: FsError, message: &str) -> Answer {
+    let code = match error {
+        FsError::TooLong => "too_long",
+        FsError::Busy => "busy",
+        _ => "unavailable",
+    };
+    ControlError::new(error, code, message).answer()
+}
+
+/// The answer to a request that was carried out and gave `result`.
+pub(super) fn success(result: &Value, changed: Vec<u64>) -> Answer {
+    Answer {
+        body: line(&json!({"ok": true, "result": result})),
+        error: None,
+        changed,
+        fenced: Vec::new(),
+    }
+}
+
+fn line(value: &Value) -> Vec<u8> {
+    let mut body = value.to_string().into_bytes();
+    body.push(b'\n');
+    body
+}
+
+/// A change as its answer shows it.
+#[derive(Serialize)]
+pub(super) struct Done<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<&'a str>,
+    action: ChangeKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revocation: Option<u64>,
+    /// The version that waits for its hook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending: Option<u32>,
+}
+
+impl<'a> Done<'a> {
+    pub(super) fn of(change: &'a Change) -> Self {
+        Self {
+            name: change.name.as_deref(),
+            version: change.version,
+            kid: change.kid.as_deref(),
+            action: change.action,
+            note: change.reason.as_deref(),
+            revocation: change.revocation,
+            pending: change.begins,
+        }
+    }
+}

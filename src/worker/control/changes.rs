@@ -1,0 +1,120 @@
+//! Changes that are asked for: decided, committed together, recorded each.
+
+use jarvis_fs::{Answer, Caller, RequestOrigin};
+use jarvis_vault::{KidPrecondition, NewVersion, Txn, VaultError};
+use serde_json::Value;
+
+use super::answer::{ControlError, success};
+use super::authorise::authorise;
+use super::lifecycle;
+use super::service::ControlService;
+use crate::common::clock::now_ms;
+use crate::worker::commit::change::{Change, ChangeKind};
+use crate::worker::commit::{CommitError, rotate, with_derived, written};
+use crate::worker::request::Operation;
+
+/// Decides every operation, commits them together, and records each.
+pub(super) fn change(
+    service: &ControlService,
+    caller: &Caller,
+    operations: Vec<Operation>,
+    origin: RequestOrigin,
+    result: &dyn Fn(&[Change]) -> Value,
+) -> Result<Answer, ControlError> {
+    let mut authorised = Vec::with_capacity(operations.len());
+    for operation in operations {
+        let actor = authorise(service, caller, &operation)?;
+        authorised.push((operation, actor));
+    }
+    let mut answer = None;
+    let committed = service.committer.commit(|txn| {
+        let mut changes = Vec::new();
+        for (operation, actor) in &authorised {
+            let made = apply(service, txn, operation, caller.uid)?;
+            for mut change in with_derived(txn, made) {
+                change.actor = Some(actor.clone());
+                changes.push(change);
+            }
+        }
+        let changed = changes.iter().filter_map(|c| c.id).collect();
+        let success = answer.insert(success(&result(&changes), changed));
+        success.fenced = fenced(&changes);
+        let kept = (&*success.body, &*success.changed);
+        service.committer.journal().enter(txn, origin, kept)?;
+        Ok(changes)
+    });
+    let failed = |error: CommitError| ControlError::commit(&service.secrets, &error);
+    committed.map_err(failed)?;
+    // `commit` has run the closure when it succeeds.
+    answer.ok_or_else(|| failed(CommitError::NotRecorded))
+}
+
+/// Secrets whose open handles must not be read any more.
+fn fenced(changes: &[Change]) -> Vec<u64> {
+    let fenced = changes.iter().filter(|change| change.fences);
+    fenced.filter_map(|change| change.id).collect()
+}
+
+fn apply(
+    service: &ControlService,
+    txn: &mut Txn<'_>,
+    operation: &Operation,
+    by_uid: u32,
+) -> Result<Vec<Change>, VaultError> {
+    let now_ms = now_ms();
+    let new = service.committer.version_defaults(by_uid);
+    let change = match operation {
+        Operation::Set {
+            name,
+            value,
+            kind,
+            if_kid,
+            cached,
+        } => {
+            let if_kid = match if_kid.as_deref() {
+                None => KidPrecondition::Any,
+                Some("none") => KidPrecondition::Absent,
+                Some(kid) => KidPrecondition::Current(kid),
+            };
+            let new = NewVersion {
+                kind: kind.as_ref(),
+                cached: *cached,
+                if_kid,
+                ..new
+            };
+            let outcome = txn.set(name, value.expose(), &new)?;
+            Change::new(written(&outcome, ChangeKind::Update), name, outcome)
+        }
+        Operation::Generate { name, kind } => {
+            let outcome = txn.generate(name, kind, &new)?;
+            Change::new(written(&outcome, ChangeKind::Rotate), name, outcome)
+        }
+        Operation::Rotate(name) => rotate(txn, name, &new)?,
+        Operation::Lifecycle(op) => return lifecycle::apply(service, txn, op, &new),
+        Operation::Delete(name) => {
+            let outcome = txn.delete(name, by_uid, now_ms)?;
+            Change::new(ChangeKind::Delete, name, outcome)
+        }
+        Operation::Restore(name) => {
+            let not_before = now_ms.saturating_sub(service.settings.versions.recovery_ms);
+            let outcome = txn.restore(name, not_before)?;
+            Change::new(ChangeKind::Restore, name, outcome)
+        }
+        Operation::Purge(name) => {
+            let ids = txn.purge(name)?;
+            let purged = ids.into_iter();
+            return Ok(purged
+                .map(|id| Change::purged(name.as_str(), id, "request"))
+                .collect());
+        }
+        Operation::KeyAdd(credential) => {
+            let slot = txn.add_slot(credential)?;
+            Change::by_itself(ChangeKind::Key, format!("slot {slot} added"))
+        }
+        Operation::KeyRemove(slot) => {
+            txn.remove_slot(*slot)?;
+            Change::by_itself(ChangeKind::Key, format!("slot {slot} removed"))
+        }
+    };
+    Ok(vec![change])
+}

@@ -1,0 +1,94 @@
+//! Questions: they change no secret.
+
+use jarvis_fs::{Caller, FsError};
+use jarvis_vault::SlotInfo;
+use serde_json::{Value, json};
+
+use super::answer::ControlError;
+use super::authorise::denied;
+use super::service::ControlService;
+use super::{export, revocation, versions};
+use crate::worker::authorization::subject;
+use crate::worker::request::Question;
+
+/// Answers `question`.
+///
+/// # Errors
+/// Refusals of the policy, and what is wrong with the question.
+pub(super) fn ask(
+    service: &ControlService,
+    caller: &Caller,
+    question: &Question,
+) -> Result<Value, ControlError> {
+    let policy = service.authorization.policy();
+    // Who may open the control file may ask how the daemon is.
+    if let Some(verb) = question
+        .needs()
+        .filter(|v| !policy.grants(&subject(caller), *v))
+    {
+        return Err(denied(service, caller, verb, None, (None, "default")));
+    }
+    match question {
+        Question::Status => Ok(status(service)),
+        Question::Versions(name) => versions::versions(service, caller, name),
+        Question::Diff { name, from, to } => versions::diff(service, caller, name, (*from, *to)),
+        Question::HistoryExport { name, credential } => {
+            export::export(service, caller, name, credential)
+        }
+        Question::Schedule => versions::schedule(service, caller),
+        Question::Revocations => revocation::revocations(service, caller),
+        Question::Revocation(id) => revocation::revocation(service, caller, *id),
+        Question::Reload => Ok(json!({"clients": service.authorization.reload(Some(caller))?})),
+        Question::AuditRotate => match service.audit.rotate_segment() {
+            Ok(segment) => Ok(json!({"segment": segment})),
+            Err(error) => {
+                tracing::error!(%error, "the audit log goes on in its segment");
+                let message = "the segment could not be ended; see the daemon's log";
+                Err(ControlError::new(FsError::Io, "io", message))
+            }
+        },
+        Question::Checkpoint => Ok(json!({"note": service.audit.checkpoint().to_string()})),
+        Question::KeyList => {
+            let slots = service
+                .secrets
+                .slots()
+                .map_err(|e| ControlError::vault(&service.secrets, &e))?;
+            let slot = |s: &SlotInfo| json!({"slot": s.number, "kind": s.kind, "detail": s.detail});
+            Ok(slots.iter().map(slot).collect())
+        }
+        Question::Explain {
+            name,
+            verb,
+            uid,
+            gid,
+            groups,
+        } => {
+            let somebody = jarvis_policy::Caller {
+                uid: *uid,
+                gid: *gid,
+                groups,
+                containerized: false,
+            };
+            let decision = policy.decide(&somebody, *verb, name.as_str());
+            Ok(json!({"allowed": decision.allowed(), "rule": decision.rule().to_string()}))
+        }
+    }
+}
+
+fn status(service: &ControlService) -> Value {
+    let counts = service.status.counts();
+    let gauges = service.status.gauges();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_secs": service.status.uptime_secs(),
+        "secrets_count": counts.secrets,
+        "vault_seq": counts.seq,
+        "open_handles": gauges.handles,
+        "policy_clients": service.authorization.policy().clients(),
+        "audit_records": service.metrics.audit_records.get(),
+        "audit_errors": service.metrics.audit_errors.get(),
+        "runner": service.status.runner_answers(),
+        "worker_generation": gauges.facts.generation,
+        "opens_limited": service.metrics.limited.with_label_values(&["caller"]).get(),
+    })
+}

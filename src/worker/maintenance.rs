@@ -1,0 +1,103 @@
+//! Threads that keep vault and audit log in order.
+//!
+//! Runs in: the worker.
+//! Touches: metadata of secrets, the audit log; no plaintext.
+//! Imported by: mod.rs of the worker.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::clock::now_ms;
+use crate::process::spawn;
+use crate::worker::audit::AuditTrail;
+use crate::worker::commit::Committer;
+use crate::worker::metrics::Metrics;
+use crate::worker::runner_client::RunnerClient;
+use crate::worker::secrets::Secrets;
+use crate::worker::supervisor_client::SupervisorClient;
+
+/// How often deleted secrets whose window is over are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// How often the supervisor is told how far the audit log has come.
+const CHECKPOINTS: Duration = Duration::from_secs(10);
+/// How long after a segment could not be ended it is tried again.
+const SEGMENT_AGAIN: Duration = Duration::from_secs(10);
+
+/// The parts that maintenance works with.
+#[derive(Clone)]
+pub(crate) struct MaintenanceParts {
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) audit: Arc<AuditTrail>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) runner: Arc<RunnerClient>,
+    pub(crate) supervisor: Arc<SupervisorClient>,
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// When no threads can be had.
+pub(crate) fn start(parts: &MaintenanceParts) -> io::Result<()> {
+    let vault = parts.clone();
+    spawn("housekeeping", move || {
+        loop {
+            vault.housekeep();
+            std::thread::sleep(HOUSEKEEPING);
+        }
+    })?;
+    let log = parts.clone();
+    spawn("checkpoints", move || {
+        loop {
+            log.audit.record_overdue();
+            log.note_checkpoint();
+            std::thread::sleep(CHECKPOINTS);
+        }
+    })?;
+    let segments = parts.clone();
+    spawn("segments", move || {
+        loop {
+            segments.keep_segments();
+        }
+    })
+}
+
+impl MaintenanceParts {
+    /// Tells how far the audit log has come.
+    pub(crate) fn note_checkpoint(&self) {
+        self.supervisor.note_checkpoint(&self.audit, &self.runner);
+    }
+
+    /// Destroys what was deleted longer ago than the recovery window, and counts
+    /// what has expired.
+    fn housekeep(&self) {
+        let (now, mut expired) = (now_ms(), 0);
+        let walk = self.secrets.walk(&mut |_, secret| {
+            expired += i64::from(secret.current().is_some_and(|v| v.expires_ms <= now));
+        });
+        match walk {
+            Ok(()) => self.metrics.expired.set(expired),
+            Err(error) => drop(self.secrets.vault_failed(&error)),
+        }
+        if let Err(error) = self.committer.purge_expired() {
+            tracing::error!(%error, "housekeeping");
+        }
+    }
+
+    /// Removes old segments of the audit log, and ends the current one once it is time.
+    fn keep_segments(&self) {
+        if let Err(error) = self.audit.prune() {
+            tracing::error!(%error, "old audit records stay");
+        }
+        if self.audit.await_segment_end(HOUSEKEEPING) {
+            match self.audit.rotate_segment() {
+                Ok(_) => self.note_checkpoint(),
+                Err(error) => {
+                    tracing::error!(%error, "the audit log goes on in its segment");
+                    std::thread::sleep(SEGMENT_AGAIN);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Secrets as they are stored: the only owner of the vault for reading.
+//!
+//! Runs in: the worker.
+//! Touches: the vault, PLAINTEXT (sealed off as [`Unrecorded`] until its record is written).
+//! Imported by: authorization, commit, gate, control, scheduler, status, tree, maintenance.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use jarvis_fs::FsError;
+use jarvis_vault::{
+    Body, Credential, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo, Vault,
+    VaultError, Version, VersionState,
+};
+
+use crate::common::clock::now_ms;
+use crate::worker::audit::Recorded;
+use crate::worker::metrics::Metrics;
+use crate::worker::settings::Settings;
+
+/// Plaintext of one secret that no record tells of yet. The one way to it is the token
+/// that the audit trail gives for a record about the same secret.
+pub(crate) struct Unrecorded<T> {
+    secret: u64,
+    plaintext: T,
+}
+
+impl<T> Unrecorded<T> {
+    /// Releases the plaintext.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when the record is about another secret.
+    pub(crate) fn open(self, recorded: &Recorded) -> Result<T, FsError> {
+        if recorded.secret() == self.secret {
+            Ok(self.plaintext)
+        } else {
+            tracing::error!("a record of another secret opens nothing");
+            Err(FsError::Io)
+        }
+    }
+}
+
+/// A version that an export contains.
+pub(crate) struct ExportedVersion {
+    pub(crate) number: u32,
+    pub(crate) kid: String,
+}
+
+/// The vault as it is read.
+pub(crate) struct Secrets {
+    vault: Arc<Vault>,
+    metrics: Arc<Metrics>,
+    settings: Arc<Settings>,
+}
+
+impl Secrets {
+    pub(crate) fn new(vault: Arc<Vault>, metrics: Arc<Metrics>, settings: Arc<Settings>) -> Self {
+        Self {
+            vault,
+            metrics,
+            settings,
+        }
+    }
+
+    /// Counts and logs a failure below; the caller of a file operation gets EIO.
+    pub(crate) fn vault_failed(&self, error: &VaultError) -> FsError {
+        self.metrics.vault_errors.inc();
+        if matches!(error, VaultError::Damaged { .. }) {
+            self.metrics.crypto_errors.inc();
+        }
+        tracing::error!(%error, "vault");
+        FsError::Io
+    }
+
+    /// The node with inode number `id`.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], [`FsError::Io`].
+    pub(crate) fn node(&self, id: u64) -> Result<Arc<Node>, FsError> {
+        match self.vault.node(id) {
+            Ok(Some(node)) => Ok(node),
+            Ok(None) => Err(FsError::NotFound),
+            Err(error) => Err(self.vault_failed(&error)),
+        }
+    }
+
+    /// The path of the node with inode number `id`, as far as it can be told.
+    pub(crate) fn name_of(&self, id: u64) -> Option<Box<str>> {
+        self.node(id).ok().map(|node| node.path.clone())
+    }
+
+    /// The entry `name` of directory `parent`.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], [`FsError::Io`].
+    pub(crate) fn lookup(&self, parent: u64, name: &str) -> Result<Arc<Node>, FsError> {
+        match self.vault.lookup(parent, name) {
+            Ok(Some(node)) => Ok(node),
+            Ok(None) => Err(FsError::NotFound),
+            Err(error) => Err(self.vault_failed(&error)),
+        }
+    }
+
+    /// The live secret called `name`.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`] and failures of the vault.
+    pub(crate) fn find(&self, name: &SecretName) -> Result<Arc<Node>, VaultError> {
+        let node = self.vault.find(name)?;
+        let node = node.filter(|node| node.live_secret().is_some());
+        node.ok_or_else(|| VaultError::NotFound(name.to_string()))
+    }
+
+    /// Shows the entries of directory `id` after inode `after`, until `visit` breaks.
+    ///
+    /// # Errors
+    /// [`FsError::Io`].
+    pub(crate) fn children(
+        &self,
+        id: u64,
+        after: u64,
+        visit: impl FnMut(&Node) -> ControlFlow<()>,
+    ) -> Result<(), FsError> {
+        let listing = self.vault.children(id, after, visit);
+        listing.map_err(|error| self.vault_failed(&error))
+    }
+
+    /// Shows every live secret.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn walk(&self, visit: &mut dyn FnMut(&Node, &Secret)) -> Result<(), VaultError> {
+        self.vault.walk(jarvis_vault::ROOT, visit)
+    }
+
+    /// Whether a secret was deleted before `before_ms`.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn any_deleted_before(&self, before_ms: i64) -> Result<bool, VaultError> {
+        let mut any = false;
+        self.vault.deleted(|node| {
+            any |= matches!(&node.body, Body::Secret(secret)
+                if secret.deleted.is_some_and(|deleted| deleted.at_ms < before_ms));
+        })?;
+        Ok(any)
+    }
+
+    /// Number of live secrets, and of the last commit.
+    pub(crate) fn counts(&self) -> jarvis_vault::VaultCounts {
+        self.vault.counts()
+    }
+
+    /// The key slots.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn slots(&self) -> Result<Vec<SlotInfo>, VaultError> {
+        self.vault.slots()
+    }
+
+    /// Revocation number `id`.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchRevocation`] and failures of the vault.
+    pub(crate) fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
+        self.vault.revocation(id)
+    }
+
+    /// Every revocation there was.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn revocations(&self) -> Result<Vec<Revocation>, VaultError> {
+        self.vault.revocations()
+    }
+
+    /// State of `version` of `secret` now.
+    pub(crate) fn state_of(&self, secret: &Secret, version: &Version) -> VersionState {
+        let grace = secret.settings.grace_ms;
+        version.state(now_ms(), grace.unwrap_or(self.settings.versions.grace_ms))
+    }
+
+    /// The value of a version, revoked or not, deleted or not; `None` once it is
+    /// destroyed.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn value(
+        &self,
+        node: &Node,
+        version: u32,
+    ) -> Result<Option<Unrecorded<SecretBytes>>, VaultError> {
+        let value = self.vault.value(node, version)?;
+        Ok(value.map(|plaintext| Unrecorded {
+            secret: node.id,
+            plaintext,
+        }))
+    }
+
+    /// Everything kept of the secret called `name`, sealed for who has `credential`.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], refusals of the credential, failures of the vault.
+    pub(crate) fn export(
+        &self,
+        node: &Node,
+        credential: &Credential,
+    ) -> Result<(Unrecorded<Vec<u8>>, Vec<ExportedVersion>), VaultError> {
+        let secret = node.live_secret();
+        let secret = secret.ok_or_else(|| VaultError::NotFound(node.path.to_string()))?;
+        let (sealed, versions) = self.vault.export(node, secret, credential, now_ms())?;
+        let versions = versions.into_iter().map(|version| ExportedVersion {
+            number: version.number,
+            kid: version.kid.clone(),
+        });
+        let sealed = Unrecorded {
+            secret: node.id,
+            plaintext: sealed,
+        };
+        Ok((sealed, versions.collect()))
+    }
+
+    /// Decrypts a version (the current one unless a number is `wanted`) and lets
+    /// `release` decide over it; a version pruned in between is looked up again.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`], [`FsError::Revoked`], [`FsError::Expired`],
+    /// [`FsError::Io`], and those of `release`.
+    pub(crate) fn with_version<T>(
+        &self,
+        id: u64,
+        wanted: Option<u32>,
+        release: impl FnOnce(&Node, &Version, Unrecorded<SecretBytes>) -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        for _ in 0..3 {
+            let node = self.node(id)?;
+            let secret = node.live_secret().ok_or(FsError::NotFound)?;
+            let current = self.servable(secret, wanted)?;
+            match self.value(&node, current.number) {
+                Ok(Some(value)) => {
+                    self.metrics.decryptions.inc();
+                    return release(&node, current, value);
+                }
+                Ok(None) => {}
+                Err(error) => return Err(self.vault_failed(&error)),
+            }
+        }
+        Err(FsError::Io)
+    }
+
+    /// The version that an open gets now.
+    fn servable<'s>(
+        &self,
+        secret: &'s Secret,
+        wanted: Option<u32>,
+    ) -> Result<&'s Version, FsError> {
+        let version = match wanted {
+            Some(number) => secret.version(number),
+            None => secret.newest(),
+        };
+        let version = version.ok_or(FsError::NotFound)?;
+        let over = version.expires_ms <= now_ms() && secret.settings.refuse_expired;
+        match self.state_of(secret, version) {
+            VersionState::Revoked => Err(FsError::Revoked),
+            VersionState::Current | VersionState::Grace if over => Err(FsError::Expired),
+            VersionState::Current | VersionState::Grace => Ok(version),
+            VersionState::Retired | VersionState::Deprecated | VersionState::Destroyed => {
+                Err(FsError::NotFound)
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How this worker is doing: what health, metrics and `status` show.
+//!
+//! Runs in: the worker.
+//! Touches: counters; no plaintext, no names.
+//! Imported by: http, control.
+
+use std::sync::Arc;
+
+use jarvis_fs::{HandleTable, InFlight};
+use parking_lot::Mutex;
+
+use crate::common::clock::now_ms;
+use crate::ipc::worker::Facts;
+use crate::worker::metrics::{Gauges, Metrics};
+use crate::worker::runner_client::RunnerClient;
+use crate::worker::secrets::Secrets;
+
+/// Uptime, gauges, and what the supervisor counted.
+pub(crate) struct Status {
+    /// When the service began, Unix milliseconds.
+    started_ms: i64,
+    secrets: Arc<Secrets>,
+    metrics: Arc<Metrics>,
+    handles: Arc<HandleTable>,
+    in_flight: Arc<InFlight>,
+    runner: Arc<RunnerClient>,
+    supervisor: Mutex<Facts>,
+}
+
+impl Status {
+    pub(crate) fn new(
+        started_ms: i64,
+        secrets: Arc<Secrets>,
+        metrics: Arc<Metrics>,
+        handles: Arc<HandleTable>,
+        in_flight: Arc<InFlight>,
+        runner: Arc<RunnerClient>,
+    ) -> Self {
+        Self {
+            started_ms,
+            secrets,
+            metrics,
+            handles,
+            in_flight,
+            runner,
+            supervisor: Mutex::default(),
+        }
+    }
+
+    /// When the service began, Unix milliseconds.
+    pub(crate) fn started_ms(&self) -> i64 {
+        self.started_ms
+    }
+
+    /// Seconds since the service began.
+    pub(crate) fn uptime_secs(&self) -> u64 {
+        u64::try_from(now_ms().saturating_sub(self.started_ms) / 1000).unwrap_or_default()
+    }
+
+    /// Number of live secrets, and of the last commit.
+    pub(crate) fn counts(&self) -> jarvis_vault::VaultCounts {
+        self.secrets.counts()
+    }
+
+    /// The counters.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether the runner answers; waits a second at most.
+    pub(crate) fn runner_answers(&self) -> bool {
+        self.runner.alive()
+    }
+
+    /// Takes over what the supervisor counted.
+    pub(crate) fn set_supervisor_stats(&self, stats: Facts) {
+        *self.supervisor.lock() = stats;
+    }
+
+    /// What is counted at the moment that somebody asks.
+    pub(crate) fn gauges(&self) -> Gauges {
+        let stale = |&(ino, version): &(u64, u32)| {
+            let node = self.secrets.node(ino).ok();
+            let current = node.as_ref().and_then(|n| n.live_secret()?.current());
+            current.is_none_or(|current| current.number != version)
+        };
+        Gauges {
+            secrets: self.secrets.counts().secrets,
+            handles: self.handles.open() as u64,
+            stale: self.handles.versions().filter(stale).count() as u64,
+            resent: self.in_flight.resent(),
+            facts: *self.supervisor.lock(),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What a worker asks the supervisor: certificates, the policy's text, and that it keeps
+//! checkpoints.
+//!
+//! Runs in: the worker.
+//! Touches: the socket to the supervisor; no secrets.
+//! Imported by: startup, maintenance and mod.rs of the worker.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, SegmentClaim};
+use parking_lot::Mutex;
+
+use crate::common::policy_file::{read_policy, unreadable};
+use crate::ipc::Signature;
+use crate::ipc::runner::Event;
+use crate::ipc::worker::{FromWorker, SupervisorChannel, ToWorker};
+use crate::worker::audit::AuditTrail;
+use crate::worker::authorization::PolicySource;
+use crate::worker::runner_client::RunnerClient;
+
+/// How long the supervisor may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+enum QuestionError {
+    #[error(transparent)]
+    NotSent(#[from] io::Error),
+    #[error(transparent)]
+    NotAnswered(#[from] RecvTimeoutError),
+}
+
+/// Where a thread gets the supervisor's answer to its question.
+struct Reply<T> {
+    deliveries: Sender<T>,
+    arrived: Arc<Mutex<Receiver<T>>>,
+}
+
+impl<T> Default for Reply<T> {
+    fn default() -> Self {
+        let (deliveries, arrived) = channel();
+        Self {
+            deliveries,
+            arrived: Arc::new(Mutex::new(arrived)),
+        }
+    }
+}
+
+impl<T> Clone for Reply<T> {
+    fn clone(&self) -> Self {
+        Self {
+            deliveries: self.deliveries.clone(),
+            arrived: self.arrived.clone(),
+        }
+    }
+}
+
+impl<T> Reply<T> {
+    fn deliver(&self, answer: T) {
+        // Who asked may have given up.
+        self.deliveries.send(answer).ok();
+    }
+
+    /// Sends `question` and waits for its answer; one asks at a time.
+    fn request(
+        &self,
+        supervisor: &SupervisorChannel,
+        question: &FromWorker,
+    ) -> Result<T, QuestionError> {
+        let arrived = self.arrived.lock();
+        // An answer to an earlier question that came too late is not one to this.
+        while arrived.try_recv().is_ok() {}
+        supervisor.send(question, &[])?;
+        Ok(arrived.recv_timeout(ANSWER_LIMIT)?)
+    }
+}
+
+/// The policy's text, or why there is none.
+type PolicyReply = Result<OwnedFd, String>;
+
+/// The supervisor as a serving worker asks it; answers come through
+/// [`Self::deliver_certificate`] and [`Self::deliver_policy`] from the thread that
+/// receives its messages.
+pub(crate) struct SupervisorClient {
+    channel: Arc<SupervisorChannel>,
+    certificates: Reply<[u8; 64]>,
+    policies: Reply<PolicyReply>,
+    /// The last record that the supervisor was told of; locked from a checkpoint to its
+    /// note, for notes must not go back.
+    noted_seq: Mutex<u64>,
+}
+
+impl SupervisorClient {
+    pub(crate) fn new(channel: Arc<SupervisorChannel>) -> Self {
+        Self {
+            channel,
+            certificates: Reply::default(),
+            policies: Reply::default(),
+            noted_seq: Mutex::new(0),
+        }
+    }
+
+    /// The answer to a request for a certificate.
+    pub(crate) fn deliver_certificate(&self, Signature(signature): Signature) {
+        self.certificates.deliver(signature);
+    }
+
+    /// The answer to a request for the policy's text.
+    pub(crate) fn deliver_policy(&self, found: Result<(), String>, file: Option<OwnedFd>) {
+        let file = found.and_then(|()| file.ok_or_else(|| "it came without its file".into()));
+        self.policies.deliver(file);
+    }
+
+    /// Signs with the host's identity while the worker opens its log, and nobody else
+    /// receives messages.
+    pub(crate) fn start_signer(&self, host: HostId) -> StartSigner<'_> {
+        StartSigner {
+            channel: &self.channel,
+            host,
+        }
+    }
+
+    /// Signs with the host's identity while the worker serves.
+    pub(crate) fn segment_signer(&self, host: HostId) -> SegmentSigner {
+        SegmentSigner {
+            channel: self.channel.clone(),
+            host,
+            certificates: self.certificates.clone(),
+        }
+    }
+
+    /// Fetches the policy called `path`, which the supervisor alone may read.
+    pub(crate) fn policy_source(&self, path: PathBuf) -> PolicySource {
+        let (channel, policies) = (self.channel.clone(), self.policies.clone());
+        Box::new(move || {
+            let reply = policies.request(&channel, &FromWorker::Policy);
+            let file = match reply {
+                Ok(Ok(file)) => file,
+                Ok(Err(why)) => return Err(unreadable(&path, io::Error::other(why))),
+                Err(why) => return Err(unreadable(&path, io::Error::other(why))),
+            };
+            read_policy(&path, file.into()).inspect(|_| {
+                channel.send(&FromWorker::Accepted, &[]).ok();
+            })
+        })
+    }
+
+    /// Tells the supervisor, and whoever wants to be notified, how far the audit log has
+    /// come, if it has.
+    pub(crate) fn note_checkpoint(&self, audit: &AuditTrail, runner: &RunnerClient) {
+        let mut noted = self.noted_seq.lock();
+        let checkpoint = audit.checkpoint();
+        if checkpoint.seq != *noted {
+            *noted = checkpoint.seq;
+            let text = checkpoint.to_string();
+            runner.notify(Event::checkpoint(&text));
+            // Without a supervisor this process ends soon.
+            self.channel.send(&FromWorker::Checkpoint(text), &[]).ok();
+        }
+    }
+}
+
+/// Certifies the first epoch key of a worker: the supervisor does, once.
+pub(crate) struct StartSigner<'c> {
+    channel: &'c SupervisorChannel,
+    host: HostId,
+}
+
+impl Certify for StartSigner<'_> {
+    fn host(&self) -> HostId {
+        self.host
+    }
+
+    fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        let failed = |error: io::Error| KeyError::NotCertified(error.to_string());
+        let channel = self.channel;
+        channel
+            .send(&FromWorker::Certify(*claim), &[])
+            .map_err(failed)?;
+        loop {
+            match channel.receive().map_err(failed)?.0 {
+                ToWorker::Certificate(Signature(signature)) => return Ok(signature),
+                ToWorker::Ping(stats) => {
+                    let pong = FromWorker::Pong(stats.ping);
+                    channel.send(&pong, &[]).map_err(failed)?;
+                }
+                _ => return Err(KeyError::NotCertified("the supervisor refused".into())),
+            }
+        }
+    }
+
+    fn certify_segment(&self, _claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
+        Err(KeyError::NotCertified("nothing is served yet".into()))
+    }
+}
+
+/// Certifies the first keys of later segments.
+pub(crate) struct SegmentSigner {
+    channel: Arc<SupervisorChannel>,
+    host: HostId,
+    certificates: Reply<[u8; 64]>,
+}
+
+impl Certify for SegmentSigner {
+    fn host(&self) -> HostId {
+        self.host
+    }
+
+    fn certify(&self, _claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        Err(KeyError::NotCertified("the start is over".into()))
+    }
+
+    fn certify_segment(&self, claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
+        let question = FromWorker::CertifySegment(*claim);
+        let answer = self.certificates.request(&self.channel, &question);
+        answer.map_err(|error| KeyError::NotCertified(error.to_string()))
+    }
+}
