@@ -107,14 +107,8 @@ impl Suspicion {
     /// The limits as the detector takes them.
     pub(crate) fn thresholds(&self) -> Thresholds {
         Thresholds {
-            denials: Threshold {
-                count: self.denials,
-                seconds: self.denials_minutes * 60,
-            },
-            bulk: Threshold {
-                count: self.bulk_secrets,
-                seconds: self.bulk_seconds,
-            },
+            denials: Threshold::of_minutes(self.denials, self.denials_minutes),
+            bulk: Threshold::of_seconds(self.bulk_secrets, self.bulk_seconds),
         }
     }
 }

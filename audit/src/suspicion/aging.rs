@@ -27,7 +27,7 @@ impl<K: Eq + Hash + Copy, V: Default> AgingMap<K, V> {
         self.young.len() + self.old.len()
     }
 
-    /// What is known of `key`; an empty entry when nothing is.
+    /// The value of `key`; an empty one when none is known.
     pub(super) fn entry(&mut self, key: K) -> &mut V {
         if !self.young.contains_key(&key) {
             let value = self.old.remove(&key).unwrap_or_default();

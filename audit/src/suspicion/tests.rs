@@ -1,4 +1,7 @@
+use jiff::Timestamp;
+
 use super::*;
+use crate::event::{Action, Event, Outcome};
 use crate::testing::{LogHome, read};
 use crate::{Durability, Log, read_records, recent_records};
 
@@ -214,8 +217,12 @@ fn hostile_callers_take_bounded_memory() {
         reading,
         ..
     } = &mut watch.0;
-    assert!(readers.len() <= SECRETS && denied.len() <= DENIED && reading.len() <= READING);
-    assert_eq!(readers.entry(1).len(), READERS);
+    assert!(
+        readers.len() <= MAX_SECRETS
+            && denied.len() <= MAX_DENIED_UIDS
+            && reading.len() <= MAX_READING_UIDS
+    );
+    assert_eq!(readers.entry(1).len(), MAX_READERS);
     // One with the highest thresholds still remembers less than that.
     let highest = Threshold {
         count: u32::MAX,

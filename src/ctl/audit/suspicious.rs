@@ -79,14 +79,8 @@ impl Suspicious {
 
     fn thresholds(&self) -> Thresholds {
         Thresholds {
-            denials: Threshold {
-                count: self.denials,
-                seconds: self.denials_minutes * 60,
-            },
-            bulk: Threshold {
-                count: self.bulk_secrets,
-                seconds: self.bulk_seconds,
-            },
+            denials: Threshold::of_minutes(self.denials, self.denials_minutes),
+            bulk: Threshold::of_seconds(self.bulk_secrets, self.bulk_seconds),
         }
     }
 }
