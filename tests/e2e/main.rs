@@ -27,7 +27,6 @@ mod hooks;
 mod http;
 mod identity;
 mod life;
-mod lifecycle;
 mod limits;
 mod postgres;
 mod programs;
@@ -35,5 +34,6 @@ mod rotation;
 mod segments;
 #[path = "../programs/postgres.rs"]
 mod server;
+mod start_stop;
 mod suspicion;
 mod workers;
