@@ -17,7 +17,6 @@
     clippy::cast_possible_truncation
 )]
 
-#[path = "e2e/harness.rs"]
 mod harness;
 
 use std::collections::HashMap;

@@ -11,7 +11,6 @@
     clippy::cast_possible_truncation
 )]
 
-#[path = "e2e/harness.rs"]
 mod harness;
 
 use std::fs;

@@ -22,6 +22,7 @@ mod control;
 mod crash;
 mod demo;
 mod files;
+#[path = "../harness/mod.rs"]
 mod harness;
 mod hooks;
 mod http;
@@ -32,7 +33,7 @@ mod postgres;
 mod programs;
 mod rotation;
 mod segments;
-#[path = "../programs/postgres.rs"]
+#[path = "../harness/postgres.rs"]
 mod server;
 mod start_stop;
 mod suspicion;

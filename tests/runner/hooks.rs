@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jarvis_secretsd::testing::{HookError, HookName, Phase, StartRefusal};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::office::*;
+use crate::fixture::*;
 
 fn name(name: &str) -> HookName {
     HookName::new(name).unwrap()

@@ -12,9 +12,9 @@
     clippy::cast_sign_loss
 )]
 
+mod fixture;
 mod hooks;
 mod notify;
-mod office;
 mod postgres;
-#[path = "../programs/postgres.rs"]
+#[path = "../harness/postgres.rs"]
 mod server;

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::office::*;
+use crate::fixture::*;
 
 const KEY: &str = "a key of the signature";
 

@@ -9,7 +9,7 @@ use jarvis_secretsd::testing::{HookError, HookName, Phase};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::office::*;
+use crate::fixture::*;
 use crate::server::{ADMIN, Postgres};
 
 const PHASES: [Phase; 4] = [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback];
