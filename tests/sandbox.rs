@@ -1,12 +1,9 @@
 //! What a worker's sandbox refuses, tried from inside: a thread enters it, for
 //! good, and then tries what an attacker in the worker would.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::undocumented_unsafe_blocks
-)]
+// Helpers are tests, too: what clippy.toml allows in tests is for them as well.
+#![cfg(test)]
+
+mod harness;
 
 use std::fs::{self, File};
 use std::io;
@@ -15,6 +12,8 @@ use std::path::Path;
 
 use jarvis_secretsd::testing::{drop_privileges, sandbox};
 use rustix::io::Errno;
+
+use harness::user;
 
 fn errno(result: libc::c_long) -> i32 {
     assert_eq!(result, -1, "it was allowed");
@@ -25,20 +24,14 @@ fn open(path: impl AsRef<Path>) -> i32 {
     File::open(path).map_or_else(|e| e.raw_os_error().unwrap(), |_| 0)
 }
 
-fn account(name: &str) -> (u32, u32) {
-    let user = nix::unistd::User::from_name(name).unwrap();
-    let user = user.unwrap_or_else(|| panic!("no user {name}: run tests/setup.sh"));
-    (user.uid.as_raw(), user.gid.as_raw())
-}
-
 #[test]
 fn the_sandbox_refuses_what_a_worker_never_does() {
     let home = tempfile::tempdir().unwrap();
-    let user = account("jarvis");
+    let user = user("jarvis");
     let directories: [OwnedFd; 2] = ["vault", "audit"].map(|name| {
         let path = home.path().join(name);
         fs::create_dir(&path).unwrap();
-        std::os::unix::fs::chown(&path, Some(user.0), Some(user.1)).unwrap();
+        std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid)).unwrap();
         File::open(path).unwrap().into()
     });
     // Readable by everybody: only Landlock keeps the worker out.
@@ -52,7 +45,7 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
 
     let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
     let attempts = move || {
-        drop_privileges(Some(user), false).unwrap();
+        drop_privileges(Some((user.uid, user.gid)), false).unwrap();
         assert_eq!(open(&public), 0, "only the sandbox closes it");
         sandbox::enter(&directories).unwrap();
 
@@ -62,6 +55,7 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
         let null = std::ptr::null::<u8>();
         let program = c"/bin/true".as_ptr();
         let arguments = [program, std::ptr::null()];
+        // SAFETY: whatever is refused does nothing, and all of it is refused.
         let refused = unsafe {
             [
                 errno(libc::ptrace(libc::PTRACE_ATTACH, parent, null, null)),

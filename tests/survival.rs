@@ -5,17 +5,8 @@
 //! random moments, while they attach, and, by strace, at chosen system calls of
 //! a vault commit and of an audit append. No operation may fail, no byte may be
 //! wrong, every control write happens once, and the log shows every death.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::cast_sign_loss,
-    clippy::redundant_closure_for_method_calls,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation
-)]
+// Helpers are tests, too: what clippy.toml allows in tests is for them as well.
+#![cfg(test)]
 
 mod harness;
 
@@ -258,24 +249,15 @@ impl Killer<'_> {
         self.next_stall();
     }
 
-    /// At the `nth` system call of that name.
-    fn strace(&mut self, victim: Pid, call: &str, nth: u32, set_off: impl FnOnce()) -> bool {
-        let mut strace = Command::new("timeout");
-        let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
-        strace.args(["-k", "1", "5", "strace", "-f", "-o", "/dev/null", "-e"]);
-        strace.args([&format!("trace={call}"), "-e", &inject, "-p"]);
-        let pid = victim.as_raw_nonzero().to_string();
-        strace
-            .arg(&pid)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null());
-        let mut child = strace.spawn().unwrap();
-        // It says so once it is attached.
-        let mut said = [0; 1];
-        std::io::Read::read_exact(child.stderr.as_mut().unwrap(), &mut said).unwrap();
+    /// At the `nth` system call of that name, if it comes to that in five seconds.
+    fn in_call(&mut self, victim: Pid, call: &str, nth: u32, set_off: impl FnOnce()) -> bool {
+        let fault = format!("signal=SIGKILL:when={nth}");
+        let tracer = Tracer::attach(&[victim], call, &fault, Duration::from_secs(5));
         set_off();
-        child.wait().unwrap();
-        !Path::new(&format!("/proc/{pid}")).exists()
+        if let Ok(tracer) = tracer {
+            tracer.wait();
+        }
+        !lives(victim)
     }
 
     fn in_attach(&mut self) {
@@ -289,7 +271,7 @@ impl Killer<'_> {
         ];
         let (call, most) = calls[self.random.random_range(0..calls.len())];
         let nth = self.random.random_range(1..=most);
-        let hit = self.strace(standby, call, nth, || {
+        let hit = self.in_call(standby, call, nth, || {
             kill_process(serving, Signal::KILL).ok();
         });
         self.kills.random += 1;
@@ -301,7 +283,7 @@ impl Killer<'_> {
         let (serving, _) = self.daemon.workers();
         // redb writes with pwrite64, nobody else does.
         let nth = self.random.random_range(1..=12);
-        let hit = self.strace(serving, "pwrite64", nth, || {});
+        let hit = self.in_call(serving, "pwrite64", nth, || {});
         self.kills.commit += usize::from(hit);
         self.next_stall();
     }
@@ -310,7 +292,7 @@ impl Killer<'_> {
         let (serving, _) = self.daemon.workers();
         // Replies are writev, records are write.
         let nth = self.random.random_range(1..=20);
-        let hit = self.strace(serving, "write", nth, || {});
+        let hit = self.in_call(serving, "write", nth, || {});
         self.kills.append += usize::from(hit);
         self.next_stall();
     }

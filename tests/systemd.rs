@@ -1,15 +1,6 @@
 //! The unit under a real systemd, booted in a container (tests/systemd-box.sh).
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::cast_sign_loss,
-    clippy::redundant_closure_for_method_calls,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation
-)]
+// Helpers are tests, too: what clippy.toml allows in tests is for them as well.
+#![cfg(test)]
 
 mod harness;
 

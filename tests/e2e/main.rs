@@ -2,16 +2,8 @@
 //!
 //! Needs root, FUSE, Docker and the users that tests/setup.sh makes; `make
 //! test` sees to all of that. Nothing is skipped: what is missing fails.
-#![allow(
-    unreachable_pub,
-    clippy::cast_sign_loss,
-    clippy::redundant_closure_for_method_calls,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation
-)]
+// Helpers are tests, too: what clippy.toml allows in tests is for them as well.
+#![cfg(test)]
 
 mod acceptance;
 mod audit;
@@ -33,8 +25,6 @@ mod postgres;
 mod programs;
 mod rotation;
 mod segments;
-#[path = "../harness/postgres.rs"]
-mod server;
 mod start_stop;
 mod suspicion;
 mod workers;

@@ -3,15 +3,15 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Group;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::harness::postgres::{ADMIN, Postgres};
 use crate::harness::*;
-use crate::server::{ADMIN, Postgres};
 
 const ROTATIONS: u64 = 20;
 const SECRET: &str = "app/login";
@@ -114,7 +114,7 @@ fn with_alternating_roles_no_login_fails() {
          CREATE ROLE app_a LOGIN PASSWORD '{first}'; GRANT app TO app_a"
     ));
     database.hook("postgres-alternating-roles");
-    let (done, logins) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (done, logins) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -133,7 +133,7 @@ fn with_alternating_roles_no_login_fails() {
             assert_eq!(user, ["app_a", "app_b"][usize::from(version % 2 == 0)]);
         }
     });
-    assert!(logins.load(Ordering::Relaxed) > ROTATIONS as usize);
+    assert!(logins.load(Ordering::Relaxed) > ROTATIONS);
     daemon.stop();
     database.home.verify();
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{IoSliceMut, Read};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,6 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::container::docker;
 use crate::harness::*;
 
 fn status(pid: Pid, key: &str) -> String {
@@ -135,7 +134,8 @@ fn a_worker_with_a_stuck_thread_is_replaced() {
     daemon.set("app/db", b"v");
     let (serving, _) = daemon.workers();
     // Holds the write of the record for an hour.
-    let mut tracer = strace(&[serving], "write", "delay_enter=3600s:when=1");
+    let hour = "delay_enter=3600s:when=1";
+    let tracer = Tracer::attach(&[serving], "write", hour, 2 * PATIENCE).unwrap();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| alice().read(&daemon.file("app/db")));
         // Five seconds make a request stuck, three of silence a worker hung.
@@ -143,7 +143,7 @@ fn a_worker_with_a_stuck_thread_is_replaced() {
             daemon.log().contains("does not answer")
         });
         // It can't die in the tracer's hands.
-        let_go(&mut tracer);
+        tracer.detach();
         assert_eq!(reader.join().unwrap(), Ok(b"v".to_vec()));
     });
     assert!(daemon.log().contains("did not answer"), "{}", daemon.log());
@@ -157,45 +157,13 @@ fn a_request_that_crashes_three_workers_is_refused() {
     let (serving, standby) = daemon.workers();
     // Every worker, also those to come, dies of its own fault when it asks who
     // is calling; the supervisor never asks.
-    let mut tracer = strace(&[daemon.pid(), serving, standby], "ioctl", "signal=SIGABRT");
+    let all = [daemon.pid(), serving, standby];
+    let tracer = Tracer::attach(&all, "ioctl", "signal=SIGABRT", 2 * PATIENCE).unwrap();
     assert_eq!(alice().read(&daemon.file("app/db")), Err(EIO));
     let crashes = daemon.log().matches("SIGABRT").count();
     assert_eq!(crashes, 3, "{}", daemon.log());
-    let_go(&mut tracer);
+    tracer.detach();
     assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
-}
-
-/// Traces `victims`, and what they start, with a fault in each `call`.
-fn strace(victims: &[Pid], call: &str, fault: &str) -> std::process::Child {
-    let mut strace = Command::new("timeout");
-    strace.args(["-k", "1", "60", "strace", "-f", "-o", "/dev/null", "-e"]);
-    strace.args([
-        &format!("trace={call}"),
-        "-e",
-        &format!("inject={call}:{fault}"),
-    ]);
-    for victim in victims {
-        strace.args(["-p", &victim.as_raw_nonzero().to_string()]);
-    }
-    let mut child = strace.stderr(Stdio::piped()).spawn().unwrap();
-    let mut stderr = child.stderr.take().unwrap();
-    // It says so once for each that it is attached to.
-    let mut said = String::new();
-    while said.matches("attached").count() < victims.len() {
-        let mut byte = [0; 1];
-        stderr
-            .read_exact(&mut byte)
-            .unwrap_or_else(|_| panic!("{said}"));
-        said.push(byte[0].into());
-    }
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-    child
-}
-
-/// Ends a tracer: its `timeout` passes the signal on.
-fn let_go(tracer: &mut std::process::Child) {
-    kill_process(Pid::from_child(tracer), Signal::TERM).unwrap();
-    tracer.wait().unwrap();
 }
 
 #[test]
@@ -418,7 +386,6 @@ impl Store {
 /// restarted when the daemon is.
 #[test]
 fn containers_read_on_through_a_restart() {
-    crate::container::image();
     let home = Home::new().init(POLICY);
     let shared = home.path("shared");
     fs::create_dir(&shared).unwrap();
@@ -427,33 +394,17 @@ fn containers_read_on_through_a_restart() {
         shared.join("mnt").to_str().unwrap(),
     );
     let _propagated = Shared::new(&shared);
-    let alice = alice();
-    let container = |volume: String| {
-        let user = format!("{}:{}", alice.uid, alice.gid);
-        let run = [
-            "run",
-            "-d",
-            "--rm",
-            "--network",
-            "none",
-            "--user",
-            &user,
-            "-v",
-            &volume,
-        ];
-        let started = docker(&[&run[..], &[crate::container::IMAGE, "sleep", "600"]].concat());
-        assert!(started.status.success(), "{started:?}");
-        Container(text(&started.stdout).trim().to_owned())
-    };
-    let early = container(format!("{}:/secrets:ro,rslave", shared.display()));
+    let volume = format!("{}:/secrets:ro,rslave", shared.display());
+    let early = Container::run(&alice(), &volume);
     let mut store = Store::new(&home);
     let daemon = home.start_command(store.command(&home), b"");
     let set = home.ctl_at(&shared.join("mnt"), &["set", "app/db"], b"the value");
     assert!(set.status.success(), "{set:?}");
-    let late = container(format!("{}:/secrets/mnt:ro", shared.join("mnt").display()));
+    let volume = format!("{}:/secrets/mnt:ro", shared.join("mnt").display());
+    let late = Container::run(&alice(), &volume);
     let both_read = || {
         for container in [&early, &late] {
-            let read = docker(&["exec", &container.0, "cat", "/secrets/mnt/app/db"]);
+            let read = container.exec(&["cat", "/secrets/mnt/app/db"]);
             assert_eq!(text(&read.stdout), "the value", "{read:?}");
         }
     };
@@ -491,14 +442,6 @@ impl Drop for Shared<'_> {
             .status()
             .ok();
         Command::new("umount").arg("-l").arg(self.0).status().ok();
-    }
-}
-
-struct Container(String);
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        docker(&["rm", "-f", &self.0]);
     }
 }
 

@@ -1,355 +1,30 @@
-//! A daemon in a temporary directory, and users to look at it.
+//! Tests share this: a daemon to look at, users to look at it, and containers.
+#![allow(dead_code, unused_imports)] // Each test binary takes its part.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::channel;
+mod container;
+mod daemon;
+pub(crate) mod postgres;
+mod tracer;
+mod users;
+
+use std::fs;
+use std::io::{self, Write};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Group, User as Account};
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
-
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) use container::*;
+pub(crate) use daemon::*;
+pub(crate) use tracer::*;
+pub(crate) use users::*;
 
 /// How long anything that touches a mount may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A user made by tests/setup.sh.
-#[derive(Clone, Debug)]
-pub struct User {
-    pub name: &'static str,
-    pub uid: u32,
-    pub gid: u32,
-    pub groups: Vec<u32>,
-}
-
-pub fn user(name: &'static str) -> User {
-    let account = Account::from_name(name).unwrap();
-    let account = account.unwrap_or_else(|| panic!("no user {name}: run tests/setup.sh"));
-    let c_name = std::ffi::CString::new(name).unwrap();
-    let groups = nix::unistd::getgrouplist(&c_name, account.gid).unwrap();
-    User {
-        name,
-        uid: account.uid.as_raw(),
-        gid: account.gid.as_raw(),
-        groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
-    }
-}
-
-/// Has rights in most tests.
-pub fn alice() -> User {
-    user("jarvis-alice")
-}
-
-/// Has none.
-pub fn bob() -> User {
-    user("jarvis-bob")
-}
-
-/// A member of jarvis-ops by a supplementary group.
-pub fn carol() -> User {
-    user("jarvis-carol")
-}
-
-pub fn root() -> User {
-    User {
-        name: "root",
-        uid: 0,
-        gid: 0,
-        groups: vec![0],
-    }
-}
-
-pub fn ops() -> u32 {
-    let group = Group::from_name("jarvis-ops").unwrap();
-    group
-        .expect("no group jarvis-ops: run tests/setup.sh")
-        .gid
-        .as_raw()
-}
-
-impl User {
-    /// Runs `work` in a thread that is this user: the kernel keeps ids by thread.
-    pub fn act<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                self.become_thread();
-                work()
-            });
-            thread.join().unwrap()
-        })
-    }
-
-    pub fn become_thread(&self) {
-        use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-        let groups: Vec<Gid> = self.groups.iter().map(|&g| Gid::from_raw(g)).collect();
-        set_thread_groups(&groups).unwrap();
-        let gid = Gid::from_raw(self.gid);
-        set_thread_res_gid(Some(gid), Some(gid), Some(gid)).unwrap();
-        let uid = Uid::from_raw(self.uid);
-        set_thread_res_uid(Some(uid), Some(uid), Some(uid)).unwrap();
-    }
-
-    pub fn read(&self, path: &Path) -> Result<Vec<u8>, i32> {
-        self.act(|| fs::read(path).map_err(|e| errno(&e)))
-    }
-
-    /// A whole program as this user, with a limit on its time.
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("timeout");
-        command.args(["-k", "1", "30", "setpriv"]);
-        command.arg(format!("--reuid={}", self.uid));
-        command.arg(format!("--regid={}", self.gid));
-        match self.uid {
-            0 => command.arg("--clear-groups"),
-            _ => command.arg("--init-groups"),
-        };
-        command
-            .arg(program)
-            .env("LC_ALL", "C")
-            .env("PATH", SYSTEM_PATH)
-            .stdin(Stdio::null());
-        command
-    }
-}
-
-pub fn errno(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(-1)
-}
-
-pub fn jarvisctl() -> PathBuf {
-    env!("CARGO_BIN_EXE_jarvisctl").into()
-}
-
-fn secretsd() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_jarvis-secretsd"))
-}
-
-/// Everything below one temporary directory; nothing is left behind.
-pub struct Home {
-    dir: tempfile::TempDir,
-}
-
-impl Home {
-    pub fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("jarvis-e2e-")
-            .tempdir()
-            .unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        Self { dir }
-    }
-
-    pub fn path(&self, part: &str) -> PathBuf {
-        self.dir.path().join(part)
-    }
-
-    pub fn etc(&self) -> PathBuf {
-        self.path("etc")
-    }
-
-    pub fn mount(&self) -> PathBuf {
-        self.path("mnt")
-    }
-
-    pub fn audit_log(&self) -> PathBuf {
-        self.path("etc/audit/00000001.jsonl")
-    }
-
-    /// `jarvisctl init`, with the HTTP port off so that tests run side by side.
-    pub fn init(self, policy: &str) -> Self {
-        let made = self.ok(&["init", "--dir", self.etc().to_str().unwrap()], b"");
-        assert_eq!(made["config"], json!(self.path("etc/config.toml")));
-        self.configure("[http]", "[http]\nenabled = false");
-        self.policy(policy);
-        self
-    }
-
-    /// Replaces a piece of config.toml.
-    pub fn configure(&self, from: &str, to: &str) {
-        let path = self.path("etc/config.toml");
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "{from} not in {text}");
-        fs::write(path, text.replace(from, to)).unwrap();
-    }
-
-    pub fn policy(&self, text: &str) {
-        fs::write(self.path("etc/policy.yaml"), text).unwrap();
-    }
-
-    /// jarvisctl as root.
-    pub fn ctl(&self, arguments: &[&str], input: &[u8]) -> Output {
-        self.ctl_as(&root(), arguments, input)
-    }
-
-    pub fn ctl_as(&self, user: &User, arguments: &[&str], input: &[u8]) -> Output {
-        let mut command = user.command(jarvisctl());
-        command.arg("--mount").arg(self.mount()).args(arguments);
-        run(command, input)
-    }
-
-    /// jarvisctl as root, for a mount elsewhere.
-    pub fn ctl_at(&self, mount: &Path, arguments: &[&str], input: &[u8]) -> Output {
-        let mut command = root().command(jarvisctl());
-        command.arg("--mount").arg(mount).args(arguments);
-        run(command, input)
-    }
-
-    /// jarvisctl as root, which must succeed; its output as JSON.
-    pub fn ok(&self, arguments: &[&str], input: &[u8]) -> Value {
-        let output = self.ctl(&[arguments, &["--json"]].concat(), input);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            text(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
-    }
-
-    /// The daemon with a clock that [`Home::set_clock`] sets.
-    pub fn clocked(&self) -> Command {
-        let target = Path::new(env!("CARGO_BIN_EXE_jarvis-secretsd"))
-            .parent()
-            .unwrap();
-        let program = self.path("bin/jarvis-secretsd");
-        fs::create_dir_all(program.parent().unwrap()).unwrap();
-        let built = target.join("examples/jarvis-secretsd-clock");
-        fs::copy(built, &program).expect("not built; run: cargo build --examples");
-        self.set_clock(Duration::ZERO);
-        let mut command = Command::new(program);
-        command.arg("--config").arg(self.path("etc/config.toml"));
-        command
-    }
-
-    /// Puts the daemon's clock ahead.
-    pub fn set_clock(&self, ahead: Duration) {
-        fs::write(self.path("bin/clock"), ahead.as_millis().to_string()).unwrap();
-    }
-
-    pub fn daemon(&self) -> Command {
-        let mut command = secretsd();
-        command.arg("--config").arg(self.path("etc/config.toml"));
-        command.current_dir(self.dir.path());
-        command
-    }
-
-    /// Starts the daemon and waits until it says that it is ready.
-    pub fn start(&self) -> Daemon<'_> {
-        self.start_command(self.daemon(), b"")
-    }
-
-    /// Starts the daemon with its HTTP port on, at any free one.
-    pub fn start_http(&self) -> (Daemon<'_>, String) {
-        self.configure(
-            "enabled = false",
-            "enabled = true\nlisten = \"127.0.0.1:0\"",
-        );
-        let daemon = self.start();
-        let address = http_address(&daemon.log()).unwrap();
-        (daemon, address)
-    }
-
-    pub fn start_command(&self, command: Command, input: &[u8]) -> Daemon<'_> {
-        match self.try_start(command, input) {
-            Ok(daemon) => daemon,
-            Err(stderr) => panic!("the daemon did not start: {stderr}"),
-        }
-    }
-
-    /// The daemon, or what it said before it ended.
-    pub fn try_start(&self, mut command: Command, input: &[u8]) -> Result<Daemon<'_>, String> {
-        let log = self.path("daemon.log");
-        let stderr = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&log)
-            .unwrap();
-        let before = fs::metadata(&log).unwrap().len() as usize;
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        if line.starts_with("ready: ") {
-            return Ok(Daemon {
-                home: self,
-                child: Some(child),
-            });
-        }
-        child.wait().unwrap();
-        Err(fs::read_to_string(log).unwrap().split_off(before))
-    }
-
-    /// What `audit verify` says; fails the test when the log is bad.
-    pub fn verify(&self) -> String {
-        let output = self.audit_verify();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    pub fn audit_verify(&self) -> Output {
-        self.ctl(
-            &["audit", "verify", "--dir", self.etc().to_str().unwrap()],
-            b"",
-        )
-    }
-
-    /// The files of the audit log, in their order.
-    pub fn segments(&self) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.path("etc/audit")).unwrap();
-        let mut segments: Vec<_> = files
-            .map(|file| file.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
-            .collect();
-        segments.sort();
-        segments
-    }
-
-    /// Every record so far.
-    pub fn records(&self) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str(line).unwrap();
-        let segments = self.segments().into_iter();
-        let texts = segments.map(|segment| fs::read_to_string(segment).unwrap());
-        texts
-            .flat_map(|text| text.lines().map(parse).collect::<Vec<_>>())
-            .collect()
-    }
-
-    /// The records in which all `fields` have these values.
-    pub fn records_with(&self, fields: &[(&str, Value)]) -> Vec<Value> {
-        let matches = |record: &Value| fields.iter().all(|(key, value)| &record[*key] == value);
-        self.records().into_iter().filter(matches).collect()
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        detach(&self.mount());
-    }
-}
-
-/// Where the daemon says in its log that it listens.
-pub fn http_address(log: &str) -> Option<String> {
-    let line = log
-        .lines()
-        .rev()
-        .find(|line| line.contains("http address="))?;
-    line.rsplit('=').next().map(str::to_owned)
-}
-
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-pub fn run(mut command: Command, input: &[u8]) -> Output {
+pub(crate) fn run(mut command: Command, input: &[u8]) -> Output {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -360,175 +35,27 @@ pub fn run(mut command: Command, input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Cuts the connection of a mount that may hang, then detaches it.
-fn detach(mount: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let ours = |line: &&str| line.split(' ').nth(4) == mount.to_str();
-    for line in mounts.lines().filter(ours) {
-        let minor = line.split(' ').nth(2).unwrap().split(':').nth(1).unwrap();
-        fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1").ok();
-        Command::new("umount").arg("-l").arg(mount).status().ok();
-    }
+pub(crate) fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(-1)
 }
 
-/// A running daemon, stopped at the latest when it goes out of scope.
-pub struct Daemon<'h> {
-    home: &'h Home,
-    child: Option<Child>,
+/// Whether process `pid` is there and no mere entry in a table.
+pub(crate) fn lives(pid: impl std::fmt::Display) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
-impl Daemon<'_> {
-    pub fn pid(&self) -> Pid {
-        Pid::from_child(self.child.as_ref().unwrap())
-    }
-
-    /// Children of the supervisor in `role`, and how many threads each has.
-    pub fn children(&self, role: &str) -> Vec<(Pid, u32)> {
-        let list = format!("/proc/{0}/task/{0}/children", self.pid().as_raw_nonzero());
-        let children = fs::read_to_string(list).unwrap_or_default();
-        let plays = |pid: &i32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|&b| b == 0).nth(1) == Some(role.as_bytes())
-        };
-        let about = |pid: i32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let threads = status.lines().find_map(|l| l.strip_prefix("Threads:"))?;
-            Some((Pid::from_raw(pid)?, threads.trim().parse().ok()?))
-        };
-        let pids = children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok());
-        pids.filter(plays).filter_map(about).collect()
-    }
-
-    /// The worker that serves and the one that stands by, once there are both.
-    pub fn workers(&self) -> (Pid, Pid) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let all = self.children("worker");
-            // Serving takes threads, waiting takes one.
-            let serving = all.iter().find(|(_, threads)| *threads >= 6);
-            let standby = all.iter().find(|(_, threads)| *threads == 1);
-            if let (Some((serving, _)), Some((standby, _))) = (serving, standby) {
-                return (*serving, *standby);
-            }
-            assert!(Instant::now() < deadline, "nobody serves: {all:?}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Where there is no standby.
-    pub fn only_worker(&self) -> Pid {
-        match self.children("worker")[..] {
-            [(worker, _)] => worker,
-            ref others => panic!("{others:?}"),
-        }
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).unwrap();
-    }
-
-    /// SIGTERM; the daemon must end well.
-    pub fn stop(mut self) {
-        self.signal(Signal::TERM);
-        let status = self.wait();
-        assert!(status.success(), "{status}: {}", self.log());
-    }
-
-    /// SIGKILL.
-    pub fn kill(mut self) {
-        self.signal(Signal::KILL);
-        self.wait();
-    }
-
-    /// Waits for the end, not for ever.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let pid = Pid::from_child(&child);
-        let (sender, receiver) = channel();
-        std::thread::spawn(move || sender.send(child.wait()));
-        match receiver.recv_timeout(PATIENCE) {
-            Ok(status) => status.unwrap(),
-            Err(_) => {
-                kill_process(pid, Signal::KILL).ok();
-                detach(&self.home.mount());
-                panic!("the daemon did not end: {}", self.log());
-            }
-        }
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.home.path("daemon.log")).unwrap()
-    }
-
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.home.mount().join(name)
-    }
-
-    pub fn set(&self, name: &str, value: &[u8]) -> Value {
-        self.home.ok(&["set", name], value)
-    }
-
-    /// Waits until `condition` holds; the daemon writes its log before it acts
-    /// on a signal's next step, and there is no other event to wait for.
-    pub fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !condition() {
-            assert!(Instant::now() < deadline, "never: {what}\n{}", self.log());
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().ok();
-            child.wait().ok();
-            detach(&self.home.mount());
-        }
-    }
-}
-
-/// One handle of the control file.
-pub struct Control(File);
-
-impl Control {
-    pub fn open(mount: &Path) -> io::Result<Self> {
-        let path = mount.join("jarvisctl");
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map(Self)
-    }
-
-    /// One write, without a look at the answer: the daemon may die under it.
-    pub fn try_ask(&mut self, request: &str) -> io::Result<()> {
-        self.0.write(request.as_bytes()).map(drop)
-    }
-
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    /// One write; its errno and the answer.
-    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> (Result<usize, i32>, Value) {
-        let written = self.0.write(request.as_ref()).map_err(|e| errno(&e));
-        let mut answer = Vec::new();
-        self.0.read_to_end(&mut answer).unwrap();
-        let lines = answer.iter().filter(|&&b| b == b'\n').count();
-        assert!(lines <= 1, "{}", text(&answer));
-        (
-            written,
-            serde_json::from_slice(&answer).unwrap_or(Value::Null),
-        )
+/// Waits until `condition` holds, where no event tells of it.
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// One client for each user: what tests ask for.
-pub const POLICY: &str = r#"
+pub(crate) const POLICY: &str = r#"
 clients:
   admin:
     match: {uid: 0}
@@ -539,10 +66,26 @@ clients:
     deny: [app/forbidden]
 "#;
 
-pub const EACCES: i32 = 13;
-pub const ENOENT: i32 = 2;
-pub const EIO: i32 = 5;
-pub const EINVAL: i32 = 22;
-pub const EMFILE: i32 = 24;
-pub const EROFS: i32 = 30;
-pub const EKEYREVOKED: i32 = 128;
+/// Alice asks for revocations, bob approves them.
+pub(crate) const TWO_PERSONS: &str = r#"
+clients:
+  admin:
+    match: {uid: 0}
+    allow: ["*"]
+    verbs: ["*"]
+  jarvis-alice:
+    allow: ["app/**"]
+    verbs: [read, list, rotate, revoke, approve]
+  jarvis-bob:
+    allow: ["app/**"]
+    verbs: [read, approve]
+"#;
+
+pub(crate) const EACCES: i32 = 13;
+pub(crate) const ENOENT: i32 = 2;
+pub(crate) const EIO: i32 = 5;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const EMFILE: i32 = 24;
+pub(crate) const EROFS: i32 = 30;
+pub(crate) const EKEYEXPIRED: i32 = 127;
+pub(crate) const EKEYREVOKED: i32 = 128;

@@ -1,5 +1,4 @@
 //! A PostgreSQL server of a test's own that knows nobody without a password.
-#![allow(dead_code)] // Not every test that has one needs all of it.
 
 use std::fs;
 use std::io::Write;
@@ -13,9 +12,9 @@ use nix::unistd::User;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The password of `postgres`.
-pub const ADMIN: &str = "admin's \\ word:1";
+pub(crate) const ADMIN: &str = "admin's \\ word:1";
 
-pub struct Postgres {
+pub(crate) struct Postgres {
     home: PathBuf,
     server: Child,
     port: u16,
@@ -23,7 +22,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Starts one below `home`, which is made.
-    pub fn start(home: &Path) -> Self {
+    pub(crate) fn start(home: &Path) -> Self {
         fs::create_dir(home).unwrap();
         let alice = User::from_name("jarvis-alice").unwrap();
         let alice = alice.expect("no user jarvis-alice: run tests/setup.sh");
@@ -69,12 +68,12 @@ impl Postgres {
         server
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// psql, as the tests see the server.
-    pub fn psql(&self, user: &str, password: &str, sql: &str) -> std::process::Output {
+    pub(crate) fn psql(&self, user: &str, password: &str, sql: &str) -> std::process::Output {
         // No password of a test's may be where the hooks' must not be.
         let escaped = password.replace('\\', "\\\\").replace(':', "\\:");
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -88,21 +87,21 @@ impl Postgres {
             .unwrap()
     }
 
-    pub fn sql(&self, sql: &str) -> String {
+    pub(crate) fn sql(&self, sql: &str) -> String {
         let output = self.psql("postgres", ADMIN, sql);
         assert!(output.status.success(), "{sql}: {output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    pub fn try_login(&self, user: &str, password: &str) -> bool {
+    pub(crate) fn try_login(&self, user: &str, password: &str) -> bool {
         self.psql(user, password, "SELECT 1").status.success()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.server), signal).unwrap();
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap()
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jarvis_audit::{Certify, Identity};
 use jarvis_secretsd::config::{Config, EventKind};
@@ -12,43 +12,28 @@ use jarvis_secretsd::testing::{HookError, HookName, HookSubject, Phase, Runner, 
 use prometheus::{IntCounterVec, Opts};
 use rustix::fs::Mode;
 
-pub const ABOUT: HookSubject<'_> = HookSubject {
+use crate::harness::*;
+
+pub(crate) const ABOUT: HookSubject<'_> = HookSubject {
     name: "app/db",
     version: 2,
     kid: "db-20260101-000000",
 };
 
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-
 const BASE: &str = "[mount]\npath = \"m\"\n[vault]\npath = \"v\"\nkey_file = \"k\"\n\
     [policy]\npath = \"p\"\n[audit]\ndir = \"a\"\nidentity = \"i\"\n";
 
-pub fn account(name: &str) -> (u32, u32) {
-    let user = nix::unistd::User::from_name(name).unwrap();
-    let user = user.unwrap_or_else(|| panic!("no user {name}: run tests/setup.sh"));
-    (user.uid.as_raw(), user.gid.as_raw())
-}
-
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-pub struct Office {
+pub(crate) struct Office {
     dir: tempfile::TempDir,
-    pub config: Config,
-    pub errands: RunnerClient,
-    pub counts: IntCounterVec,
+    pub(crate) config: Config,
+    pub(crate) errands: RunnerClient,
+    pub(crate) counts: IntCounterVec,
     runner: Option<Runner>,
 }
 
 impl Office {
     /// With `extra` in the configuration, where `@` is this directory.
-    pub fn new(extra: &str) -> Self {
+    pub(crate) fn new(extra: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("jarvis-runner-")
             .tempdir()
@@ -60,8 +45,8 @@ impl Office {
             fs::set_permissions(at(part), Permissions::from_mode(mode)).unwrap();
         }
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let (uid, gid) = account("jarvis-runner");
-        chown(at("out"), Some(uid), Some(gid)).unwrap();
+        let owner = user("jarvis-runner");
+        chown(at("out"), Some(owner.uid), Some(owner.gid)).unwrap();
         let text = format!("{BASE}{}", extra.replace('@', dir.path().to_str().unwrap()));
         fs::write(at("etc/config.toml"), text).unwrap();
         let config = Config::load(&at("etc/config.toml")).unwrap();
@@ -77,43 +62,44 @@ impl Office {
     }
 
     /// With hooks that may take `seconds`.
-    pub fn with_hooks(seconds: u32) -> Self {
+    pub(crate) fn with_hooks(seconds: u32) -> Self {
         let mut office = Self::new(&hooks(seconds));
         office.hire();
         office
     }
 
     /// A new runner, which knows of its worker.
-    pub fn hire(&mut self) {
+    pub(crate) fn hire(&mut self) {
         self.hire_idle();
         let socket = self.runner().link().try_clone_to_owned().unwrap();
         self.errands.connect(socket);
     }
 
     /// A new runner that no worker has spoken to.
-    pub fn hire_idle(&mut self) {
+    pub(crate) fn hire_idle(&mut self) {
         self.runner = None;
-        let user = Some(account("jarvis-runner"));
+        let user = user("jarvis-runner");
         let host = Identity::open(&self.path("id")).unwrap().host();
         let program = Path::new(env!("CARGO_BIN_EXE_jarvis-secretsd"));
-        self.runner = Some(Runner::spawn(program, user, &self.config, &host).unwrap());
+        self.runner =
+            Some(Runner::spawn(program, Some((user.uid, user.gid)), &self.config, &host).unwrap());
     }
 
-    pub fn runner(&self) -> &Runner {
+    pub(crate) fn runner(&self) -> &Runner {
         self.runner.as_ref().unwrap()
     }
 
-    pub fn path(&self, part: &str) -> PathBuf {
+    pub(crate) fn path(&self, part: &str) -> PathBuf {
         self.dir.path().join(part)
     }
 
     /// A file that the runner's user may write.
-    pub fn out(&self, name: &str) -> PathBuf {
+    pub(crate) fn out(&self, name: &str) -> PathBuf {
         self.path("out").join(name)
     }
 
     /// A program of root's in `etc/hooks`, where `OUT` is the directory for output.
-    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path("etc/hooks").join(name);
         let text = text.replace("OUT", self.path("out").to_str().unwrap());
         fs::write(&path, text).unwrap();
@@ -122,7 +108,7 @@ impl Office {
     }
 
     /// A pipe that programs can open by its name.
-    pub fn fifo(&self, name: &str) -> PathBuf {
+    pub(crate) fn fifo(&self, name: &str) -> PathBuf {
         let path = self.out(name);
         let mode = Mode::from_raw_mode(0o666);
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
@@ -130,16 +116,16 @@ impl Office {
         path
     }
 
-    pub fn run(&self, hook: &str, phase: Phase, new: &[u8]) -> Result<(), HookError> {
+    pub(crate) fn run(&self, hook: &str, phase: Phase, new: &[u8]) -> Result<(), HookError> {
         let hook = HookName::new(hook).unwrap();
         self.errands.hook(&hook, phase, &ABOUT, None, new)
     }
 
-    pub fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.out(name)).unwrap()
     }
 
-    pub fn count(&self, kind: EventKind, result: &str) -> u64 {
+    pub(crate) fn count(&self, kind: EventKind, result: &str) -> u64 {
         self.counts
             .with_label_values(&[kind.as_str(), result])
             .get()
@@ -147,11 +133,11 @@ impl Office {
 }
 
 /// Configuration of hooks that may take `seconds`.
-pub fn hooks(seconds: u32) -> String {
+pub(crate) fn hooks(seconds: u32) -> String {
     format!("[hooks]\ndir = \"hooks\"\ntimeout_secs = {seconds}\n")
 }
 
-pub fn errands(config: &Config, counts: &IntCounterVec) -> RunnerClient {
+pub(crate) fn errands(config: &Config, counts: &IntCounterVec) -> RunnerClient {
     RunnerClient::new(
         Duration::from_secs(config.hooks.timeout_secs.into()),
         config
@@ -164,19 +150,13 @@ pub fn errands(config: &Config, counts: &IntCounterVec) -> RunnerClient {
 }
 
 /// What the other end of a fifo says first.
-pub fn hear(fifo: &Path) -> String {
+pub(crate) fn hear(fifo: &Path) -> String {
     let mut text = String::new();
     File::open(fifo).unwrap().read_to_string(&mut text).unwrap();
     text.trim().to_owned()
 }
 
 /// Lets whoever reads the fifo go on.
-pub fn release(fifo: &Path) {
+pub(crate) fn release(fifo: &Path) {
     fs::OpenOptions::new().write(true).open(fifo).unwrap();
-}
-
-/// Whether process `pid` is there and no mere entry in a table.
-pub fn lives(pid: &str) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim()));
-    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }

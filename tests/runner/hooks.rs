@@ -11,6 +11,7 @@ use jarvis_secretsd::testing::{HookError, HookName, Phase, StartRefusal};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::*;
+use crate::harness::*;
 
 fn name(name: &str) -> HookName {
     HookName::new(name).unwrap()
@@ -20,7 +21,7 @@ fn name(name: &str) -> HookName {
 fn values_arrive_exactly() {
     let office = Office::with_hooks(30);
     office.script("copy", "#!/bin/sh\ncat <&3 >OUT/old && cat <&4 >OUT/new\n");
-    let large: Vec<u8> = (0..512 * 1024_u32).map(|i| (i * 7 % 256) as u8).collect();
+    let large: Vec<u8> = (0..=255).cycle().take(512 * 1024).collect();
     let small = b"\0\n\r\xff'\"$`\\ -n".to_vec();
     for (old, new) in [(&large, &small), (&small, &large), (&large, &large)] {
         let copied = office
@@ -79,7 +80,7 @@ fn a_hook_is_told_what_it_is_run_for() {
         // What lies beside it can be read although its directory is out of reach.
         assert_eq!(office.read("conf"), "port = 1\n");
     }
-    let uid = account("jarvis-runner").0;
+    let uid = user("jarvis-runner").uid;
     let none = "0000000000000000";
     assert_eq!(
         office.read("rest"),
@@ -190,8 +191,8 @@ fn hooks_that_others_could_have_changed_are_refused() {
     assert_eq!(refused("hook"), StartRefusal::NotExecutable);
     mode(&path, 0o755);
     // Not even the runner's own user: what it wrote, anybody could have told it to.
-    for user in ["jarvis-alice", "jarvis-runner"] {
-        chown(&path, Some(account(user).0), None).unwrap();
+    for owner in ["jarvis-alice", "jarvis-runner"] {
+        chown(&path, Some(user(owner).uid), None).unwrap();
         assert_eq!(refused("hook"), StartRefusal::Owner);
     }
     chown(&path, Some(0), None).unwrap();
@@ -205,7 +206,7 @@ fn hooks_that_others_could_have_changed_are_refused() {
     mode(&hooks, 0o775);
     assert_eq!(refused("hook"), StartRefusal::DirectoryWritable);
     mode(&hooks, 0o755);
-    chown(&hooks, Some(account("jarvis-alice").0), None).unwrap();
+    chown(&hooks, Some(user("jarvis-alice").uid), None).unwrap();
     assert_eq!(refused("hook"), StartRefusal::DirectoryOwner);
     chown(&hooks, Some(0), None).unwrap();
     assert!(!office.out("ran").exists());
@@ -213,7 +214,7 @@ fn hooks_that_others_could_have_changed_are_refused() {
     office.run("hook", Phase::Apply, b"").unwrap();
     assert_eq!(
         fs::metadata(office.out("ran")).unwrap().uid(),
-        account("jarvis-runner").0
+        user("jarvis-runner").uid
     );
 }
 
@@ -250,7 +251,7 @@ fn the_time_limit_ends_all_of_a_hook() {
     assert!(took >= Duration::from_secs(3), "{took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     for process in ["main", "child", "escaped"] {
-        assert!(!lives(&office.read(process)), "{process}");
+        assert!(!lives(office.read(process).trim()), "{process}");
     }
     // One that does listen gets the chance.
     office.script(
@@ -276,7 +277,7 @@ fn what_a_hook_leaves_behind_is_ended() {
     office.script("daemon", &format!("{STUBBORN}{wait}exit 0\n"));
     office.run("daemon", Phase::Apply, b"").unwrap();
     for process in ["main", "child", "escaped"] {
-        assert!(!lives(&office.read(process)), "{process}");
+        assert!(!lives(office.read(process).trim()), "{process}");
     }
 }
 
@@ -388,7 +389,7 @@ fn a_hook_does_not_outlive_the_worker_that_asked_for_it() {
     office.errands.connect(socket);
     // The second one's hook does not begin before the first one's is gone.
     office.run("next", Phase::Rollback, b"").unwrap();
-    assert!(!lives(&office.read("pid")));
+    assert!(!lives(office.read("pid").trim()));
 }
 
 #[test]

@@ -2,19 +2,12 @@
 //! stand where the worker stands.
 //!
 //! Needs root and the users that tests/setup.sh makes.
-#![allow(
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss
-)]
+// Helpers are tests, too: what clippy.toml allows in tests is for them as well.
+#![cfg(test)]
 
 mod fixture;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod hooks;
 mod notify;
 mod postgres;
-#[path = "../harness/postgres.rs"]
-mod server;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::fixture::*;
+use crate::harness::*;
 
 const KEY: &str = "a key of the signature";
 
@@ -391,7 +392,7 @@ fn a_command_gets_each_event_as_its_input() {
     office.errands.notify(Event::checkpoint("note\n"));
     settled(&office, EventKind::Checkpoint, "failed", 1);
     let path = office.script("tell", "#!/bin/sh\necho >OUT/ran\n");
-    chown(&path, Some(account("jarvis-alice").0), None).unwrap();
+    chown(&path, Some(user("jarvis-alice").uid), None).unwrap();
     office.errands.notify(Event::checkpoint("note\n"));
     settled(&office, EventKind::Checkpoint, "failed", 2);
     assert!(!office.out("ran").exists());

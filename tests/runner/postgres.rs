@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::fixture::*;
-use crate::server::{ADMIN, Postgres};
+use crate::harness::postgres::{ADMIN, Postgres};
+use crate::harness::*;
 
 const PHASES: [Phase; 4] = [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback];
 /// Every character that a password may have.
@@ -74,7 +75,7 @@ impl Server {
     fn admin_password(&self, password: &str) {
         let path = self.office.path("etc/hooks/admin.password");
         fs::write(&path, format!("{password}\n")).unwrap();
-        chown(&path, None, Some(account("jarvis-runner").1)).unwrap();
+        chown(&path, None, Some(user("jarvis-runner").gid)).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
     }
 

@@ -1,0 +1,72 @@
+//! Containers of one static busybox.
+
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output};
+
+use super::{User, run, text};
+
+const IMAGE: &str = "jarvis-e2e:busybox";
+
+fn docker(arguments: &[&str]) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["60", "docker"]).args(arguments);
+    run(command, b"")
+}
+
+/// Makes the image; it comes from no registry.
+fn import_image() {
+    let root = tempfile::tempdir().unwrap();
+    let bin = root.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+    for applet in ["cat", "ls", "sh", "sleep"] {
+        symlink("busybox", bin.join(applet)).unwrap();
+    }
+    let tar = root.path().join("image.tar");
+    let packed = Command::new("tar")
+        .arg("-cf")
+        .arg(&tar)
+        .arg("-C")
+        .arg(root.path())
+        .arg("bin")
+        .status();
+    assert!(packed.unwrap().success());
+    let imported = docker(&["import", tar.to_str().unwrap(), IMAGE]);
+    assert!(
+        imported.status.success(),
+        "is the Docker engine running? {imported:?}"
+    );
+}
+
+/// A container without a network that does nothing by itself, removed at the
+/// latest when it goes out of scope.
+pub(crate) struct Container(String);
+
+impl Container {
+    /// Starts one as `user`, with `volume` in Docker's words.
+    pub(crate) fn run(user: &User, volume: &str) -> Self {
+        static IMPORTED: std::sync::Once = std::sync::Once::new();
+        IMPORTED.call_once(import_image);
+        let user = format!("{}:{}", user.uid, user.gid);
+        let run = ["run", "-d", "--rm", "--network", "none"];
+        let of_whom = ["--user", &user, "-v", volume];
+        let started = docker(&[&run[..], &of_whom, &[IMAGE, "sleep", "600"]].concat());
+        assert!(started.status.success(), "{started:?}");
+        Self(text(&started.stdout).trim().to_owned())
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.0
+    }
+
+    /// Runs a program in it.
+    pub(crate) fn exec(&self, program: &[&str]) -> Output {
+        docker(&[&["exec", &self.0], program].concat())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        docker(&["rm", "-f", &self.0]);
+    }
+}
