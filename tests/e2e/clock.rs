@@ -14,13 +14,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn newest(home: &Home, name: &str) -> Value {
-    let known = home.ok(&["versions", name], b"");
-    known["versions"]
-        .as_array()
-        .unwrap()
-        .last()
-        .unwrap()
-        .clone()
+    home.versions(name).pop().unwrap()
 }
 
 /// Any change of settings has the scheduler look.

@@ -1,7 +1,11 @@
 //! Real programs get exactly the bytes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Output;
+
+use serde_json::{Value, json};
 
 use crate::harness::*;
 
@@ -20,7 +24,7 @@ fn script(home: &Home, user: &User, name: &str, script: &str) -> Output {
 
 fn scratch(home: &Home) {
     fs::create_dir(home.path("tmp")).unwrap();
-    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    let everyone = PermissionsExt::from_mode(0o777);
     fs::set_permissions(home.path("tmp"), everyone).unwrap();
 }
 
@@ -220,6 +224,64 @@ fn cached_reads_can_be_allowed_for_a_secret() {
         &[9; 20_000],
     );
     assert!(!script(&home, &alice(), "app/db", touch).status.success());
+}
+
+/// The first read of a process tells its program, to the log and to whoever asks
+/// who depends on the secret.
+#[test]
+fn programs_are_told_from_each_other() {
+    let home = Home::new().init(TWO_PERSONS);
+    let daemon = home.start();
+    daemon.set("app/db", b"1");
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let reader = Path::new(env!("CARGO_BIN_EXE_jarvisctl"));
+    let copies = ["one", "two", "odd\nname"].map(|name| place.path().join(name));
+    let exes = |user: &User| -> Vec<Value> {
+        let reads = home.records_with(&[("action", json!("read")), ("uid", json!(user.uid))]);
+        reads.iter().map(|read| read["exe"].clone()).collect()
+    };
+    let shown = |path: &PathBuf| json!(path.to_str().unwrap());
+    let (one, two) = (shown(&copies[0]), shown(&copies[1]));
+    // What would break a terminal is not recorded.
+    for (copy, expected) in copies.iter().zip([&one, &two, &Value::Null]) {
+        fs::copy(reader, copy).unwrap();
+        // A machine that is very busy does not answer in time.
+        daemon.eventually("a read with its program", || {
+            let read = alice()
+                .command(copy)
+                .args(["--mount", home.mount().to_str().unwrap(), "get", "app/db"])
+                .output()
+                .unwrap();
+            assert_eq!(read.stdout, b"1", "{read:?}");
+            exes(&alice()).last() == Some(expected)
+        });
+    }
+    // A thread that reads twice is asked about once.
+    let db = daemon.file("app/db");
+    let own = shown(&std::env::current_exe().unwrap());
+    daemon.eventually("two reads with one program", || {
+        bob().act(|| [fs::read(&db).unwrap(), fs::read(&db).unwrap()]);
+        exes(&bob()).ends_with(&[own.clone(), Value::Null])
+    });
+
+    let etc = home.etc();
+    let impact = home.ok(&["impact", "app/db", "--dir", etc.to_str().unwrap()], b"");
+    let mut programs: Vec<_> = impact["observed"].as_array().unwrap().iter().collect();
+    programs.sort_by_key(|observed| observed["uid"] != json!(alice().uid));
+    let programs: Vec<_> = programs.iter().map(|o| o["programs"].clone()).collect();
+    assert_eq!(programs, [json!([one, two]), json!([own])]);
+    let query = [
+        "audit",
+        "query",
+        "--exe",
+        copies[0].to_str().unwrap(),
+        "--dir",
+    ];
+    let found = home.ok(&[&query[..], &[etc.to_str().unwrap()]].concat(), b"");
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    daemon.stop();
+    home.verify();
 }
 
 /// The same number on every architecture (Linux 6.5).
