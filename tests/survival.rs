@@ -85,7 +85,7 @@ fn value(n: usize) -> String {
     format!("value of {n} {}", "x".repeat(n % 300))
 }
 
-fn fill(home: &Home) {
+fn fill(home: &TestDaemon) {
     let mut control = Control::open(&home.mount()).unwrap();
     for first in (0..SECRETS).step_by(BATCH) {
         let sets = (first..first + BATCH)
@@ -99,7 +99,7 @@ fn fill(home: &Home) {
     }
 }
 
-fn read_at_random(home: &Home, field: &Field, seed: u64) {
+fn read_at_random(home: &TestDaemon, field: &Field, seed: u64) {
     alice().become_thread();
     let mut random = StdRng::seed_from_u64(seed);
     while field.working() {
@@ -124,7 +124,7 @@ fn hold(path: &Path, field: &Field) {
     }
 }
 
-fn list(home: &Home, field: &Field) {
+fn list(home: &TestDaemon, field: &Field) {
     alice().become_thread();
     let mut n = 0;
     while field.working() {
@@ -145,7 +145,7 @@ fn list(home: &Home, field: &Field) {
 }
 
 /// Each write makes a new version: its number tells whether it happened once.
-fn write(home: &Home, field: &Field) {
+fn write(home: &TestDaemon, field: &Field) {
     let mut control = Control::open(&home.mount()).unwrap();
     let mut version = 1;
     while field.working() {
@@ -167,7 +167,7 @@ fn write(home: &Home, field: &Field) {
 }
 
 /// A bind mount of one file, seen from another mount namespace.
-fn read_bound(home: &Home, field: &Field) {
+fn read_bound(home: &TestDaemon, field: &Field) {
     let (target, end) = (home.path("bound"), home.path("end"));
     fs::write(&target, b"").unwrap();
     let script = r#"mount --bind "$1" "$2" || exit 1
@@ -196,7 +196,7 @@ fn read_bound(home: &Home, field: &Field) {
 }
 
 struct Killer<'a> {
-    daemon: &'a Daemon<'a>,
+    daemon: &'a RunningDaemon<'a>,
     field: &'a Field,
     random: StdRng,
     stalls_us: Vec<u64>,
@@ -304,7 +304,7 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
 
 /// Works and kills until `enough`, then takes stock.
 fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> String {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     // Segments end under the kills, too.
     home.configure("# segment_mb = 64", "segment_mb = 1");
     let daemon = home.start();
@@ -378,7 +378,7 @@ fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> S
 }
 
 /// The log has every version once, and a start for every death.
-fn take_stock(home: &Home, field: &Field, deaths: usize) {
+fn take_stock(home: &TestDaemon, field: &Field, deaths: usize) {
     let records = home.records();
     let of = |action: &str| records.iter().filter(|r| r["action"] == *action).count();
     let held = records.iter().filter(|r| r["name"] == "app/held");

@@ -98,7 +98,7 @@ impl Drop for Machine {
 
 /// The tree of a machine with the unit, a vault with one secret, a consumer
 /// that reads it at boot, and one that reads it all the time.
-fn tree(home: &Home) -> PathBuf {
+fn tree(home: &TestDaemon) -> PathBuf {
     {
         let daemon = home.start();
         daemon.set("app/db", b"the secret");
@@ -211,7 +211,7 @@ server.handle_request()
 "#;
 
 /// What runs under the unit's filters besides the daemon.
-fn hooks_and_sinks(home: &Home) {
+fn hooks_and_sinks(home: &TestDaemon) {
     home.configure("# dir = \"hooks\"", "dir = \"hooks\"");
     let config = home.etc().join("config.toml");
     let told = "\n[[notify]]\nevents = [\"rotation\"]\n";
@@ -238,7 +238,7 @@ fn hooks_and_sinks(home: &Home) {
 
 #[test]
 fn the_unit_keeps_the_mount_over_whatever_happens() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let machine = Machine::boot(&tree(&home));
     // Boot order: the consumer found its secret.
     assert_eq!(machine.sh("cat /opt/reader/at-boot"), "the secret");
@@ -308,7 +308,7 @@ fn the_unit_keeps_the_mount_over_whatever_happens() {
 /// Exposure as low as the job allows: docs/THREAT-MODEL.md says what is left.
 #[test]
 fn the_unit_is_valid_and_as_confined_as_it_can_be() {
-    let home = Home::new();
+    let home = TestDaemon::new();
     let unit = home.path(UNIT);
     // The verifier wants to see the program.
     let program = env!("CARGO_BIN_EXE_jarvis-secretsd");

@@ -24,7 +24,7 @@ fn client(name: &'static str, uid: u32) -> User {
 
 #[test]
 fn the_ancestors_twelve_checks() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (daemon, address) = home.start_http();
     let url = format!("http://{address}");
     daemon.set("jwt_signing_key", b"planted-jwt-value");

@@ -12,7 +12,7 @@ use crate::harness::*;
 #[test]
 fn each_checkpoint_goes_to_who_wants_it() {
     use std::os::unix::fs::PermissionsExt;
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let executable = fs::Permissions::from_mode(0o755);
     fs::create_dir(home.path("etc/programs")).unwrap();
     fs::set_permissions(home.path("etc/programs"), executable.clone()).unwrap();
@@ -63,7 +63,7 @@ fn each_checkpoint_goes_to_who_wants_it() {
 
 #[test]
 fn every_event_is_in_the_verified_log() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"1");
     daemon.set("app/db", b"2");
@@ -108,7 +108,7 @@ fn every_event_is_in_the_verified_log() {
 
 #[test]
 fn the_verifier_names_the_first_bad_record() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     for n in 0..5 {
         daemon.set("a", &[n]);
@@ -137,7 +137,7 @@ fn the_verifier_names_the_first_bad_record() {
 
 #[test]
 fn a_restored_vault_is_refused_unless_accepted() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let vault = home.path("etc/vault/vault.redb");
     let daemon = home.start();
     daemon.set("a", b"1");
@@ -168,7 +168,7 @@ fn the_longest_names_fit_a_record() {
     let segment = "\\\"".repeat(127) + "a";
     let name = vec![segment.as_str(); 16].join("/");
     let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
-    let home = Home::new().init(&format!(
+    let home = TestDaemon::new().init(&format!(
         "clients:\n  admin: {{match: {{uid: 0}}, allow: [\"{quoted}\"], verbs: ['*']}}\n"
     ));
     let daemon = home.start();
@@ -206,7 +206,7 @@ fn the_longest_names_fit_a_record() {
 /// a log that lost its end is told from one that did not.
 #[test]
 fn a_checkpoint_shows_what_the_log_alone_cannot() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let witness = home.path("witness");
     fs::create_dir(&witness).unwrap();
     let setting = format!("checkpoints = {:?}", witness.to_str().unwrap());
@@ -273,7 +273,7 @@ fn a_checkpoint_shows_what_the_log_alone_cannot() {
 /// `--strict` is for who accepts nothing that the log can't show.
 #[test]
 fn strict_leaves_no_doubt() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let note = home.ctl(&["audit", "checkpoint"], b"");
@@ -314,7 +314,7 @@ fn strict_leaves_no_doubt() {
 /// On a terminal there is a bar while it runs; nowhere else.
 #[test]
 fn verification_shows_how_far_it_is() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.start().stop();
     let command = |flags: &str| {
         let program = env!("CARGO_BIN_EXE_jarvisctl");
@@ -343,7 +343,7 @@ fn verification_shows_how_far_it_is() {
 /// A verifier in another language, written from the document alone, agrees.
 #[test]
 fn an_independent_verifier_agrees() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     alice().read(&daemon.file("app/db")).unwrap();

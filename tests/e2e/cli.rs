@@ -10,7 +10,7 @@ use crate::harness::*;
 
 #[test]
 fn list_shows_each_caller_its_own() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     for name in ["app/db", "app/sub/key", "other"] {
         daemon.set(name, b"v");
@@ -37,7 +37,7 @@ fn list_shows_each_caller_its_own() {
 
 #[test]
 fn get_prints_the_value_or_what_is_known_of_it() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let made = daemon.set("app/db", b"\x00raw\xff");
     assert_eq!(
@@ -70,7 +70,7 @@ fn get_prints_the_value_or_what_is_known_of_it() {
 
 #[test]
 fn set_takes_a_file() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let _daemon = home.start();
     fs::write(home.path("value"), b"from a file").unwrap();
     let file = home.path("value");
@@ -85,7 +85,7 @@ fn set_takes_a_file() {
 
 #[test]
 fn policies_are_checked_and_explained() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let _daemon = home.start();
     let file = home.path("etc/policy.yaml");
     assert_eq!(
@@ -125,7 +125,7 @@ fn policies_are_checked_and_explained() {
 
 #[test]
 fn groups_of_a_login_are_explained() {
-    let home = Home::new().init(
+    let home = TestDaemon::new().init(
         "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
          ops: {match: {group: jarvis-ops}, allow: [a]}\n",
     );
@@ -136,7 +136,7 @@ fn groups_of_a_login_are_explained() {
 
 #[test]
 fn the_audit_tail_shows_the_last_records() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     alice().read(&daemon.file("app/db")).unwrap();
@@ -164,7 +164,7 @@ fn the_audit_tail_shows_the_last_records() {
 
 #[test]
 fn the_audit_log_answers_questions() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     for name in ["app/a", "app/b", "app/never"] {
         daemon.set(name, b"v");
@@ -253,7 +253,7 @@ fn the_audit_log_answers_questions() {
 
 #[test]
 fn key_slots_are_managed_through_the_daemon() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let kinds = || -> Vec<String> {
@@ -296,7 +296,7 @@ fn key_slots_are_managed_through_the_daemon() {
 
 #[test]
 fn health_and_metrics_come_over_http() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (daemon, address) = home.start_http();
     let url = format!("http://{address}");
     daemon.set("app/db", b"v");
@@ -336,7 +336,7 @@ fn health_and_metrics_come_over_http() {
 
 #[test]
 fn wait_ends_when_the_daemon_serves() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let late = home.ctl(&["wait", "--timeout", "0"], b"");
     assert_eq!(late.status.code(), Some(5));
     std::thread::scope(|scope| {
@@ -349,7 +349,7 @@ fn wait_ends_when_the_daemon_serves() {
 
 #[test]
 fn doctor_finds_what_is_wrong() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let doctor = || {
         let etc = home.etc();
         let output = home.ctl(&["doctor", "--json", "--dir", etc.to_str().unwrap()], b"");
@@ -385,7 +385,7 @@ fn doctor_finds_what_is_wrong() {
 
 #[test]
 fn completions_are_scripts() {
-    let home = Home::new();
+    let home = TestDaemon::new();
     let script = home.ctl(&["completions", "bash"], b"");
     assert!(script.status.success());
     fs::write(home.path("script"), &script.stdout).unwrap();

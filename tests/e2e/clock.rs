@@ -13,18 +13,18 @@ use crate::harness::*;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn newest(home: &Home, name: &str) -> Value {
+fn newest(home: &TestDaemon, name: &str) -> Value {
     home.versions(name).pop().unwrap()
 }
 
 /// Any change of settings has the scheduler look.
-fn nudge(home: &Home) {
+fn nudge(home: &TestDaemon) {
     home.ok(&["configure", "nudge", "--keep-versions", "5"], b"");
 }
 
 #[test]
 fn what_has_a_schedule_and_a_generator_is_rotated() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start_command(home.clocked(), b"");
     for name in ["app/p", "app/unscheduled", "nudge"] {
         home.ok(&["generate", name], b"");
@@ -71,7 +71,7 @@ fn what_has_a_schedule_and_a_generator_is_rotated() {
 
 #[test]
 fn a_rotation_waits_for_its_window() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start_command(home.clocked(), b"");
     for name in ["app/p", "nudge"] {
         home.ok(&["generate", name], b"");
@@ -139,7 +139,7 @@ else:
 
 #[test]
 fn a_token_of_the_previous_key_verifies_during_grace_and_not_after() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start_command(home.clocked(), b"");
     for name in ["jwt_signing_key", "nudge"] {
         home.ok(&["generate", name, "--length", "64"], b"");
@@ -163,7 +163,7 @@ fn a_token_of_the_previous_key_verifies_during_grace_and_not_after() {
 
 #[test]
 fn warnings_come_once_before_the_end_and_at_it() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# warning_hours = [24]", "warning_hours = [24, 240]");
     let daemon = home.start_command(home.clocked(), b"");
     daemon.set("app/db", b"v");
@@ -200,7 +200,7 @@ fn warnings_come_once_before_the_end_and_at_it() {
 
 #[test]
 fn audit_records_go_after_the_retention() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start_command(home.clocked(), b"");
     daemon.set("app/db", b"v");
     home.ok(&["audit", "rotate"], b"");
@@ -221,7 +221,7 @@ fn audit_records_go_after_the_retention() {
 
 #[test]
 fn an_approval_that_comes_too_late_is_none() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start_command(home.clocked(), b"");
     daemon.set("app/db", b"v");
     home.ok(
@@ -240,7 +240,7 @@ fn an_approval_that_comes_too_late_is_none() {
 
 #[test]
 fn a_deleted_secret_is_purged_after_its_window() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start_command(home.clocked(), b"");
     daemon.set("app/db", b"v");
     home.ok(&["delete", "app/db"], b"");

@@ -6,7 +6,7 @@ use crate::harness::*;
 
 #[test]
 fn consumers_are_declared_and_forgotten() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let add = [
@@ -35,7 +35,7 @@ fn consumers_are_declared_and_forgotten() {
 /// The log tells who read what, the vault who says so.
 #[test]
 fn impact_and_adoption_tell_who_depends_on_a_secret() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     daemon.set("app/db", b"1");
     daemon.set("app/other", b"1");

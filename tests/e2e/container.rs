@@ -5,13 +5,13 @@ use serde_json::json;
 use crate::harness::*;
 
 /// A container that has the tree at `/secrets`.
-fn container(home: &Home, user: &User) -> Container {
+fn container(home: &TestDaemon, user: &User) -> Container {
     Container::run(user, &format!("{}:/secrets:ro", home.mount().display()))
 }
 
 #[test]
 fn a_container_reads_what_its_user_may() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"for the container");
     let cat = |container: &Container| container.exec(&["cat", "/secrets/app/db"]);
@@ -71,7 +71,7 @@ fn a_container_reads_what_its_user_may() {
 
 #[test]
 fn a_running_container_sees_the_rotation() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"before");
     let container = container(&home, &alice());

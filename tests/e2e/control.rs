@@ -13,7 +13,7 @@ fn code(answer: &Value) -> &str {
 
 #[test]
 fn requests_answer_on_their_own_handle() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let _daemon = home.start();
     let mut first = Control::open(&home.mount()).unwrap();
     let mut second = Control::open(&home.mount()).unwrap();
@@ -35,7 +35,7 @@ fn requests_answer_on_their_own_handle() {
 
 #[test]
 fn a_shell_gets_errno() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let _daemon = home.start();
     let sh = |user: User, script: &str| {
         let mut command = user.command("bash");
@@ -72,7 +72,7 @@ fn a_shell_gets_errno() {
 
 #[test]
 fn opaque_secrets_are_not_rotated() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("a", b"v");
     let mut control = Control::open(&home.mount()).unwrap();
@@ -96,7 +96,7 @@ fn opaque_secrets_are_not_rotated() {
 
 #[test]
 fn set_can_demand_what_it_replaces() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let set = |kid: &str| home.ctl(&["set", "a", "--if-kid", kid], b"v").status.code();
     assert_eq!(set("a-20200101-000000"), Some(1), "nothing there");
@@ -113,7 +113,7 @@ fn set_can_demand_what_it_replaces() {
 
 #[test]
 fn a_batch_happens_whole_or_not() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let mut control = Control::open(&home.mount()).unwrap();
     let good = r#"[{"op":"set","name":"x/a","value":"1"},{"op":"set","name":"x/b","value":"2"}]"#;
@@ -126,7 +126,7 @@ fn a_batch_happens_whole_or_not() {
 
 #[test]
 fn malformed_requests_say_what_is_wrong() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let mut control = Control::open(&home.mount()).unwrap();
     let name = |n: &str| format!("set {n} v");
@@ -181,7 +181,7 @@ fn malformed_requests_say_what_is_wrong() {
 /// in part.
 #[test]
 fn a_write_in_pieces_is_refused() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let path = home.mount().join("jarvisctl");
     let open = || {
@@ -221,7 +221,7 @@ fn a_write_in_pieces_is_refused() {
 
 #[test]
 fn a_control_handle_serves_its_opener_alone() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let mut control = Control::open(&home.mount()).unwrap();
     let refused = bob().act(|| {
@@ -239,7 +239,7 @@ fn a_control_handle_serves_its_opener_alone() {
 
 #[test]
 fn verbs_bound_what_a_manager_may_do() {
-    let home = Home::new().init(
+    let home = TestDaemon::new().init(
         "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
          jarvis-carol: {allow: ['app/**'], verbs: [rotate]}\n",
     );
@@ -265,7 +265,7 @@ fn verbs_bound_what_a_manager_may_do() {
 
 #[test]
 fn the_command_line_reports_an_absent_daemon() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     std::fs::create_dir(home.mount()).unwrap();
     assert_eq!(home.ctl(&["status"], b"").status.code(), Some(5));
     assert_eq!(home.ctl(&["frobnicate"], b"").status.code(), Some(2));

@@ -24,7 +24,7 @@ struct Known {
 /// life; what was acknowledged is there, what was not is there whole or not.
 #[test]
 fn acknowledged_changes_survive_sigkill() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let mut secrets: HashMap<String, Known> = HashMap::new();
     let mut sent = 0;
     for life in 0.. {
@@ -44,8 +44,8 @@ fn acknowledged_changes_survive_sigkill() {
 }
 
 fn one_life(
-    home: &Home,
-    mut daemon: Daemon<'_>,
+    home: &TestDaemon,
+    mut daemon: RunningDaemon<'_>,
     life: usize,
     secrets: &mut HashMap<String, Known>,
 ) -> usize {
@@ -95,7 +95,7 @@ fn one_life(
     })
 }
 
-fn check(daemon: &Daemon<'_>, secrets: &mut HashMap<String, Known>) {
+fn check(daemon: &RunningDaemon<'_>, secrets: &mut HashMap<String, Known>) {
     for (name, known) in secrets {
         let found = match root().read(&daemon.file(name)) {
             Ok(value) => Some(text(&value)),
@@ -112,7 +112,7 @@ fn check(daemon: &Daemon<'_>, secrets: &mut HashMap<String, Known>) {
 }
 
 /// Every version the vault has ever made stands in the log, once or marked.
-fn every_commit_has_its_record(home: &Home) {
+fn every_commit_has_its_record(home: &TestDaemon) {
     let changes = ["create", "update", "delete"];
     let mut seen = HashMap::new();
     for record in home.records() {

@@ -9,7 +9,7 @@ use crate::harness::*;
 
 #[test]
 fn delete_restore_and_purge() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let first = daemon.set("app/db", b"kept");
     let db = daemon.file("app/db");
@@ -42,7 +42,7 @@ fn delete_restore_and_purge() {
 
 #[test]
 fn the_recovery_window_ends() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# recovery_days = 7", "recovery_days = 0");
     let daemon = home.start();
     daemon.set("app/db", b"v");

@@ -23,7 +23,7 @@ fn names(user: &User, dir: &std::path::Path) -> Vec<String> {
 
 #[test]
 fn each_caller_sees_itself_as_owner() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"12345");
     let file = daemon.file("app/db");
@@ -41,7 +41,7 @@ fn each_caller_sees_itself_as_owner() {
 
 #[test]
 fn access_tells_the_truth() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let file = daemon.file("app/db");
@@ -66,7 +66,7 @@ fn access_tells_the_truth() {
 
 #[test]
 fn listings_show_what_may_be_read() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     for name in ["app/db", "app/forbidden", "ops/key", "shared", "top"] {
         daemon.set(name, b"v");
@@ -85,7 +85,7 @@ fn listings_show_what_may_be_read() {
 
 #[test]
 fn a_large_directory_is_listed_whole() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let mut control = Control::open(&home.mount()).unwrap();
     for chunk in 0..4 {
@@ -107,7 +107,7 @@ fn a_large_directory_is_listed_whole() {
 
 #[test]
 fn values_are_binary_safe_up_to_the_limit() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let every_byte: Vec<u8> = (0..=255).collect();
     let large: Vec<u8> = (0..251).cycle().take(512 * 1024).collect();
@@ -131,7 +131,7 @@ fn values_are_binary_safe_up_to_the_limit() {
 
 #[test]
 fn reads_honour_offset_and_length() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"0123456789");
     let mut file = File::open(daemon.file("app/db")).unwrap();
@@ -148,7 +148,7 @@ fn reads_honour_offset_and_length() {
 
 #[test]
 fn nothing_can_be_written_through_the_tree() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let (file, other) = (daemon.file("app/db"), daemon.file("app/new"));
@@ -240,7 +240,7 @@ fn nothing_can_be_written_through_the_tree() {
 
 #[test]
 fn attributes_tell_of_the_secret_not_its_value() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let made = daemon.set("app/db", b"hunter2");
     let file = daemon.file("app/db");
@@ -282,7 +282,7 @@ fn attributes_tell_of_the_secret_not_its_value() {
 /// splice, sendfile and mappings would put plaintext into the page cache.
 #[test]
 fn cached_reads_are_refused() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", &[7; 10_000]);
     let file = File::open(daemon.file("app/db")).unwrap();
@@ -309,7 +309,7 @@ fn cached_reads_are_refused() {
 
 #[test]
 fn statfs_counts_secrets() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let figures = rustix::fs::statvfs(home.mount()).unwrap();
@@ -320,7 +320,7 @@ fn statfs_counts_secrets() {
 /// A stranger's lookups must not make names go away for others.
 #[test]
 fn bind_mounts_survive_strangers_and_deletion_of_siblings() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     daemon.set("app/other", b"w");

@@ -10,7 +10,7 @@ use crate::harness::*;
 
 #[test]
 fn versions_in_grace_are_read_by_their_key_ids() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     for value in [b"one", b"two"] {
         daemon.set("app/db", value);
@@ -67,7 +67,7 @@ fn versions_in_grace_are_read_by_their_key_ids() {
 
 #[test]
 fn grace_can_be_none_for_a_secret() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"one");
     home.ok(
@@ -101,7 +101,7 @@ fn grace_can_be_none_for_a_secret() {
 
 #[test]
 fn grace_ends_early_once_everybody_has_the_new_version() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     for name in ["app/db", "app/other"] {
         daemon.set(name, b"1");

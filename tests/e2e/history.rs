@@ -10,7 +10,7 @@ use crate::harness::*;
 
 #[test]
 fn a_history_is_taken_elsewhere_encrypted() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     for value in [b"first", b"other", b"third"] {
         daemon.set("app/db", value);

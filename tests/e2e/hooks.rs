@@ -20,13 +20,13 @@ if [ -e "wait-$1" ]; then echo "$1" >>waits; read _ <fifo; fi
 "#;
 
 struct Hooked {
-    home: Home,
+    home: TestDaemon,
     out: PathBuf,
 }
 
 impl Hooked {
     fn new() -> Self {
-        let home = Home::new().init(POLICY);
+        let home = TestDaemon::new().init(POLICY);
         home.configure("# dir = \"hooks\"", "dir = \"hooks\"");
         let (hooks, out) = (home.path("etc/hooks"), home.path("out"));
         for (directory, mode) in [(&hooks, 0o755), (&out, 0o777)] {
@@ -74,18 +74,18 @@ impl Hooked {
         !self.home.ok(&["versions", name], b"")["pending"].is_null()
     }
 
-    fn read(&self, daemon: &Daemon<'_>, name: &str) -> String {
+    fn read(&self, daemon: &RunningDaemon<'_>, name: &str) -> String {
         text(&alice().read(&daemon.file(name)).unwrap())
     }
 
     /// The runner is a process of its own and comes a moment after the worker.
-    fn start(&self) -> Daemon<'_> {
+    fn start(&self) -> RunningDaemon<'_> {
         let daemon = self.home.start();
         self.ready(&daemon);
         daemon
     }
 
-    fn ready(&self, daemon: &Daemon<'_>) {
+    fn ready(&self, daemon: &RunningDaemon<'_>) {
         daemon.eventually("a runner", || {
             self.home.ok(&["status"], b"")["runner"] == true
         });

@@ -33,7 +33,7 @@ fn get(address: &str, path: &str) -> String {
 
 #[test]
 fn requests_are_bounded_and_answered() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (_daemon, address) = home.start_http();
     assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200 "));
     assert!(get(&address, "/healthz?x=1").contains("\"status\":\"ok\""));
@@ -66,7 +66,7 @@ fn requests_are_bounded_and_answered() {
 
 #[test]
 fn slow_clients_delay_no_read_of_a_secret() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (daemon, address) = home.start_http();
     daemon.set("app/db", b"v");
     let mut slow: Vec<TcpStream> = (0..100).map(|_| connect(&address)).collect();
@@ -84,7 +84,7 @@ fn slow_clients_delay_no_read_of_a_secret() {
 /// The vault can't be unlocked until the passphrase comes: until then 503.
 #[test]
 fn ready_only_when_mounted_and_unlocked() {
-    let home = Home::new();
+    let home = TestDaemon::new();
     let etc = home.etc();
     let init = ["init", "--passphrase-stdin", "--dir", etc.to_str().unwrap()];
     assert!(home.ctl(&init, b"correct horse\n").status.success());
@@ -128,7 +128,7 @@ fn ready_only_when_mounted_and_unlocked() {
 
 #[test]
 fn a_real_prometheus_scrapes_it() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (daemon, address) = home.start_http();
     daemon.set("app/db", b"v");
     alice().read(&daemon.file("app/db")).unwrap();

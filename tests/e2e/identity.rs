@@ -14,7 +14,7 @@ fn matrix(selector: &str, can: &[&str]) {
         "clients:\n  admin: {{match: {{uid: 0}}, allow: ['*'], verbs: ['*']}}\n  \
          under_test: {{match: {{{selector}}}, allow: [app/db]}}\n"
     );
-    let home = Home::new().init(&policy);
+    let home = TestDaemon::new().init(&policy);
     let daemon = home.start();
     daemon.set("app/db", b"the value");
     daemon.set("app/other", b"another");
@@ -45,12 +45,11 @@ fn matrix(selector: &str, can: &[&str]) {
         assert_eq!(records.len(), 1, "{selector} {}", user.name);
         assert_eq!(records[0]["result"], result);
         assert_eq!(records[0]["gid"], user.gid);
-        match may {
-            true => assert_eq!(records[0]["client"], "under_test"),
-            false => {
-                assert_eq!(records[0]["rule"], "default");
-                assert_eq!(records[0]["errno"], EACCES);
-            }
+        if may {
+            assert_eq!(records[0]["client"], "under_test");
+        } else {
+            assert_eq!(records[0]["rule"], "default");
+            assert_eq!(records[0]["errno"], EACCES);
         }
     }
     daemon.stop();
@@ -91,7 +90,7 @@ fn all_selectors_must_hold() {
 
 #[test]
 fn root_has_no_rights_without_a_rule() {
-    let home = Home::new().init("clients: {jarvis-alice: {allow: ['*'], verbs: ['*']}}");
+    let home = TestDaemon::new().init("clients: {jarvis-alice: {allow: ['*'], verbs: ['*']}}");
     let daemon = home.start();
     let made = home.ctl_as(&alice(), &["set", "a"], b"v");
     assert!(made.status.success(), "{made:?}");
@@ -101,7 +100,7 @@ fn root_has_no_rights_without_a_rule() {
 
 #[test]
 fn whole_programs_are_told_apart() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"the value");
     let cat = |user: User| {
@@ -116,7 +115,7 @@ fn whole_programs_are_told_apart() {
 
 #[test]
 fn the_policy_reloads_and_a_bad_one_is_refused() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let db = daemon.file("app/db");
@@ -151,7 +150,7 @@ fn the_policy_reloads_and_a_bad_one_is_refused() {
 
 #[test]
 fn a_bad_policy_keeps_the_daemon_from_starting() {
-    let home = Home::new().init("clients:\n  nobody-has-this-name:\n    allow: [a]\n");
+    let home = TestDaemon::new().init("clients:\n  nobody-has-this-name:\n    allow: [a]\n");
     let error = home.try_start(home.daemon(), b"").err().unwrap();
     assert!(
         error.contains("line 2, column 3") && error.contains("policy.yaml"),
@@ -166,7 +165,7 @@ fn a_bad_policy_keeps_the_daemon_from_starting() {
 /// A file system stacked on ours asks with its mounter's uid.
 #[test]
 fn a_stacked_overlay_does_not_lend_its_mounters_rights() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"the value");
     for part in ["upper", "work", "merged"] {
@@ -240,7 +239,7 @@ impl Drop for Unmount<'_> {
 /// The daemon lives in a child pid namespace: a caller outside of it has pid 0.
 #[test]
 fn a_caller_outside_the_pid_namespace_is_nobody() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let mut command = Command::new("unshare");
     let inner = home.daemon();
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--mount"]);
@@ -285,7 +284,7 @@ fn child_of(pid: rustix::process::Pid) -> u32 {
 
 #[test]
 fn a_proc_of_another_namespace_keeps_the_daemon_from_starting() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let mut command = Command::new("unshare");
     let inner = home.daemon();
     command.args(["--pid", "--fork", "--kill-child"]);
@@ -296,7 +295,7 @@ fn a_proc_of_another_namespace_keeps_the_daemon_from_starting() {
 
 #[test]
 fn a_handle_passed_to_another_user_is_recorded_once() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"the value");
     let open = || alice().act(|| std::fs::File::open(daemon.file("app/db")).unwrap());
@@ -323,7 +322,7 @@ fn a_handle_passed_to_another_user_is_recorded_once() {
 #[test]
 fn reopening_a_descriptor_asks_anew() {
     use std::os::unix::fs::OpenOptionsExt;
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let db = daemon.file("app/db");
@@ -352,7 +351,7 @@ fn reopening_a_descriptor_asks_anew() {
 
 #[test]
 fn a_setuid_program_reads_as_its_owner() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let cat = home.path("cat");
@@ -369,7 +368,7 @@ fn a_setuid_program_reads_as_its_owner() {
 
 #[test]
 fn namespaces_change_nobodys_rights() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let cat = |user: User, wrapper: &[&str]| {
@@ -411,7 +410,7 @@ fn namespaces_change_nobodys_rights() {
 /// Ten seconds of everything a stranger can do.
 #[test]
 fn a_stranger_disturbs_nobody() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"value");
     let (dir, file) = (home.path("bound"), home.path("bound-file"));
@@ -482,7 +481,7 @@ fn a_stranger_disturbs_nobody() {
 fn an_io_uring_personality_lends_no_rights() {
     use io_uring::{IoUring, opcode, types};
     use std::os::unix::ffi::OsStrExt;
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let path = std::ffi::CString::new(daemon.file("app/db").as_os_str().as_bytes()).unwrap();
@@ -523,7 +522,7 @@ fn an_io_uring_personality_lends_no_rights() {
 /// that waits.
 #[test]
 fn killed_clients_leave_nothing_open() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", &[1; 100_000]);
     for n in 0..150u32 {

@@ -9,7 +9,7 @@ use crate::harness::*;
 
 #[test]
 fn handles_are_capped_per_user() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# handles_per_uid = 1024", "handles_per_uid = 8");
     let daemon = home.start();
     daemon.set("shared", b"v");
@@ -28,7 +28,7 @@ fn handles_are_capped_per_user() {
 
 #[test]
 fn a_flood_of_denials_does_not_flood_the_log() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("shared", b"v");
     bob().act(|| {
@@ -49,7 +49,7 @@ fn a_flood_of_denials_does_not_flood_the_log() {
 
 #[test]
 fn a_thousand_handles_are_the_default() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("shared", b"v");
     let (held, refused) = alice().act(|| {
@@ -71,7 +71,7 @@ fn a_thousand_handles_are_the_default() {
 
 #[test]
 fn pending_opens_are_capped_per_user() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# pending_opens_per_uid = 64", "pending_opens_per_uid = 1");
     let daemon = home.start();
     daemon.set("shared", &[1; 200_000]);

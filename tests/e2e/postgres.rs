@@ -17,14 +17,14 @@ const ROTATIONS: u64 = 20;
 const SECRET: &str = "app/login";
 
 struct Database {
-    home: Home,
+    home: TestDaemon,
     postgres: Postgres,
 }
 
 impl Database {
     /// A server, a daemon's home, and `hook` with `section` for the secret.
     fn new(hook: &str, section: &str) -> Self {
-        let home = Home::new().init(POLICY);
+        let home = TestDaemon::new().init(POLICY);
         home.configure("# dir = \"hooks\"", "dir = \"hooks\"");
         let hooks = home.path("etc/hooks");
         fs::create_dir(&hooks).unwrap();
@@ -62,7 +62,7 @@ impl Database {
         Self { home, postgres }
     }
 
-    fn start(&self) -> Daemon<'_> {
+    fn start(&self) -> RunningDaemon<'_> {
         let daemon = self.home.start();
         daemon.eventually("a runner", || {
             self.home.ok(&["status"], b"")["runner"] == true

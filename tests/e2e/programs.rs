@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::*;
 
 /// A shell script as alice; `$F` is the secret, `$T` a file of her own.
-fn script(home: &Home, user: &User, name: &str, script: &str) -> Output {
+fn script(home: &TestDaemon, user: &User, name: &str, script: &str) -> Output {
     let mut command = user.command("bash");
     command.args(["-c", script]);
     command
@@ -22,7 +22,7 @@ fn script(home: &Home, user: &User, name: &str, script: &str) -> Output {
     run(command, b"")
 }
 
-fn scratch(home: &Home) {
+fn scratch(home: &TestDaemon) {
     fs::create_dir(home.path("tmp")).unwrap();
     let everyone = PermissionsExt::from_mode(0o777);
     fs::set_permissions(home.path("tmp"), everyone).unwrap();
@@ -30,7 +30,7 @@ fn scratch(home: &Home) {
 
 #[test]
 fn programs_read_the_exact_bytes() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     scratch(&home);
     // Every byte, and no multiple of a page.
@@ -89,7 +89,7 @@ fn decimal(bytes: &[u8]) -> String {
 
 #[test]
 fn java_reads_a_secret() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     scratch(&home);
     daemon.set("app/db", b"for java");
@@ -103,7 +103,7 @@ fn java_reads_a_secret() {
 /// Keys for TLS and SSH, made by openssl, stored, and loaded from the mount.
 #[test]
 fn servers_load_their_keys() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     scratch(&home);
     let made = script(
@@ -159,7 +159,7 @@ kill $server";
 
 #[test]
 fn mappings_fault_and_nothing_is_cached() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     scratch(&home);
     daemon.set("app/db", &[7; 20_000]);
@@ -192,7 +192,7 @@ fn mappings_fault_and_nothing_is_cached() {
 /// at rotation.
 #[test]
 fn cached_reads_can_be_allowed_for_a_secret() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     scratch(&home);
     home.ok(&["set", "app/db", "--allow-cached-reads"], &[7; 20_000]);
@@ -230,7 +230,7 @@ fn cached_reads_can_be_allowed_for_a_secret() {
 /// who depends on the secret.
 #[test]
 fn programs_are_told_from_each_other() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     daemon.set("app/db", b"1");
     let place = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use crate::harness::*;
 
 #[test]
 fn two_persons_take_a_secret_out_of_service() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     daemon.set("app/db", b"one");
     daemon.set("app/db", b"two");
@@ -86,7 +86,7 @@ fn two_persons_take_a_secret_out_of_service() {
 
 #[test]
 fn an_emergency_needs_no_second_person_and_can_bring_a_clean_value() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     home.ok(&["generate", "app/p"], b"");
     let p = daemon.file("app/p");
@@ -128,7 +128,7 @@ fn an_emergency_needs_no_second_person_and_can_bring_a_clean_value() {
 
 #[test]
 fn a_mapped_secret_is_fenced_too() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     home.ok(&["set", "app/m", "--allow-cached-reads"], b"mapped");
     let held = alice().act(|| File::open(daemon.file("app/m")).unwrap());
@@ -149,7 +149,7 @@ fn a_mapped_secret_is_fenced_too() {
 
 #[test]
 fn rejected_requests_stay_rejected_and_lists_show_what_one_may_see() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     daemon.set("app/db", b"one");
     daemon.set("other", b"x");
@@ -182,7 +182,7 @@ fn rejected_requests_stay_rejected_and_lists_show_what_one_may_see() {
 /// Of two approvals at the same time one is made.
 #[test]
 fn racing_approvals_are_one() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     daemon.set("app/db", b"one");
     home.ok(
@@ -208,7 +208,7 @@ fn racing_approvals_are_one() {
 /// What was asked of one secret is not done to another that has its name now.
 #[test]
 fn a_revocation_is_of_a_secret_not_of_a_name() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     let (file, reason) = (daemon.file("app/db"), "--reason=system-breach");
     home.ok(&["generate", "app/db"], b"");
@@ -230,7 +230,7 @@ fn a_revocation_is_of_a_secret_not_of_a_name() {
 /// and recorded, or it is none of that; and once it was told, no read succeeds.
 #[test]
 fn a_revocation_is_whole_wherever_a_worker_dies() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     let mut killed = 0;
     for (call, most) in [

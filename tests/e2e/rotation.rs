@@ -62,7 +62,7 @@ fn a_million_reads_under_rotation() {
 /// Rewrites a secret until it is `enough` (rewrites, reads) while four threads
 /// read it; gives how many of both there were.
 fn read_under_rotation(enough: impl Fn(u64, u64) -> bool) -> (u64, u64) {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", checked_value(0).as_bytes());
     let path = daemon.file("app/db");
@@ -133,7 +133,7 @@ fn hold(path: &std::path::Path) -> u64 {
 
 #[test]
 fn old_versions_are_kept_and_pruned_unless_held() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# keep_versions = 10", "keep_versions = 2");
     let daemon = home.start();
     // Values so large that handles are served from the vault, not from memory.

@@ -15,7 +15,7 @@ use crate::harness::*;
 struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(home: &Home, at: &Path) -> Self {
+    fn mount(home: &TestDaemon, at: &Path) -> Self {
         let image = home.path("disk.img");
         File::create(&image).unwrap().set_len(16 << 20).unwrap();
         for mut command in [
@@ -54,7 +54,7 @@ impl Drop for Disk {
 /// The log's file system fills up, and is given space again.
 #[test]
 fn a_full_disk_releases_nothing_records_refusals_and_recovers() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let disk = Disk::mount(&home, &home.path("etc/audit"));
     let daemon = home.start();
     daemon.set("app/db", b"v");
@@ -112,7 +112,7 @@ impl Drop for Stop<'_> {
 /// Segments end on request while somebody reads and workers die.
 #[test]
 fn segments_end_under_readers() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let db = daemon.file("app/db");
@@ -165,7 +165,7 @@ fn segments_end_under_readers() {
 
 #[test]
 fn a_segment_ends_by_its_size_and_only_auditors_may_end_it() {
-    let home = Home::new().init(
+    let home = TestDaemon::new().init(
         "clients:\n  admin:\n    match: {uid: 0}\n    allow: [\"*\"]\n    verbs: [\"*\"]\n  \
          jarvis-alice:\n    allow: [app/db]\n    verbs: [read, write]\n",
     );
@@ -191,7 +191,7 @@ fn a_segment_ends_by_its_size_and_only_auditors_may_end_it() {
 /// What is written shows at once, also over a border and a killed worker.
 #[test]
 fn the_log_is_followed_as_it_grows() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let etc = home.etc();

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::harness::*;
 
-fn mounted(home: &Home) -> bool {
+fn mounted(home: &TestDaemon) -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount = home.mount();
     mounts
@@ -19,7 +19,7 @@ fn mounted(home: &Home) -> bool {
 #[test]
 fn signals_unmount_also_with_open_handles() {
     for signal in [Signal::TERM, Signal::INT] {
-        let home = Home::new().init(POLICY);
+        let home = TestDaemon::new().init(POLICY);
         let mut daemon = home.start();
         daemon.set("app/db", b"v");
         let held = fs::File::open(daemon.file("app/db")).unwrap();
@@ -34,7 +34,7 @@ fn signals_unmount_also_with_open_handles() {
 
 #[test]
 fn a_dead_daemons_mount_is_cleared() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     daemon.kill();
@@ -49,7 +49,7 @@ fn a_dead_daemons_mount_is_cleared() {
 
 #[test]
 fn a_second_daemon_is_refused() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let error = home.try_start(home.daemon(), b"").err().unwrap();
@@ -65,7 +65,7 @@ fn a_second_daemon_is_refused() {
 
 #[test]
 fn a_passphrase_opens_the_vault() {
-    let home = Home::new();
+    let home = TestDaemon::new();
     let etc = home.etc();
     let arguments = ["init", "--passphrase-stdin", "--dir", etc.to_str().unwrap()];
     assert!(home.ctl(&arguments, b"correct horse\n").status.success());
@@ -89,7 +89,7 @@ fn a_passphrase_opens_the_vault() {
 
 #[test]
 fn key_files_are_checked() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let key = home.path("etc/vault.key");
     let refused = |what: &str| {
         let error = home.try_start(home.daemon(), b"").err().unwrap();
@@ -120,7 +120,7 @@ fn key_files_are_checked() {
 
 #[test]
 fn init_overwrites_nothing() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let again = home.ctl(&["init", "--dir", home.etc().to_str().unwrap()], b"");
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("exists already"));
@@ -129,7 +129,7 @@ fn init_overwrites_nothing() {
 
 #[test]
 fn nothing_planted_is_found_anywhere() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let mut command = Command::new("sh");
     let inner = home.daemon();
     // A shell that allows core dumps, in a directory that could take one.
@@ -186,16 +186,17 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 fn all_files(dir: &std::path::Path, files: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => all_files(&path, files),
-            false => files.push(path),
+        if path.is_dir() {
+            all_files(&path, files);
+        } else {
+            files.push(path);
         }
     }
 }
 
 #[test]
 fn memory_is_locked_and_not_for_others() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let pid = daemon.pid().as_raw_nonzero();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -221,7 +222,7 @@ fn memory_is_locked_and_not_for_others() {
 
 #[test]
 fn a_low_limit_on_locked_memory_is_an_error_or_a_warning() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let command = || {
         let inner = home.daemon();
         let mut command = Command::new("setpriv");
@@ -249,7 +250,7 @@ fn a_low_limit_on_locked_memory_is_an_error_or_a_warning() {
 /// Developer mode: an ordinary user with fusermount3 and nothing else.
 #[test]
 fn an_ordinary_user_serves_itself() {
-    let home = Home::new();
+    let home = TestDaemon::new();
     fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o777)).unwrap();
     let alice = alice();
     let init = home.ctl_as(

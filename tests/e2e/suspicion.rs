@@ -22,19 +22,19 @@ clients:
 
 const KINDS: [&str; 4] = ["denial_burst", "new_reader", "bulk_read", "handle_passed"];
 
-fn told(home: &Home) -> Vec<Value> {
+fn told(home: &TestDaemon) -> Vec<Value> {
     home.records_with(&[("action", json!("suspicious"))])
 }
 
 /// The counters, in the order of [`KINDS`].
-fn counted(home: &Home, url: &str) -> [f64; 4] {
+fn counted(home: &TestDaemon, url: &str) -> [f64; 4] {
     let metrics = home.ok(&["metrics", "--url", &format!("http://{url}")], b"");
     let family = |kind| &metrics[format!("jarvis_suspicious_total{{kind=\"{kind}\"}}")];
     KINDS.map(|kind| family(kind).as_f64().unwrap())
 }
 
 /// What `audit suspicious` finds, asked with `more`.
-fn history(home: &Home, more: &[&str]) -> Vec<Value> {
+fn history(home: &TestDaemon, more: &[&str]) -> Vec<Value> {
     let dir = home.etc();
     let command = ["audit", "suspicious", "--dir", dir.to_str().unwrap()];
     let found = home.ok(&[&command, more].concat(), b"");
@@ -42,7 +42,7 @@ fn history(home: &Home, more: &[&str]) -> Vec<Value> {
 }
 
 /// Makes `count` secrets beneath `app`.
-fn fill(daemon: &Daemon<'_>, home: &Home, count: usize) -> Vec<std::path::PathBuf> {
+fn fill(daemon: &RunningDaemon<'_>, home: &TestDaemon, count: usize) -> Vec<std::path::PathBuf> {
     let names: Vec<_> = (0..count).map(|n| format!("app/{n}")).collect();
     let set = |name: &String| json!({"op": "set", "name": name, "value": "v"});
     let batch: Value = names.iter().map(set).collect();
@@ -53,7 +53,7 @@ fn fill(daemon: &Daemon<'_>, home: &Home, count: usize) -> Vec<std::path::PathBu
 
 #[test]
 fn a_burst_of_denials_is_told_once() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (daemon, url) = home.start_http();
     assert_eq!(counted(&home, &url), [0.0; 4], "there from the start");
     daemon.set("shared", b"v");
@@ -92,7 +92,7 @@ fn a_burst_of_denials_is_told_once() {
 
 #[test]
 fn a_reader_after_others_is_told_once() {
-    let home = Home::new().init(OPEN);
+    let home = TestDaemon::new().init(OPEN);
     let (daemon, url) = home.start_http();
     fill(&daemon, &home, 2);
     let [first, second] = [0, 1].map(|n| daemon.file(&format!("app/{n}")));
@@ -122,7 +122,7 @@ fn a_reader_after_others_is_told_once() {
 
 #[test]
 fn reading_many_secrets_is_told_once() {
-    let home = Home::new().init(OPEN);
+    let home = TestDaemon::new().init(OPEN);
     let (daemon, url) = home.start_http();
     let files = fill(&daemon, &home, 60);
     for _ in 0..60 {
@@ -149,7 +149,7 @@ fn reading_many_secrets_is_told_once() {
 
 #[test]
 fn a_passed_handle_is_told_once() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (daemon, url) = home.start_http();
     daemon.set("app/db", b"v");
     let file = alice().act(|| File::open(daemon.file("app/db")).unwrap());
@@ -168,7 +168,7 @@ fn a_passed_handle_is_told_once() {
 
 #[test]
 fn known_readers_outlive_workers_and_restarts() {
-    let home = Home::new().init(OPEN);
+    let home = TestDaemon::new().init(OPEN);
     let mut daemon = home.start();
     fill(&daemon, &home, 3);
     let file = |n: usize| home.mount().join(format!("app/{n}"));
@@ -204,7 +204,7 @@ fn known_readers_outlive_workers_and_restarts() {
 
 #[test]
 fn history_holds_what_was_told() {
-    let home = Home::new().init(OPEN);
+    let home = TestDaemon::new().init(OPEN);
     home.configure("# bulk_secrets = 50", "bulk_secrets = 5");
     let daemon = home.start();
     let files = fill(&daemon, &home, 5);
@@ -260,7 +260,7 @@ fn history_holds_what_was_told() {
 
 #[test]
 fn thresholds_can_be_set_and_turned_off() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# denials = 5", "denials = 2");
     let daemon = home.start();
     daemon.set("shared", b"v");

@@ -11,7 +11,7 @@ use crate::harness::*;
 /// of it.
 #[test]
 fn secrets_of_every_type_are_made_and_rotated() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let template = home.path("template.json");
     fs::write(

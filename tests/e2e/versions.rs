@@ -6,7 +6,7 @@ use crate::harness::*;
 
 #[test]
 fn a_rollback_brings_an_old_value_back_as_a_new_version() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"good");
     daemon.set("app/db", b"bad");
@@ -31,7 +31,7 @@ fn a_rollback_brings_an_old_value_back_as_a_new_version() {
 
 #[test]
 fn versions_are_compared_without_being_shown() {
-    let home = Home::new().init(TWO_PERSONS);
+    let home = TestDaemon::new().init(TWO_PERSONS);
     let daemon = home.start();
     daemon.set("app/j", br#"{"a":1,"b":"hunter2","c":[1]}"#);
     daemon.set("app/j", br#"{"b":"hunter3","c":[1],"d":true}"#);
@@ -53,7 +53,7 @@ fn versions_are_compared_without_being_shown() {
 
 #[test]
 fn an_expired_secret_is_refused_where_it_is_set_so() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# expiry_days = 90", "expiry_days = 0");
     let daemon = home.start();
     daemon.set("app/db", b"v");
@@ -70,7 +70,7 @@ fn an_expired_secret_is_refused_where_it_is_set_so() {
 
 #[test]
 fn expired_secrets_are_counted_and_marked() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# expiry_days = 90", "expiry_days = 0");
     let daemon = home.start();
     daemon.set("app/db", b"v");

@@ -26,7 +26,7 @@ fn status(pid: Pid, key: &str) -> String {
 
 #[test]
 fn workers_have_no_privilege() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let (serving, standby) = daemon.workers();
     for pid in [serving, standby] {
@@ -51,7 +51,7 @@ fn workers_have_no_privilege() {
 
 #[test]
 fn the_runner_has_a_user_of_its_own_and_comes_back() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let answers = || home.ok(&["status"], b"")["runner"] == json!(true);
     daemon.eventually("it answers", answers);
@@ -80,7 +80,7 @@ fn the_runner_has_a_user_of_its_own_and_comes_back() {
 
 #[test]
 fn a_dead_worker_is_replaced_and_nobody_notices() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let (daemon, url) = home.start_http();
     daemon.set("app/db", b"first");
     let held = alice().act(|| File::open(daemon.file("app/db")).unwrap());
@@ -109,7 +109,7 @@ fn a_dead_worker_is_replaced_and_nobody_notices() {
 
 #[test]
 fn a_stopped_worker_is_replaced() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let (serving, _) = daemon.workers();
@@ -129,7 +129,7 @@ fn a_stopped_worker_is_replaced() {
 /// one that answers the supervisor, go on.
 #[test]
 fn a_worker_with_a_stuck_thread_is_replaced() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let (serving, _) = daemon.workers();
@@ -151,7 +151,7 @@ fn a_worker_with_a_stuck_thread_is_replaced() {
 
 #[test]
 fn a_request_that_crashes_three_workers_is_refused() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let (serving, standby) = daemon.workers();
@@ -168,7 +168,7 @@ fn a_request_that_crashes_three_workers_is_refused() {
 
 #[test]
 fn an_upgrade_is_an_orderly_change_of_workers() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let (before, _) = daemon.workers();
@@ -193,7 +193,7 @@ fn an_upgrade_is_an_orderly_change_of_workers() {
 #[test]
 fn an_upgrade_takes_the_new_program_if_it_works() {
     use std::os::unix::fs::MetadataExt;
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let program = home.path("jarvis-secretsd");
     let install = |bytes: &[u8]| {
         let new = home.path("new");
@@ -245,7 +245,7 @@ fn an_upgrade_takes_the_new_program_if_it_works() {
 /// Better an error for those who wait than nothing.
 #[test]
 fn when_nobody_can_serve_the_mount_is_given_up() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let mut daemon = home.start();
     daemon.set("app/db", b"v");
     let vault = home.path("etc/vault/vault.redb");
@@ -262,7 +262,7 @@ fn when_nobody_can_serve_the_mount_is_given_up() {
 /// As on a kernel before 6.9: what is open breaks, the rest goes on.
 #[test]
 fn without_resending_the_mount_is_made_anew() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     home.configure("# threads = 4", "keep = false");
     let daemon = home.start();
     assert!(daemon.log().contains("Linux 6.9"), "{}", daemon.log());
@@ -280,7 +280,7 @@ fn without_resending_the_mount_is_made_anew() {
 
 #[test]
 fn workers_that_cannot_open_the_vault_end_the_daemon_with_their_reason() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     fs::write(home.path("etc/vault/vault.redb"), b"no vault").unwrap();
     let error = home.try_start(home.daemon(), b"").err().unwrap();
     assert!(error.contains("etc/vault/vault.redb"), "{error}");
@@ -291,7 +291,7 @@ fn workers_that_cannot_open_the_vault_end_the_daemon_with_their_reason() {
 #[test]
 fn the_worker_is_not_given_what_it_may_not_have() {
     use std::os::unix::fs::MetadataExt;
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let etc = home.etc();
     fs::rename(etc.join("vault/vault.redb"), etc.join("vault.redb")).unwrap();
     home.configure("vault/vault.redb", "vault.redb");
@@ -310,7 +310,7 @@ struct Store {
 }
 
 impl Store {
-    fn new(home: &Home) -> Self {
+    fn new(home: &TestDaemon) -> Self {
         let path = home.path("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -348,7 +348,7 @@ impl Store {
     }
 
     /// The daemon as systemd would start it.
-    fn command(&self, home: &Home) -> Command {
+    fn command(&self, home: &TestDaemon) -> Command {
         let daemon = home.daemon();
         let (names, fds): (Vec<_>, Vec<_>) = self.fds.iter().map(|(n, f)| (n.as_str(), f)).unzip();
         let mut command = Command::new("sh");
@@ -386,7 +386,7 @@ impl Store {
 /// restarted when the daemon is.
 #[test]
 fn containers_read_on_through_a_restart() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let shared = home.path("shared");
     fs::create_dir(&shared).unwrap();
     home.configure(
@@ -447,7 +447,7 @@ impl Drop for Shared<'_> {
 
 #[test]
 fn the_mount_outlives_the_supervisor_in_the_fd_store() {
-    let home = Home::new().init(POLICY);
+    let home = TestDaemon::new().init(POLICY);
     let mut store = Store::new(&home);
     let daemon = home.start_command(store.command(&home), b"");
     daemon.set("app/db", b"first");

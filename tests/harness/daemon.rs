@@ -21,12 +21,13 @@ fn secretsd() -> Command {
     Command::new(env!("CARGO_BIN_EXE_jarvis-secretsd"))
 }
 
-/// Everything below one temporary directory; nothing is left behind.
-pub(crate) struct Home {
+/// The configuration, vault, log and mount point of a daemon, all in a temporary
+/// directory; nothing is left behind.
+pub(crate) struct TestDaemon {
     dir: tempfile::TempDir,
 }
 
-impl Home {
+impl TestDaemon {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("jarvis-e2e-")
@@ -123,7 +124,7 @@ impl Home {
         self.mount().join(".kid").join(name).join(kid)
     }
 
-    /// The daemon with a clock that [`Home::set_clock`] sets.
+    /// The daemon with a clock that [`TestDaemon::set_clock`] sets.
     pub(crate) fn clocked(&self) -> Command {
         let target = Path::new(env!("CARGO_BIN_EXE_jarvis-secretsd"))
             .parent()
@@ -151,12 +152,12 @@ impl Home {
     }
 
     /// Starts the daemon and waits until it says that it is ready.
-    pub(crate) fn start(&self) -> Daemon<'_> {
+    pub(crate) fn start(&self) -> RunningDaemon<'_> {
         self.start_command(self.daemon(), b"")
     }
 
     /// Starts the daemon with its HTTP port on, at any free one.
-    pub(crate) fn start_http(&self) -> (Daemon<'_>, String) {
+    pub(crate) fn start_http(&self) -> (RunningDaemon<'_>, String) {
         self.configure(
             "enabled = false",
             "enabled = true\nlisten = \"127.0.0.1:0\"",
@@ -166,7 +167,7 @@ impl Home {
         (daemon, address)
     }
 
-    pub(crate) fn start_command(&self, command: Command, input: &[u8]) -> Daemon<'_> {
+    pub(crate) fn start_command(&self, command: Command, input: &[u8]) -> RunningDaemon<'_> {
         match self.try_start(command, input) {
             Ok(daemon) => daemon,
             Err(stderr) => panic!("the daemon did not start: {stderr}"),
@@ -178,7 +179,7 @@ impl Home {
         &self,
         mut command: Command,
         input: &[u8],
-    ) -> Result<Daemon<'_>, String> {
+    ) -> Result<RunningDaemon<'_>, String> {
         let log = self.path("daemon.log");
         let stderr = OpenOptions::new()
             .append(true)
@@ -197,7 +198,7 @@ impl Home {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
         if line.starts_with("ready: ") {
-            return Ok(Daemon {
+            return Ok(RunningDaemon {
                 home: self,
                 child: Some(child),
             });
@@ -248,19 +249,19 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for TestDaemon {
     fn drop(&mut self) {
         detach(&self.mount());
     }
 }
 
 /// A running daemon, stopped at the latest when it goes out of scope.
-pub(crate) struct Daemon<'h> {
-    home: &'h Home,
+pub(crate) struct RunningDaemon<'h> {
+    home: &'h TestDaemon,
     child: Option<Child>,
 }
 
-impl Daemon<'_> {
+impl RunningDaemon<'_> {
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().unwrap())
     }
@@ -364,7 +365,7 @@ impl Daemon<'_> {
     }
 }
 
-impl Drop for Daemon<'_> {
+impl Drop for RunningDaemon<'_> {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().ok();

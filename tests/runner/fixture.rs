@@ -1,4 +1,4 @@
-//! A runner in a temporary directory, and whoever gives it errands.
+//! A runner in a temporary directory, and what a worker has to talk to it.
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
@@ -23,7 +23,7 @@ pub(crate) const ABOUT: HookSubject<'_> = HookSubject {
 const BASE: &str = "[mount]\npath = \"m\"\n[vault]\npath = \"v\"\nkey_file = \"k\"\n\
     [policy]\npath = \"p\"\n[audit]\ndir = \"a\"\nidentity = \"i\"\n";
 
-pub(crate) struct Office {
+pub(crate) struct RunnerFixture {
     dir: tempfile::TempDir,
     pub(crate) config: Config,
     pub(crate) errands: RunnerClient,
@@ -31,7 +31,7 @@ pub(crate) struct Office {
     runner: Option<Runner>,
 }
 
-impl Office {
+impl RunnerFixture {
     /// With `extra` in the configuration, where `@` is this directory.
     pub(crate) fn new(extra: &str) -> Self {
         let dir = tempfile::Builder::new()
@@ -63,20 +63,20 @@ impl Office {
 
     /// With hooks that may take `seconds`.
     pub(crate) fn with_hooks(seconds: u32) -> Self {
-        let mut office = Self::new(&hooks(seconds));
-        office.hire();
-        office
+        let mut fixture = Self::new(&hooks(seconds));
+        fixture.spawn_runner();
+        fixture
     }
 
     /// A new runner, which knows of its worker.
-    pub(crate) fn hire(&mut self) {
-        self.hire_idle();
+    pub(crate) fn spawn_runner(&mut self) {
+        self.spawn_idle_runner();
         let socket = self.runner().link().try_clone_to_owned().unwrap();
         self.errands.connect(socket);
     }
 
     /// A new runner that no worker has spoken to.
-    pub(crate) fn hire_idle(&mut self) {
+    pub(crate) fn spawn_idle_runner(&mut self) {
         self.runner = None;
         let user = user("jarvis-runner");
         let host = Identity::open(&self.path("id")).unwrap().host();

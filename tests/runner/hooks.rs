@@ -19,42 +19,42 @@ fn name(name: &str) -> HookName {
 
 #[test]
 fn values_arrive_exactly() {
-    let office = Office::with_hooks(30);
-    office.script("copy", "#!/bin/sh\ncat <&3 >OUT/old && cat <&4 >OUT/new\n");
+    let fixture = RunnerFixture::with_hooks(30);
+    fixture.script("copy", "#!/bin/sh\ncat <&3 >OUT/old && cat <&4 >OUT/new\n");
     let large: Vec<u8> = (0..=255).cycle().take(512 * 1024).collect();
     let small = b"\0\n\r\xff'\"$`\\ -n".to_vec();
     for (old, new) in [(&large, &small), (&small, &large), (&large, &large)] {
-        let copied = office
+        let copied = fixture
             .errands
             .hook(&name("copy"), Phase::Apply, &ABOUT, Some(old), new);
         copied.unwrap();
-        assert!(&fs::read(office.out("old")).unwrap() == old);
-        assert!(&fs::read(office.out("new")).unwrap() == new);
+        assert!(&fs::read(fixture.out("old")).unwrap() == old);
+        assert!(&fs::read(fixture.out("new")).unwrap() == new);
     }
     // The first version has nothing before it.
-    office.run("copy", Phase::Apply, b"").unwrap();
-    assert_eq!(office.read("old"), "");
-    assert_eq!(office.read("new"), "");
+    fixture.run("copy", Phase::Apply, b"").unwrap();
+    assert_eq!(fixture.read("old"), "");
+    assert_eq!(fixture.read("new"), "");
 }
 
 #[test]
 fn a_hook_is_told_what_it_is_run_for() {
-    let office = Office::with_hooks(30);
-    office.script(
+    let fixture = RunnerFixture::with_hooks(30);
+    fixture.script(
         "ask",
         "#!/bin/sh\nprintf '%s\\n' \"$@\" >OUT/arguments; env >OUT/environment\n\
          { pwd; readlink /proc/self/fd/0 /proc/self/fd/3; id -u; umask; ulimit -c; \
          grep -E '^(NoNewPrivs|CapEff|CapPrm|CapAmb)' /proc/self/status; } >OUT/rest\n\
          cp \"$JARVIS_HOOKS/ask.conf\" OUT/conf\n",
     );
-    fs::write(office.path("etc/hooks/ask.conf"), "port = 1\n").unwrap();
+    fs::write(fixture.path("etc/hooks/ask.conf"), "port = 1\n").unwrap();
     for phase in [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback] {
-        office.run("ask", phase, b"the value").unwrap();
+        fixture.run("ask", phase, b"the value").unwrap();
         assert_eq!(
-            office.read("arguments"),
+            fixture.read("arguments"),
             format!("{}\napp/db\n", phase.as_str())
         );
-        let environment = office.read("environment");
+        let environment = fixture.read("environment");
         let mut keys: Vec<_> = environment
             .lines()
             .map(|l| l.split_once('=').unwrap())
@@ -78,12 +78,12 @@ fn a_hook_is_told_what_it_is_run_for() {
             ]
         );
         // What lies beside it can be read although its directory is out of reach.
-        assert_eq!(office.read("conf"), "port = 1\n");
+        assert_eq!(fixture.read("conf"), "port = 1\n");
     }
     let uid = user("jarvis-runner").uid;
     let none = "0000000000000000";
     assert_eq!(
-        office.read("rest"),
+        fixture.read("rest"),
         format!(
             "/\n/dev/null\n/dev/null\n{uid}\n0077\n0\nCapPrm:\t{none}\nCapEff:\t{none}\nCapAmb:\t{none}\nNoNewPrivs:\t1\n"
         )
@@ -92,14 +92,14 @@ fn a_hook_is_told_what_it_is_run_for() {
 
 #[test]
 fn a_hook_has_its_five_files_and_no_others() {
-    let office = Office::with_hooks(30);
+    let fixture = RunnerFixture::with_hooks(30);
     // ls opens the directory it lists.
-    office.script("list", "#!/bin/sh\nexec ls -l /proc/self/fd >OUT/list\n");
-    let listed = office
+    fixture.script("list", "#!/bin/sh\nexec ls -l /proc/self/fd >OUT/list\n");
+    let listed = fixture
         .errands
         .hook(&name("list"), Phase::Apply, &ABOUT, Some(b"o"), b"n");
     listed.unwrap();
-    let list = office.read("list");
+    let list = fixture.read("list");
     let fds: Vec<_> = list
         .lines()
         .filter_map(|line| line.split_once(" -> "))
@@ -116,15 +116,15 @@ fn a_hook_has_its_five_files_and_no_others() {
 
 #[test]
 fn values_are_in_no_command_line_and_no_environment() {
-    let office = Office::with_hooks(30);
-    let (ready, go) = (office.fifo("ready"), office.fifo("go"));
-    office.script(
+    let fixture = RunnerFixture::with_hooks(30);
+    let (ready, go) = (fixture.fifo("ready"), fixture.fifo("go"));
+    fixture.script(
         "wait",
         "#!/bin/sh\necho $$ >OUT/ready; read x <OUT/go; exit 0\n",
     );
     let planted = b"planted-4711-value";
     std::thread::scope(|scope| {
-        let hook = scope.spawn(|| office.run("wait", Phase::Apply, planted));
+        let hook = scope.spawn(|| fixture.run("wait", Phase::Apply, planted));
         let pid = hear(&ready);
         let mut seen = 0;
         for process in fs::read_dir("/proc").unwrap() {
@@ -146,11 +146,11 @@ fn values_are_in_no_command_line_and_no_environment() {
 
 #[test]
 fn an_end_is_told_as_it_was() {
-    let office = Office::with_hooks(30);
-    office.script("status", "#!/bin/sh\nexit 42\n");
-    office.script("signal", "#!/bin/sh\nkill -9 $$\n");
-    office.script("nowhere", "#!/no/such/interpreter\n");
-    let run = |hook| office.run(hook, Phase::Apply, b"").unwrap_err();
+    let fixture = RunnerFixture::with_hooks(30);
+    fixture.script("status", "#!/bin/sh\nexit 42\n");
+    fixture.script("signal", "#!/bin/sh\nkill -9 $$\n");
+    fixture.script("nowhere", "#!/no/such/interpreter\n");
+    let run = |hook| fixture.run(hook, Phase::Apply, b"").unwrap_err();
     assert!(matches!(run("status"), HookError::Failed(42)));
     assert!(matches!(run("signal"), HookError::Killed(9)));
     let error = run("nowhere");
@@ -164,22 +164,22 @@ fn an_end_is_told_as_it_was() {
 
 #[test]
 fn a_binary_is_run_like_a_script() {
-    let office = Office::with_hooks(30);
-    let path = office.script("binary", "");
+    let fixture = RunnerFixture::with_hooks(30);
+    let path = fixture.script("binary", "");
     fs::copy("/bin/false", &path).unwrap();
-    let error = office.run("binary", Phase::Apply, b"").unwrap_err();
+    let error = fixture.run("binary", Phase::Apply, b"").unwrap_err();
     assert!(matches!(error, HookError::Failed(1)), "{error}");
 }
 
 #[test]
 fn hooks_that_others_could_have_changed_are_refused() {
-    let office = Office::with_hooks(30);
-    let path = office.script("hook", "#!/bin/sh\necho ran >OUT/ran\n");
-    let hooks = office.path("etc/hooks");
+    let fixture = RunnerFixture::with_hooks(30);
+    let path = fixture.script("hook", "#!/bin/sh\necho ran >OUT/ran\n");
+    let hooks = fixture.path("etc/hooks");
     let mode = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    let refused = |hook: &str| match office.run(hook, Phase::Apply, b"") {
+    let refused = |hook: &str| match fixture.run(hook, Phase::Apply, b"") {
         Err(HookError::Refused(why)) => why,
         other => panic!("{other:?}"),
     };
@@ -209,24 +209,24 @@ fn hooks_that_others_could_have_changed_are_refused() {
     chown(&hooks, Some(user("jarvis-alice").uid), None).unwrap();
     assert_eq!(refused("hook"), StartRefusal::DirectoryOwner);
     chown(&hooks, Some(0), None).unwrap();
-    assert!(!office.out("ran").exists());
+    assert!(!fixture.out("ran").exists());
     // The very same is run when all is well.
-    office.run("hook", Phase::Apply, b"").unwrap();
+    fixture.run("hook", Phase::Apply, b"").unwrap();
     assert_eq!(
-        fs::metadata(office.out("ran")).unwrap().uid(),
+        fs::metadata(fixture.out("ran")).unwrap().uid(),
         user("jarvis-runner").uid
     );
 }
 
 #[test]
 fn without_a_directory_there_are_no_hooks() {
-    let mut office = Office::new("");
+    let mut fixture = RunnerFixture::new("");
     assert!(matches!(
-        office.run("hook", Phase::Apply, b""),
+        fixture.run("hook", Phase::Apply, b""),
         Err(HookError::NoRunner)
     ));
-    office.hire();
-    let error = office.run("hook", Phase::Apply, b"").unwrap_err();
+    fixture.spawn_runner();
+    let error = fixture.run("hook", Phase::Apply, b"").unwrap_err();
     assert!(matches!(
         error,
         HookError::Refused(StartRefusal::NoDirectory)
@@ -241,58 +241,58 @@ const STUBBORN: &str = "#!/bin/sh\ntrap '' TERM\n\
 
 #[test]
 fn the_time_limit_ends_all_of_a_hook() {
-    let office = Office::with_hooks(1);
-    office.script("slow", &format!("{STUBBORN}while :; do sleep 600; done\n"));
+    let fixture = RunnerFixture::with_hooks(1);
+    fixture.script("slow", &format!("{STUBBORN}while :; do sleep 600; done\n"));
     let begun = Instant::now();
-    let error = office.run("slow", Phase::Apply, b"").unwrap_err();
+    let error = fixture.run("slow", Phase::Apply, b"").unwrap_err();
     assert!(matches!(error, HookError::TimedOut(_)), "{error}");
     let took = begun.elapsed();
     // One second, and two for those that ignore SIGTERM.
     assert!(took >= Duration::from_secs(3), "{took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     for process in ["main", "child", "escaped"] {
-        assert!(!lives(office.read(process).trim()), "{process}");
+        assert!(!lives(fixture.read(process).trim()), "{process}");
     }
     // One that does listen gets the chance.
-    office.script(
+    fixture.script(
         "polite",
         "#!/bin/sh\ntrap 'echo cleaned >OUT/cleaned; exit 0' TERM\nsleep 600 & wait\n",
     );
     let begun = Instant::now();
-    let error = office.run("polite", Phase::Apply, b"").unwrap_err();
+    let error = fixture.run("polite", Phase::Apply, b"").unwrap_err();
     assert!(matches!(error, HookError::TimedOut(_)), "{error}");
     assert!(
         begun.elapsed() < Duration::from_millis(2900),
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(office.read("cleaned"), "cleaned\n");
+    assert_eq!(fixture.read("cleaned"), "cleaned\n");
 }
 
 #[test]
 fn what_a_hook_leaves_behind_is_ended() {
-    let office = Office::with_hooks(30);
+    let fixture = RunnerFixture::with_hooks(30);
     // Each has written its number before the hook ends.
     let wait = "while [ ! -s OUT/escaped ] || [ ! -s OUT/child ]; do :; done\n";
-    office.script("daemon", &format!("{STUBBORN}{wait}exit 0\n"));
-    office.run("daemon", Phase::Apply, b"").unwrap();
+    fixture.script("daemon", &format!("{STUBBORN}{wait}exit 0\n"));
+    fixture.run("daemon", Phase::Apply, b"").unwrap();
     for process in ["main", "child", "escaped"] {
-        assert!(!lives(office.read(process).trim()), "{process}");
+        assert!(!lives(fixture.read(process).trim()), "{process}");
     }
 }
 
 #[test]
 fn when_the_runner_dies_nobody_waits_and_nothing_goes_on() {
-    let mut office = Office::with_hooks(600);
-    let ready = office.fifo("ready");
-    office.script(
+    let mut fixture = RunnerFixture::with_hooks(600);
+    let ready = fixture.fifo("ready");
+    fixture.script(
         "long",
         "#!/bin/sh\nsleep 600 & echo $$ $! >OUT/ready; wait\n",
     );
     let pids = std::thread::scope(|scope| {
-        let hook = scope.spawn(|| office.run("long", Phase::Apply, b""));
+        let hook = scope.spawn(|| fixture.run("long", Phase::Apply, b""));
         let pids = hear(&ready);
-        let runner = Pid::from_raw(office.runner().pid() as i32).unwrap();
+        let runner = Pid::from_raw(fixture.runner().pid() as i32).unwrap();
         kill_process(runner, Signal::KILL).unwrap();
         let error = hook.join().unwrap().unwrap_err();
         assert!(matches!(error, HookError::RunnerEnded), "{error}");
@@ -304,25 +304,25 @@ fn when_the_runner_dies_nobody_waits_and_nothing_goes_on() {
         );
         pids
     });
-    assert!(!office.errands.alive());
+    assert!(!fixture.errands.alive());
     for pid in pids.split(' ') {
         eventually("it is ended", || !lives(pid));
     }
-    office.script("quick", "#!/bin/sh\n");
-    office.hire();
-    office.run("quick", Phase::Apply, b"").unwrap();
+    fixture.script("quick", "#!/bin/sh\n");
+    fixture.spawn_runner();
+    fixture.run("quick", Phase::Apply, b"").unwrap();
 }
 
 #[test]
 fn a_hook_ends_with_its_keeper() {
-    let office = Office::with_hooks(600);
-    let ready = office.fifo("ready");
-    office.script(
+    let fixture = RunnerFixture::with_hooks(600);
+    let ready = fixture.fifo("ready");
+    fixture.script(
         "long",
         "#!/bin/sh\necho $$ $PPID >OUT/ready\nexec sleep 600\n",
     );
     std::thread::scope(|scope| {
-        let hook = scope.spawn(|| office.run("long", Phase::Apply, b""));
+        let hook = scope.spawn(|| fixture.run("long", Phase::Apply, b""));
         let pids = hear(&ready);
         let (pid, keeper) = pids.split_once(' ').unwrap();
         let keeper = Pid::from_raw(keeper.parse().unwrap()).unwrap();
@@ -332,21 +332,21 @@ fn a_hook_ends_with_its_keeper() {
         eventually("it is ended", || !lives(pid));
     });
     // The runner itself is as it was.
-    assert!(office.errands.alive());
+    assert!(fixture.errands.alive());
 }
 
 #[test]
 fn a_hook_cannot_look_into_the_runner() {
-    let office = Office::with_hooks(30);
-    let pid = office.runner().pid();
-    office.script(
+    let fixture = RunnerFixture::with_hooks(30);
+    let pid = fixture.runner().pid();
+    fixture.script(
         "look",
         &format!(
             "#!/bin/sh\nfor file in mem environ fd/0 maps; do\n\
             head -c 1 /proc/{pid}/$file && exit 1\ndone\n[ -d /proc/{pid} ]\n"
         ),
     );
-    office.run("look", Phase::Apply, b"").unwrap();
+    fixture.run("look", Phase::Apply, b"").unwrap();
 }
 
 const FIRST: &str = "JARVIS_TEST_FIRST_WORKER";
@@ -356,25 +356,25 @@ const FIRST: &str = "JARVIS_TEST_FIRST_WORKER";
 #[test]
 fn first_worker() {
     if std::env::var_os(FIRST).is_some() {
-        let office = Office::new(&hooks(600));
+        let fixture = RunnerFixture::new(&hooks(600));
         let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-        office.errands.connect(socket);
-        let ended = office.run("long", Phase::Apply, b"");
+        fixture.errands.connect(socket);
+        let ended = fixture.run("long", Phase::Apply, b"");
         panic!("it should have been killed before: {ended:?}");
     }
 }
 
 #[test]
 fn a_hook_does_not_outlive_the_worker_that_asked_for_it() {
-    let mut office = Office::new(&hooks(600));
-    office.hire_idle();
-    let ready = office.fifo("ready");
-    office.script(
+    let mut fixture = RunnerFixture::new(&hooks(600));
+    fixture.spawn_idle_runner();
+    let ready = fixture.fifo("ready");
+    fixture.script(
         "long",
         "#!/bin/sh\ntrap '' TERM\necho $$ >OUT/ready; while :; do sleep 600; done\n",
     );
-    office.script("next", "#!/bin/sh\ntest ! -d /proc/$(cat OUT/pid)\n");
-    let socket = office.runner().link().try_clone_to_owned().unwrap();
+    fixture.script("next", "#!/bin/sh\ntest ! -d /proc/$(cat OUT/pid)\n");
+    let socket = fixture.runner().link().try_clone_to_owned().unwrap();
     let mut first = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "hooks::first_worker"])
         .env(FIRST, "1")
@@ -382,31 +382,31 @@ fn a_hook_does_not_outlive_the_worker_that_asked_for_it() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    fs::write(office.out("pid"), hear(&ready)).unwrap();
+    fs::write(fixture.out("pid"), hear(&ready)).unwrap();
     first.kill().unwrap();
     first.wait().unwrap();
-    let socket = office.runner().link().try_clone_to_owned().unwrap();
-    office.errands.connect(socket);
+    let socket = fixture.runner().link().try_clone_to_owned().unwrap();
+    fixture.errands.connect(socket);
     // The second one's hook does not begin before the first one's is gone.
-    office.run("next", Phase::Rollback, b"").unwrap();
-    assert!(!lives(office.read("pid").trim()));
+    fixture.run("next", Phase::Rollback, b"").unwrap();
+    assert!(!lives(fixture.read("pid").trim()));
 }
 
 #[test]
 fn hooks_run_side_by_side_and_end_in_any_order() {
-    let office = Office::with_hooks(600);
-    let (ready, go) = (office.fifo("ready"), office.fifo("go"));
-    office.script(
+    let fixture = RunnerFixture::with_hooks(600);
+    let (ready, go) = (fixture.fifo("ready"), fixture.fifo("go"));
+    fixture.script(
         "wait",
         "#!/bin/sh\necho >OUT/ready; read x <OUT/go; exit 3\n",
     );
-    office.script("quick", "#!/bin/sh\nexit 4\n");
+    fixture.script("quick", "#!/bin/sh\nexit 4\n");
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| office.run("wait", Phase::Apply, b""));
+        let slow = scope.spawn(|| fixture.run("wait", Phase::Apply, b""));
         hear(&ready);
-        let quick = office.run("quick", Phase::Apply, b"");
+        let quick = fixture.run("quick", Phase::Apply, b"");
         assert!(matches!(quick, Err(HookError::Failed(4))), "{quick:?}");
-        assert!(office.errands.alive());
+        assert!(fixture.errands.alive());
         release(&go);
         let slow = slow.join().unwrap();
         assert!(matches!(slow, Err(HookError::Failed(3))), "{slow:?}");
@@ -415,21 +415,21 @@ fn hooks_run_side_by_side_and_end_in_any_order() {
 
 #[test]
 fn no_more_than_eight_hooks_are_at_work() {
-    let office = Office::with_hooks(600);
-    let (ready, go) = (office.fifo("ready"), office.fifo("go"));
-    office.script(
+    let fixture = RunnerFixture::with_hooks(600);
+    let (ready, go) = (fixture.fifo("ready"), fixture.fifo("go"));
+    fixture.script(
         "wait",
         "#!/bin/sh\necho >OUT/ready; read x <OUT/go\nexit 0\n",
     );
     std::thread::scope(|scope| {
         let hooks: Vec<_> = (0..8)
             .map(|_| {
-                let hook = scope.spawn(|| office.run("wait", Phase::Apply, b""));
+                let hook = scope.spawn(|| fixture.run("wait", Phase::Apply, b""));
                 hear(&ready);
                 hook
             })
             .collect();
-        let one_more = office.run("wait", Phase::Apply, b"");
+        let one_more = fixture.run("wait", Phase::Apply, b"");
         assert!(matches!(one_more, Err(HookError::Busy)), "{one_more:?}");
         // Each reads the end of the pipe once somebody has opened and closed it.
         for _ in &hooks {

@@ -112,14 +112,14 @@ const BROKEN: &str = "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n";
 const NO: &str = "HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n";
 
 /// A webhook at `url` with `more` lines.
-fn office(url: &str, more: &str) -> Office {
-    let mut office = Office::new(&format!("[[notify]]\nwebhook = \"{url}\"\n{more}\n"));
-    office.hire();
-    office
+fn with_webhook(url: &str, more: &str) -> RunnerFixture {
+    let mut fixture = RunnerFixture::new(&format!("[[notify]]\nwebhook = \"{url}\"\n{more}\n"));
+    fixture.spawn_runner();
+    fixture
 }
 
-fn settled(office: &Office, kind: EventKind, result: &str, count: u64) {
-    eventually("it is counted", || office.count(kind, result) == count);
+fn settled(fixture: &RunnerFixture, kind: EventKind, result: &str, count: u64) {
+    eventually("it is counted", || fixture.count(kind, result) == count);
 }
 
 fn event() -> Event {
@@ -133,15 +133,15 @@ fn event() -> Event {
 #[test]
 fn a_webhook_gets_each_event_signed() {
     let server = Server::new(&[OK]);
-    let mut office = Office::new(&format!(
+    let mut fixture = RunnerFixture::new(&format!(
         "[[notify]]\nwebhook = \"{}\"\nsecret_file = \"key\"\n",
         server.url
     ));
-    let key = office.path("etc/key");
+    let key = fixture.path("etc/key");
     fs::write(&key, format!("{KEY}\n")).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    office.hire();
-    office.errands.notify(event());
+    fixture.spawn_runner();
+    fixture.errands.notify(event());
     let request = server.next();
     assert_eq!(request.head[0], "POST /hook?token=t HTTP/1.1");
     assert_eq!(request.header("content-type"), Some("application/json"));
@@ -163,15 +163,15 @@ fn a_webhook_gets_each_event_signed() {
         json!({"id": null, "time": null, "host": null, "kind": "rotation_failed", "name": "app/db",
             "version": 7, "kid": "db-1", "uid": 1000, "reason": "the hook ended with exit status 1"})
     );
-    settled(&office, EventKind::RotationFailed, "delivered", 1);
+    settled(&fixture, EventKind::RotationFailed, "delivered", 1);
 }
 
 #[test]
 fn only_what_is_asked_for_is_sent() {
     let server = Server::new(&[OK]);
-    let office = office(&server.url, "events = [\"expiry\", \"checkpoint\"]");
-    office.errands.notify(event());
-    office
+    let fixture = with_webhook(&server.url, "events = [\"expiry\", \"checkpoint\"]");
+    fixture.errands.notify(event());
+    fixture
         .errands
         .notify(Event::checkpoint("jarvis-audit-checkpoint v1\nhost 1\n"));
     let first = server.next();
@@ -181,15 +181,15 @@ fn only_what_is_asked_for_is_sent() {
         "jarvis-audit-checkpoint v1\nhost 1\n"
     );
     assert!(first.header("jarvis-signature").is_none());
-    settled(&office, EventKind::Checkpoint, "delivered", 1);
+    settled(&fixture, EventKind::Checkpoint, "delivered", 1);
     assert!(server.silent());
 }
 
 #[test]
 fn what_may_pass_is_tried_again() {
     let server = Server::new(&[BROKEN, BROKEN, OK]);
-    let office = office(&server.url, "");
-    office.errands.notify(event());
+    let fixture = with_webhook(&server.url, "");
+    fixture.errands.notify(event());
     let tries = [server.next(), server.next(), server.next()];
     assert_eq!(
         tries[0].body, tries[2].body,
@@ -198,8 +198,8 @@ fn what_may_pass_is_tried_again() {
     let pauses = [tries[1].at - tries[0].at, tries[2].at - tries[1].at];
     assert!(pauses[0] >= Duration::from_millis(500), "{pauses:?}");
     assert!(pauses[1] >= Duration::from_millis(1000), "{pauses:?}");
-    settled(&office, EventKind::RotationFailed, "delivered", 1);
-    assert_eq!(office.count(EventKind::RotationFailed, "failed"), 0);
+    settled(&fixture, EventKind::RotationFailed, "delivered", 1);
+    assert_eq!(fixture.count(EventKind::RotationFailed, "failed"), 0);
 }
 
 #[test]
@@ -207,23 +207,23 @@ fn a_receiver_that_is_not_there_yet_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let office = office(&format!("http://{address}/hook?token=t"), "");
-    office.errands.notify(event());
+    let fixture = with_webhook(&format!("http://{address}/hook?token=t"), "");
+    fixture.errands.notify(event());
     // Long enough for the first attempt, which nobody sees.
     std::thread::sleep(Duration::from_millis(200));
     let server = Server::at(TcpListener::bind(address).unwrap(), &[OK]);
     server.next();
-    settled(&office, EventKind::RotationFailed, "delivered", 1);
+    settled(&fixture, EventKind::RotationFailed, "delivered", 1);
 }
 
 #[test]
 fn it_is_given_up_in_the_end() {
     let server = Server::new(&[BROKEN]);
-    let office = office(&server.url, "attempts = 2");
-    office.errands.notify(event());
-    settled(&office, EventKind::RotationFailed, "failed", 1);
+    let fixture = with_webhook(&server.url, "attempts = 2");
+    fixture.errands.notify(event());
+    settled(&fixture, EventKind::RotationFailed, "failed", 1);
     assert_eq!(server.requests.try_iter().count(), 2);
-    assert_eq!(office.count(EventKind::RotationFailed, "delivered"), 0);
+    assert_eq!(fixture.count(EventKind::RotationFailed, "delivered"), 0);
 }
 
 #[test]
@@ -236,10 +236,10 @@ fn a_refusal_is_not_tried_again_and_no_redirect_followed() {
     let location: &'static str = location.leak();
     let answers: &'static [&'static str] = vec![NO, location].leak();
     let server = Server::new(answers);
-    let office = office(&server.url, "");
+    let fixture = with_webhook(&server.url, "");
     for count in [1, 2] {
-        office.errands.notify(event());
-        settled(&office, EventKind::RotationFailed, "failed", count);
+        fixture.errands.notify(event());
+        settled(&fixture, EventKind::RotationFailed, "failed", count);
     }
     assert_eq!(server.requests.try_iter().count(), 2);
     assert!(elsewhere.silent());
@@ -248,21 +248,21 @@ fn a_refusal_is_not_tried_again_and_no_redirect_followed() {
 #[test]
 fn a_receiver_that_never_answers_takes_no_longer_than_it_may() {
     let server = Server::new(&["", OK]);
-    let office = office(&server.url, "timeout_secs = 1\nattempts = 1");
+    let fixture = with_webhook(&server.url, "timeout_secs = 1\nattempts = 1");
     let begun = Instant::now();
-    office.errands.notify(event());
+    fixture.errands.notify(event());
     assert!(
         begun.elapsed() < Duration::from_millis(500),
         "it does not block"
     );
-    settled(&office, EventKind::RotationFailed, "failed", 1);
+    settled(&fixture, EventKind::RotationFailed, "failed", 1);
     let took = begun.elapsed();
     assert!(
         took >= Duration::from_secs(1) && took < Duration::from_secs(5),
         "{took:?}"
     );
-    office.errands.notify(event());
-    settled(&office, EventKind::RotationFailed, "delivered", 1);
+    fixture.errands.notify(event());
+    settled(&fixture, EventKind::RotationFailed, "delivered", 1);
 }
 
 #[test]
@@ -271,9 +271,9 @@ fn an_answer_without_end_is_not_read() {
     let endless: String = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(1 << 20));
     let answers: &'static [&'static str] = vec![&*endless.leak()].leak();
     let server = Server::new(answers);
-    let office = office(&server.url, "attempts = 1");
-    office.errands.notify(event());
-    settled(&office, EventKind::RotationFailed, "failed", 1);
+    let fixture = with_webhook(&server.url, "attempts = 1");
+    fixture.errands.notify(event());
+    settled(&fixture, EventKind::RotationFailed, "failed", 1);
 }
 
 #[test]
@@ -313,9 +313,9 @@ fn only_a_server_that_the_system_trusts_is_told() {
         TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     let url = format!("https://127.0.0.1:{port}/");
-    let office = office(&url, "attempts = 1\ntimeout_secs = 5");
-    office.errands.notify(event());
-    settled(&office, EventKind::RotationFailed, "failed", 1);
+    let fixture = with_webhook(&url, "attempts = 1\ntimeout_secs = 5");
+    fixture.errands.notify(event());
+    settled(&fixture, EventKind::RotationFailed, "failed", 1);
     server.kill().unwrap();
     let mut seen = String::new();
     server.stdout.take().unwrap().read_to_string(&mut seen).ok();
@@ -326,18 +326,18 @@ fn only_a_server_that_the_system_trusts_is_told() {
 #[test]
 fn a_full_queue_loses_the_oldest() {
     let server = Server::new(&["", OK]);
-    let office = office(
+    let fixture = with_webhook(
         &server.url,
         "timeout_secs = 3\nattempts = 1\nevents = [\"expiry\"]",
     );
     let expiry = |number: u32| Event::new(EventKind::Expiry).version(number, "k");
-    office.errands.notify(expiry(0));
+    fixture.errands.notify(expiry(0));
     // The receiver has it and does not answer.
     assert_eq!(server.next().json()["version"], 0);
     for number in 1..=300 {
-        office.errands.notify(expiry(number));
+        fixture.errands.notify(expiry(number));
     }
-    let dropped = office.count(EventKind::Expiry, "dropped");
+    let dropped = fixture.count(EventKind::Expiry, "dropped");
     assert_eq!(dropped, 301 - 256);
     // It was among those that were given up when the receiver failed it.
     let versions: Vec<_> = (0..256)
@@ -345,69 +345,69 @@ fn a_full_queue_loses_the_oldest() {
         .collect();
     assert_eq!(versions.first(), Some(&json!(45)));
     assert_eq!(versions.last(), Some(&json!(300)));
-    settled(&office, EventKind::Expiry, "delivered", 256);
+    settled(&fixture, EventKind::Expiry, "delivered", 256);
 }
 
 #[test]
 fn what_a_dead_runner_had_is_sent_again() {
     let server = Server::new(&["", OK]);
-    let mut office = office(&server.url, "timeout_secs = 60");
-    office.errands.notify(event());
+    let mut fixture = with_webhook(&server.url, "timeout_secs = 60");
+    fixture.errands.notify(event());
     let first = server.next();
-    let runner = Pid::from_raw(office.runner().pid() as i32).unwrap();
+    let runner = Pid::from_raw(fixture.runner().pid() as i32).unwrap();
     kill_process(runner, Signal::KILL).unwrap();
-    eventually("its end is seen", || !office.errands.alive());
+    eventually("its end is seen", || !fixture.errands.alive());
     // Meanwhile nobody takes it; it waits.
-    office.errands.notify(event().reason("later"));
-    office.hire();
+    fixture.errands.notify(event().reason("later"));
+    fixture.spawn_runner();
     assert_eq!(
         server.next().body,
         first.body,
         "it may come twice, with one id"
     );
     assert_eq!(server.next().json()["reason"], "later");
-    settled(&office, EventKind::RotationFailed, "delivered", 2);
+    settled(&fixture, EventKind::RotationFailed, "delivered", 2);
 }
 
 #[test]
 fn a_command_gets_each_event_as_its_input() {
-    let mut office = Office::new(
+    let mut fixture = RunnerFixture::new(
         "[[notify]]\ncommand = \"hooks/tell\"\nevents = [\"checkpoint\"]\nattempts = 2\n",
     );
-    office.script(
+    fixture.script(
         "tell",
         "#!/bin/sh\ncat >OUT/told.$$; env >OUT/env; mv OUT/told.$$ OUT/told\n",
     );
-    office.hire();
-    office.errands.notify(Event::checkpoint("note\n"));
-    settled(&office, EventKind::Checkpoint, "delivered", 1);
-    let told: Value = serde_json::from_str(&office.read("told")).unwrap();
+    fixture.spawn_runner();
+    fixture.errands.notify(Event::checkpoint("note\n"));
+    settled(&fixture, EventKind::Checkpoint, "delivered", 1);
+    let told: Value = serde_json::from_str(&fixture.read("told")).unwrap();
     assert_eq!(
         (&told["kind"], &told["checkpoint"]),
         (&json!("checkpoint"), &json!("note\n"))
     );
-    assert!(!office.read("env").contains("JARVIS"));
+    assert!(!fixture.read("env").contains("JARVIS"));
 
-    office.script("tell", "#!/bin/sh\nexit 1\n");
-    office.errands.notify(Event::checkpoint("note\n"));
-    settled(&office, EventKind::Checkpoint, "failed", 1);
-    let path = office.script("tell", "#!/bin/sh\necho >OUT/ran\n");
+    fixture.script("tell", "#!/bin/sh\nexit 1\n");
+    fixture.errands.notify(Event::checkpoint("note\n"));
+    settled(&fixture, EventKind::Checkpoint, "failed", 1);
+    let path = fixture.script("tell", "#!/bin/sh\necho >OUT/ran\n");
     chown(&path, Some(user("jarvis-alice").uid), None).unwrap();
-    office.errands.notify(Event::checkpoint("note\n"));
-    settled(&office, EventKind::Checkpoint, "failed", 2);
-    assert!(!office.out("ran").exists());
+    fixture.errands.notify(Event::checkpoint("note\n"));
+    settled(&fixture, EventKind::Checkpoint, "failed", 2);
+    assert!(!fixture.out("ran").exists());
 }
 
 #[test]
 fn a_slow_receiver_delays_nobody_else() {
     let (slow, quick) = (Server::new(&[""]), Server::new(&[OK]));
-    let mut office = Office::new(&format!(
+    let mut fixture = RunnerFixture::new(&format!(
         "[[notify]]\nwebhook = \"{}\"\ntimeout_secs = 60\n[[notify]]\nwebhook = \"{}\"\n",
         slow.url, quick.url
     ));
-    office.hire();
+    fixture.spawn_runner();
     for reason in ["one", "two", "three"] {
-        office.errands.notify(event().reason(reason));
+        fixture.errands.notify(event().reason(reason));
         assert_eq!(quick.next().json()["reason"], reason);
     }
     assert_eq!(slow.next().json()["reason"], "one");
@@ -416,12 +416,13 @@ fn a_slow_receiver_delays_nobody_else() {
 
 #[test]
 fn a_key_that_others_can_read_is_refused() {
-    let mut office =
-        Office::new("[[notify]]\nwebhook = \"https://example.org/\"\nsecret_file = \"key\"\n");
-    let key = office.path("etc/key");
+    let mut fixture = RunnerFixture::new(
+        "[[notify]]\nwebhook = \"https://example.org/\"\nsecret_file = \"key\"\n",
+    );
+    let key = fixture.path("etc/key");
     fs::write(&key, KEY).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-    let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| office.hire()));
+    let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fixture.spawn_runner()));
     let why = tried.unwrap_err();
     let why = why.downcast_ref::<String>().unwrap();
     assert!(why.contains("chmod 0600"), "{why}");

@@ -25,15 +25,15 @@ const BAD_CONFIG: u8 = 78;
 
 /// A server, and a runner whose hooks change its roles.
 struct Server {
-    office: Office,
+    fixture: RunnerFixture,
     postgres: Postgres,
 }
 
 impl Server {
     fn start(seconds: u32) -> Self {
-        let office = Office::with_hooks(seconds);
-        let postgres = Postgres::start(&office.path("postgres"));
-        Self { office, postgres }
+        let fixture = RunnerFixture::with_hooks(seconds);
+        let postgres = Postgres::start(&fixture.path("postgres"));
+        Self { fixture, postgres }
     }
 
     fn psql(&self, user: &str, password: &str, sql: &str) -> std::process::Output {
@@ -51,7 +51,7 @@ impl Server {
     /// Puts `hook` where hooks are, with `section` for the test's secret.
     fn install(&self, hook: &str, section: &str) {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/hooks");
-        let hooks = self.office.path("etc/hooks");
+        let hooks = self.fixture.path("etc/hooks");
         for (name, mode) in [(hook, 0o755), ("jarvis_postgres.py", 0o644)] {
             fs::copy(examples.join(name), hooks.join(name)).unwrap();
             fs::set_permissions(hooks.join(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -61,7 +61,7 @@ impl Server {
     }
 
     fn configure(&self, hook: &str, section: &str) {
-        let path = self.office.path("etc/hooks").join(format!("{hook}.conf"));
+        let path = self.fixture.path("etc/hooks").join(format!("{hook}.conf"));
         let text = format!(
             "[DEFAULT]\nport = {}\nadmin = postgres\nadmin_password_file = admin.password\n\
              [{}]\n{section}\n",
@@ -73,7 +73,7 @@ impl Server {
     }
 
     fn admin_password(&self, password: &str) {
-        let path = self.office.path("etc/hooks/admin.password");
+        let path = self.fixture.path("etc/hooks/admin.password");
         fs::write(&path, format!("{password}\n")).unwrap();
         chown(&path, None, Some(user("jarvis-runner").gid)).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
@@ -82,7 +82,7 @@ impl Server {
     fn run(&self, hook: &str, phase: Phase, old: Option<&str>, new: &str) -> Result<(), HookError> {
         let hook = HookName::new(hook).unwrap();
         let old = old.map(str::as_bytes);
-        self.office
+        self.fixture
             .errands
             .hook(&hook, phase, &ABOUT, old, new.as_bytes())
     }
@@ -205,7 +205,7 @@ fn what_goes_wrong_is_told_by_the_exit_status() {
         server.fails(HOOK, &PHASES, values, BAD_CONFIG);
     }
     server.configure(HOOK, "host = 127.0.0.1\nrole = app");
-    let conf = server.office.path("etc/hooks/postgres-single-role.conf");
+    let conf = server.fixture.path("etc/hooks/postgres-single-role.conf");
     fs::set_permissions(&conf, fs::Permissions::from_mode(0o666)).unwrap();
     server.fails(HOOK, &PHASES, values, BAD_CONFIG);
     fs::set_permissions(&conf, fs::Permissions::from_mode(0o644)).unwrap();
