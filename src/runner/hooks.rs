@@ -1,4 +1,10 @@
 //! Hooks: each in a thread of its own, as many at once as there are slots.
+//!
+//! A value goes from the worker to the hook on a pipe, which is passed as an fd: a pipe's memory
+//! is the kernel's, never swapped, and empty once it is read; the runner does not read it. When
+//! another worker takes over, the hooks that the last one asked for are ended before any other
+//! begins, as nobody will hear how they end. Up to eight run at once; answers come in any order,
+//! by the number of the question, which no other worker has used.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -5,8 +5,10 @@
 //! Touches: the network, keys of webhooks, programs; values only as fds that it does not read.
 //! Imported by: `daemon`.
 //!
-//! It has no root key, no vault and no device. What it knows of the world comes
-//! from the supervisor before the first worker can speak to it.
+//! It has no root key, no vault and no device. The supervisor starts it, gives it what its user
+//! could not open (the directory of the hooks, those of commands, keys of signatures) and a
+//! socket to the serving worker; what else it knows of the world comes from the supervisor
+//! before the first worker can speak to it.
 
 use std::io;
 use std::os::fd::OwnedFd;

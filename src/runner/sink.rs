@@ -1,5 +1,10 @@
 //! Receivers of notifications: one queue and one thread each, so that a slow one
 //! delays nobody else.
+//!
+//! The worker keeps up to 256 notifications until it knows what became of them and never waits;
+//! each `[[notify]]` has a queue of 256 and a thread here, which also tries again what failed.
+//! What a dead runner had is sent again to the next. What a dead worker had is lost, unless it
+//! was sent already.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,5 +1,21 @@
 //! Authorise, record, release: how a file's content reaches its reader.
 //!
+//! 1. `jarvis-fs` gets OPEN. Writes are refused, then the caps of the header's uid apply.
+//! 2. It asks the kernel who the thread is: header and thread must agree. Where no rule asks
+//!    for groups and the uid is not 0, `PIDFD_GET_INFO` (Linux 6.13) tells enough in a third
+//!    of the time; else `/proc/TID/status` is read once.
+//! 3. [`Gate::open`] takes the node (path, versions; cached), asks the policy, decrypts the
+//!    current version in place, writes the audit record, and hands the plaintext over.
+//! 4. `jarvis-fs` enters the handle in the table (a memfd: inode, version, opener, flags)
+//!    under the request's number and answers with direct I/O and no flush.
+//!
+//! Records are composed in turn (each names the digest of the one before), signed side by
+//! side and written by whoever finds the next ones signed; a failed write takes back every
+//! record composed after it.
+//!
+//! READ slices the plaintext. What is decrypted is a cache of at most 64 MiB: without it the
+//! version is decrypted again from the vault, which keeps versions that handles need.
+//!
 //! Runs in: the worker.
 //! Touches: PLAINTEXT, opened by the token of its record.
 //! Imported by: tree (and views of several secrets).

@@ -1,8 +1,16 @@
 //! The process that has the secrets and nothing else.
 //!
-//! It is started with one end of a socket pair as its standard input, gives up
-//! what it does not need, and waits for the supervisor's word. It can be
-//! replaced at any instant: docs/ARCHITECTURE.md, "The processes".
+//! A worker gets its socket as standard input, gives up its rights before it opens
+//! anything, and waits. `Open` (the one before is reaped) makes it open vault and audit
+//! log; `Attach` brings the device: it asks the kernel to send again what was read and
+//! not answered (FUSE_NOTIFY_RESEND), puts the device in the place of the socket that
+//! fuser was greeted on, and serves. Crash, SIGKILL and hang take this path; an upgrade
+//! too, only that the old worker first stops answering and writes a stop record. So it can
+//! be replaced at any instant: what must outlive it stands in the vault, in the audit log,
+//! or in memory files that the supervisor holds.
+//!
+//! A worker has to answer a ping every half second. It does not while a request is stuck:
+//! then the supervisor replaces it.
 //!
 //! Runs in: the worker and the standby, of a user of their own.
 //! Touches: root key, vault, audit log, device, PLAINTEXT. Never the network beyond

@@ -7,7 +7,11 @@
 //!
 //! There is one for each program, so that whatever the program leaves behind,
 //! also in a session of its own, is adopted by this process (it is a subreaper)
-//! and can be told from what other programs left.
+//! and can be told from what other programs left: with one subreaper for all hooks
+//! nobody could tell whose it is. A keeper looks at file and directory by fd and
+//! executes that very fd, through its own `/proc/PID/fd`, so that the interpreter of a
+//! script can open it and the script inherits nothing. A keeper whose runner is gone
+//! ends its hook; a hook dies with its keeper.
 
 use std::fs::File;
 use std::io;

@@ -1,9 +1,12 @@
 //! Suspicious activity, told as it happens.
 //!
-//! Each record goes by the detector once it is written. What the log held before
-//! this process is recalled by a thread of its own; what happens meanwhile is
-//! held back until that is done, so that readers seen before are known and
-//! nothing waits.
+//! What is suspicious is decided from records alone (audit/src/suspicion, without clock
+//! or I/O), so `jarvisctl` finds in history what the daemon told. Whoever wrote a record
+//! shows it to the detector: a lock, two lookups, usually no allocation; a finding is written
+//! after the lock. A worker starts with an empty detector and holds back what happens (at
+//! most 65,536 records, the oldest are given up) while a thread shows it the newest 64 MiB
+//! of the log, up to the worker's own start record, and tells nothing of it again: readers
+//! seen before are known, and nothing waits.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,17 @@
 //! Changes of the vault: its only owner for writing.
 //!
+//! A commit carries a *note* of itself (an outbox entry, sealed like everything); then the
+//! audit record is written and synced, and the next commit drops the note. After a crash
+//! between the two, or a full disk, the notes are recorded first, marked `recovered`; until
+//! then nothing is released. So no change is without its record, and none is recorded that
+//! did not happen.
+//!
+//! Exactly once: the answer to a change is committed with it, under the mount's nonce and the
+//! request's number ([`Journal`]). A request that comes again finds its answer there. A read
+//! that comes again finds its handle in the table: it was recorded.
+//!
+//! Control requests run in one thread of their own, so that no serving thread waits for a disk.
+//!
 //! Runs in: the worker.
 //! Touches: the vault, PLAINTEXT on its way in.
 //! Imported by: gate (for what is owed), control, scheduler, tree, maintenance.

@@ -1,4 +1,8 @@
 //! Emergency revocation: requested, decided, executed.
+//!
+//! It is one commit: all versions marked. Then a counter grows that every READ compares with
+//! what its handle saw last: handles of marked versions are fenced before the answer to the
+//! request goes out.
 
 use jarvis_audit::{Action, Event};
 use jarvis_fs::{Caller, FsError};

@@ -1,5 +1,11 @@
 //! Who is calling: what the kernel, and for programs the supervisor, tells of a thread.
 //!
+//! When a thread first reads a secret, the worker asks the supervisor which program it runs:
+//! /proc/PID/exe takes a privilege that the worker has not. A thread of the supervisor's
+//! answers, one for each worker, because `/proc` can make one wait; the read waits at most
+//! 100 ms, and after an answer that did not come nobody asks for ten seconds. Who depends on
+//! a secret (`impact`, `adoption`, `graph`) is what the log says: nothing else is kept.
+//!
 //! Runs in: the worker.
 //! Touches: the socket for questions about programs; no plaintext, no policy.
 //! Imported by: gate.

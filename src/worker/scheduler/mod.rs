@@ -1,7 +1,17 @@
 //! What happens to secrets by itself: rotations by schedule, hooks, warnings.
 //!
-//! One thread looks at all secrets, does what is due, and sleeps until the next
-//! thing is, a request wakes it, or a while has passed (the clock may be set).
+//! One thread looks at all secrets when it starts, when a setting changes, and at least
+//! every minute: it rotates what is due inside its calendar windows, warns before versions
+//! expire, and ends graces early where that was asked for and the audit log shows that every
+//! reader has the new version.
+//!
+//! *Rotation with a hook.* The new value is committed as a version that waits; `prepare`,
+//! `apply` and `verify` run; then it becomes current in a second commit. Whatever fails in
+//! between is followed by `rollback` and the waiting value is dropped. A worker that finds a
+//! value waiting that an earlier one began does not know how far its hook came and rolls it
+//! back. So after any death one of two things holds: the new version is current, or the old
+//! one is and the hook's rollback has run, or its failure is in the record. Other writes of
+//! the secret are refused meanwhile.
 //!
 //! A rotation that failed may owe a rollback: its hook's runner was gone. The reason
 //! is remembered with the secret ([`permits::RotationPermits`]) until a runner has undone
