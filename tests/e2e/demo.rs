@@ -17,7 +17,7 @@ fn copy_out() -> tempfile::TempDir {
         Path::new(env!("CARGO_BIN_EXE_jarvisctl")),
     ] {
         let to = dir.path().join(from.file_name().unwrap());
-        fs::copy(from, &to).unwrap();
+        copy_program(from, &to);
         fs::set_permissions(to, Permissions::from_mode(0o755)).unwrap();
     }
     dir

@@ -355,7 +355,7 @@ fn a_setuid_program_reads_as_its_owner() {
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let cat = home.path("cat");
-    std::fs::copy("/bin/cat", &cat).unwrap();
+    copy_program("/bin/cat", &cat);
     std::os::unix::fs::chown(&cat, Some(alice().uid), None).unwrap();
     let setuid = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
     std::fs::set_permissions(&cat, setuid).unwrap();

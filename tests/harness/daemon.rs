@@ -132,7 +132,8 @@ impl TestDaemon {
         let program = self.path("bin/jarvis-secretsd");
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         let built = target.join("examples/jarvis-secretsd-clock");
-        fs::copy(built, &program).expect("not built; run: cargo build --examples");
+        assert!(built.exists(), "not built; run: cargo build --examples");
+        copy_program(built, &program);
         self.set_clock(Duration::ZERO);
         let mut command = Command::new(program);
         command.arg("--config").arg(self.path("etc/config.toml"));

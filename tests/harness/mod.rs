@@ -9,6 +9,7 @@ mod users;
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,15 @@ pub(crate) fn run(mut command: Command, input: &[u8]) -> Output {
 
 pub(crate) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(-1)
+}
+
+/// Copies a program that is to be run. A process of its own does so: while a test
+/// writes a file, what another test starts has it open, too, and the kernel runs
+/// no file that is open for writing.
+pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let mut copy = Command::new("cp");
+    let copied = copy.args([from.as_ref(), to.as_ref()]).status();
+    assert!(copied.unwrap().success(), "{}", from.as_ref().display());
 }
 
 /// Whether process `pid` is there and no mere entry in a table.
