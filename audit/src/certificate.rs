@@ -2,7 +2,7 @@
 
 use crate::keys::{EpochClaim, PublicIdentity, SegmentClaim};
 use crate::line::decode;
-use crate::read::{Record, SegmentOpen, StartDetails};
+use crate::record::{Record, SegmentOpen, StartDetails};
 
 /// Why a key that a record brings is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

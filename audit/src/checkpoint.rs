@@ -11,28 +11,29 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::keys::{EpochKey, EpochPublic};
 use crate::line::RecordDigest;
 
+/// Domain of a checkpoint's signature.
 const DOMAIN: &[u8] = b"jarvis-audit-v1 checkpoint\0";
 const TITLE: &str = "jarvis-audit-checkpoint v1";
 /// Longest note in bytes.
 pub const MAX_CHECKPOINT: usize = 512;
 
-/// How far a log had come, signed with the key of the epoch that went on.
+/// The last record that a log had, signed with the key of the epoch that went on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Host id, as in records.
+    /// Id of the host, as in records.
     pub host: String,
     /// Sequence number of the last record.
     pub seq: u64,
-    /// Its digest.
+    /// Digest of that record.
     pub head: RecordDigest,
-    /// Epoch of the record after it.
+    /// Number of the epoch of the record after it.
     pub epoch: u64,
-    /// RFC 3339, UTC, microseconds.
+    /// Time as in RFC 3339, UTC, with microseconds.
     pub time: String,
     signature: [u8; 64],
 }
 
-/// A text is no checkpoint.
+/// Why a text is no checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is no checkpoint: {0}")]
 pub struct CheckpointError(&'static str);
@@ -116,11 +117,11 @@ impl Checkpoint {
             time,
             signature: signature.ok_or(CheckpointError("its signature is none"))?,
         };
-        // One way to write it: what was signed is what stands there.
-        match checkpoint.to_string() == text {
-            true => Ok(checkpoint),
-            false => Err(CheckpointError("it is not written as it should be")),
+        // There is one way to write it, so the text is what was signed.
+        if checkpoint.to_string() != text {
+            return Err(CheckpointError("it is not written as it should be"));
         }
+        Ok(checkpoint)
     }
 }
 

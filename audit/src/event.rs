@@ -1,10 +1,10 @@
-//! What is recorded.
+//! Events, as the log takes them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What happened.
+/// Kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -62,15 +62,15 @@ pub enum Action {
     Checkpoint,
 }
 
-/// How it ended.
+/// Outcome of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It was done.
+    /// Done.
     Ok,
-    /// It was refused.
+    /// Refused.
     Denied,
-    /// It was tried and failed.
+    /// Tried, and failed.
     Failed,
 }
 
@@ -98,9 +98,9 @@ impl fmt::Display for Outcome {
 pub struct Event<'a> {
     /// The vault's last commit that is recorded, this record included.
     pub vault_seq: u64,
-    /// What happened.
+    /// Kind of event.
     pub action: Action,
-    /// How it ended.
+    /// Outcome of the event.
     pub result: Outcome,
     /// Name of the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,10 +108,10 @@ pub struct Event<'a> {
     /// Id of the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    /// Its version.
+    /// Number of the secret's version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
-    /// Its key id.
+    /// Key id of that version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kid: Option<&'a str>,
     /// Caller's user id.
@@ -135,22 +135,22 @@ pub struct Event<'a> {
     /// Client of the policy that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<&'a str>,
-    /// Its pattern, or `default`.
+    /// Pattern of the policy that decided, or `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<&'a str>,
-    /// What the caller got, as in errno(3).
+    /// Error that the caller got, as in errno(3).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
-    /// More, for people.
+    /// More about the event, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
-    /// How many events this record stands for.
+    /// Number of events that this record stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// The kernel sent the request a second time.
+    /// True if the kernel sent the request a second time.
     #[serde(skip_serializing_if = "is_false")]
     pub resent: bool,
-    /// Written after the fact, for a change whose record was lost in a crash.
+    /// True for a record written after the fact, of a change whose own was lost in a crash.
     #[serde(skip_serializing_if = "is_false")]
     pub recovered: bool,
 }

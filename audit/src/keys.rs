@@ -15,9 +15,13 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// Largest key file accepted, in bytes.
-const MAX_KEY_FILE: u64 = 4096;
-const CERTIFICATE: &[u8] = b"jarvis-audit-v1 epoch\0";
-const SEGMENT: &[u8] = b"jarvis-audit-v1 segment\0";
+const MAX_KEY_FILE_BYTES: u64 = 4096;
+/// Room for the longest file, with what reading one byte too many may ask for.
+const PEM_BUFFER_BYTES: usize = 8192;
+/// Domain of certificates for the key of a start.
+const EPOCH_DOMAIN: &[u8] = b"jarvis-audit-v1 epoch\0";
+/// Domain of certificates for the first key of a segment.
+const SEGMENT_DOMAIN: &[u8] = b"jarvis-audit-v1 segment\0";
 
 /// First 8 bytes of the SHA-256 of the identity's public key, shown as 16
 /// hexadecimal digits.
@@ -47,11 +51,11 @@ impl fmt::Debug for HostId {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file system refused.
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which file.
+        /// Step that failed.
+        action: &'static str,
+        /// File that was used.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -64,20 +68,31 @@ pub enum KeyError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What was expected.
+        /// Kind of key that was expected.
         what: &'static str,
     },
     /// No random bytes.
     #[error("no random bytes: {0}")]
-    Random(String),
+    Random(getrandom::Error),
     /// The holder of the identity did not sign.
     #[error("the epoch key was not certified: {0}")]
     NotCertified(String),
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
     let path = path.to_owned();
-    move |source| KeyError::Io { what, path, source }
+    move |source| KeyError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+fn malformed(path: &Path, what: &'static str) -> KeyError {
+    KeyError::Malformed {
+        path: path.to_owned(),
+        what,
+    }
 }
 
 /// The host's identity key: certifies each start's epoch key. No `Debug`,
@@ -92,15 +107,12 @@ impl Identity {
     /// [`KeyError`]; a file that exists is not overwritten, and none is left behind.
     pub fn create(key: &Path, public: &Path) -> Result<Self, KeyError> {
         let identity = Self(random_key()?);
-        let malformed = |path: &Path| KeyError::Malformed {
-            path: path.to_owned(),
-            what: "encoding failed",
-        };
+        let not_encoded = |path: &Path| malformed(path, "encoding failed");
         let pem = identity.0.to_pkcs8_pem(LineEnding::LF);
-        write_new(key, 0o600, pem.map_err(|_| malformed(key))?.as_bytes())?;
+        write_new(key, 0o600, pem.map_err(|_| not_encoded(key))?.as_bytes())?;
         let pem = identity.0.verifying_key().to_public_key_pem(LineEnding::LF);
         let written = pem
-            .map_err(|_| malformed(public))
+            .map_err(|_| not_encoded(public))
             .and_then(|pem| write_new(public, 0o644, pem.as_bytes()));
         // A key beside another key's public half would sign logs that never verify.
         written
@@ -114,13 +126,9 @@ impl Identity {
     /// [`KeyError`], also when others could read the file.
     pub fn open(path: &Path) -> Result<Self, KeyError> {
         let pem = read_pem(path, private::key_file(path)?)?;
-        match SigningKey::from_pkcs8_pem(&pem) {
-            Ok(key) => Ok(Self(key)),
-            Err(_) => Err(KeyError::Malformed {
-                path: path.to_owned(),
-                what: "PKCS#8 private key",
-            }),
-        }
+        let key = SigningKey::from_pkcs8_pem(&pem);
+        key.map(Self)
+            .map_err(|_| malformed(path, "PKCS#8 private key"))
     }
 
     /// The public half.
@@ -135,18 +143,18 @@ impl Identity {
     }
 }
 
-/// Who certifies epoch keys: the identity itself, or somebody who is asked.
+/// Certifies epoch keys: the identity itself, or somebody who is asked.
 pub trait Certify {
-    /// The host's short name in records.
+    /// Short name of the host in records.
     fn host(&self) -> HostId;
 
-    /// An Ed25519 signature over `claim`.
+    /// Gives the Ed25519 signature over `claim`, for the key of a start.
     ///
     /// # Errors
     /// [`KeyError::NotCertified`].
     fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError>;
 
-    /// The same for the first key of a segment.
+    /// Gives the Ed25519 signature over `claim`, for the first key of a segment.
     ///
     /// # Errors
     /// [`KeyError::NotCertified`].
@@ -167,7 +175,7 @@ impl Certify for Identity {
     }
 }
 
-/// What a relying party needs to verify a log.
+/// The public half of a host's identity: all that is needed to verify its log.
 pub struct PublicIdentity(VerifyingKey);
 
 impl PublicIdentity {
@@ -178,16 +186,11 @@ impl PublicIdentity {
     pub fn open(path: &Path) -> Result<Self, KeyError> {
         let file = File::open(path).map_err(io_error("open", path))?;
         let pem = read_pem(path, file)?;
-        match VerifyingKey::from_public_key_pem(&pem) {
-            Ok(key) => Ok(Self(key)),
-            Err(_) => Err(KeyError::Malformed {
-                path: path.to_owned(),
-                what: "public key",
-            }),
-        }
+        let key = VerifyingKey::from_public_key_pem(&pem);
+        key.map(Self).map_err(|_| malformed(path, "public key"))
     }
 
-    /// The host's short name in records.
+    /// Short name of the host in records.
     #[must_use]
     pub fn host(&self) -> HostId {
         HostId::of(&self.0)
@@ -213,16 +216,17 @@ impl PublicIdentity {
     }
 }
 
-/// What a certificate says: this epoch key takes over at this point of the chain.
+/// Content of a start's certificate: this epoch key takes over at this point of the
+/// chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochClaim {
-    /// The epoch's number.
+    /// Number of the epoch.
     pub epoch: u64,
-    /// Its first record.
+    /// Sequence number of the epoch's first record.
     pub first_seq: u64,
-    /// The digest of the record before.
+    /// Digest of the record before.
     pub prev: [u8; 32],
-    /// The epoch's Ed25519 public key.
+    /// Ed25519 public key of the epoch.
     pub key: [u8; 32],
 }
 
@@ -231,7 +235,7 @@ impl EpochClaim {
     /// numbers big-endian.
     fn message(&self, host: HostId) -> Vec<u8> {
         [
-            CERTIFICATE,
+            EPOCH_DOMAIN,
             &host.0,
             &self.epoch.to_be_bytes(),
             &self.first_seq.to_be_bytes(),
@@ -242,16 +246,16 @@ impl EpochClaim {
     }
 }
 
-/// What a segment's certificate says: this key signs from the segment's first
-/// record on. It names no place in the chain, which the record before it, signed
+/// Content of a segment's certificate: this key signs from the segment's first
+/// record on. No place in the chain is named, which the record before, signed
 /// with the key before, has closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentClaim {
-    /// The segment's number.
+    /// Number of the segment.
     pub segment: u32,
-    /// The epoch that begins with it.
+    /// Number of the epoch that begins with the segment.
     pub epoch: u64,
-    /// The epoch's Ed25519 public key.
+    /// Ed25519 public key of the epoch.
     pub key: [u8; 32],
 }
 
@@ -260,7 +264,7 @@ impl SegmentClaim {
     /// big-endian.
     fn message(&self, host: HostId) -> Vec<u8> {
         [
-            SEGMENT,
+            SEGMENT_DOMAIN,
             &host.0,
             &self.segment.to_be_bytes(),
             &self.epoch.to_be_bytes(),
@@ -306,7 +310,7 @@ impl EpochPublic {
         Some(Self { key, weak })
     }
 
-    /// Whether anybody can sign for this key: it is of small order.
+    /// True for a key of small order: anybody can sign for it.
     pub(crate) fn is_weak(&self) -> bool {
         self.weak
     }
@@ -317,10 +321,10 @@ impl EpochPublic {
     }
 }
 
-/// Whether each of `keys`, none of them weak, made the signature in its place over
+/// Checks that each of `keys`, none of them weak, made the signature in its place over
 /// the message in its place: one equation for all of them.
 ///
-/// It does not always say what [`EpochPublic::signed`] says of each. The equation
+/// The result is not always that of [`EpochPublic::signed`] for each. The equation
 /// `sum z_i (R_i + h_i A_i - s_i B) = 0`, where `z_i` are 128 bits from a hash over
 /// all signatures, keys and messages, holds
 ///
@@ -346,21 +350,18 @@ pub(crate) fn all_signed(
 
 fn random_key() -> Result<SigningKey, KeyError> {
     let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(|e| KeyError::Random(e.to_string()))?;
+    getrandom::fill(seed.as_mut_slice()).map_err(KeyError::Random)?;
     Ok(SigningKey::from_bytes(&seed))
 }
 
 fn read_pem(path: &Path, file: File) -> Result<Zeroizing<String>, KeyError> {
     // Reserved at once: growing would leave copies of a private key behind.
-    let mut pem = Zeroizing::new(String::with_capacity(2 * 4096));
-    file.take(MAX_KEY_FILE + 1)
+    let mut pem = Zeroizing::new(String::with_capacity(PEM_BUFFER_BYTES));
+    file.take(MAX_KEY_FILE_BYTES + 1)
         .read_to_string(&mut pem)
         .map_err(io_error("read", path))?;
-    if pem.len() as u64 > MAX_KEY_FILE {
-        return Err(KeyError::Malformed {
-            path: path.to_owned(),
-            what: "over 4096 bytes",
-        });
+    if pem.len() as u64 > MAX_KEY_FILE_BYTES {
+        return Err(malformed(path, "over 4096 bytes"));
     }
     Ok(pem)
 }

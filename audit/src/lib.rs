@@ -1,11 +1,16 @@
 //! The signed audit log of jarvis-secretsd.
 //!
+//! Runs in: the worker, which writes it; the supervisor, which certifies keys and keeps
+//! checkpoints; `jarvisctl`, which reads and verifies.
+//! Touches: the log's files; the identity key where it is given (the supervisor,
+//! `jarvisctl init`). No secret: no record has a field for a value, its length or a hash
+//! of it.
+//! Imported by: the daemon's configuration and processes, and `jarvisctl`.
+//!
 //! One line of JSON a record. Each record is chained to the one before it by a
 //! SHA-256 digest and signed with an epoch's Ed25519 key, which the host's
 //! identity key certifies at each start: everything verifies from the identity's
 //! public half alone. docs/FORMATS.md gives the bytes.
-//!
-//! No record has a field for a value, its length or a hash of it.
 #![forbid(unsafe_code)]
 
 mod certificate;
@@ -17,6 +22,7 @@ mod log;
 mod read;
 mod receipt;
 mod recent;
+mod record;
 mod suspicion;
 #[cfg(test)]
 mod testing;
@@ -30,12 +36,12 @@ pub use log::{
     AppendError, Counters, Durability, Log, OpenError, Opening, PruneError, RotationError,
     SegmentLimits, Tail,
 };
-pub use read::{
-    NextEpoch, PreviousEnd, PruneDetails, Record, Records, SegmentClose, SegmentOpen, StartDetails,
-    read_records,
-};
+pub use read::{Records, read_records};
 pub use receipt::{ReceiptError, ReceiptFault, receipt, verify_receipt};
 pub use recent::recent_records;
+pub use record::{
+    NextEpoch, PreviousEnd, PruneDetails, Record, SegmentClose, SegmentOpen, StartDetails,
+};
 pub use suspicion::{
     Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Observation,
     Threshold, Thresholds,

@@ -15,46 +15,48 @@ use crate::keys::{EpochKey, EpochPublic};
 /// 4095 bytes each, which JSON may double.
 pub(crate) const MAX_LINE_BYTES: usize = 32 * 1024;
 
-const RECORD: &[u8] = b"jarvis-audit-v1 record\0";
-const SIGNATURE: &[u8] = b"jarvis-audit-v1 signature\0";
-const BEFORE: &[u8] = b",\"sig\":\"";
-const AFTER: &[u8] = b"\"}";
-/// 64 bytes in base64url without padding.
-const ENCODED: usize = 86;
+/// Domain of a record's digest.
+const RECORD_DOMAIN: &[u8] = b"jarvis-audit-v1 record\0";
+/// Domain of a record's signature.
+const SIGNATURE_DOMAIN: &[u8] = b"jarvis-audit-v1 signature\0";
+const BEFORE_SIGNATURE: &[u8] = b",\"sig\":\"";
+const AFTER_SIGNATURE: &[u8] = b"\"}";
+/// Length of a signature, 64 bytes, in base64url without padding.
+const ENCODED_BYTES: usize = 86;
 
 /// SHA-256 that chains a record to the next.
 pub(crate) type RecordDigest = [u8; 32];
 
 pub(crate) fn digest(payload: &[u8]) -> RecordDigest {
     Sha256::new()
-        .chain_update(RECORD)
+        .chain_update(RECORD_DOMAIN)
         .chain_update(payload)
         .finalize()
         .into()
 }
 
-/// What a record's signature is over.
-pub(crate) type SignedMessage = [u8; SIGNATURE.len() + 32];
+/// The bytes that a record's signature is over.
+pub(crate) type SignedMessage = [u8; SIGNATURE_DOMAIN.len() + 32];
 
 pub(crate) fn message(digest: &RecordDigest) -> SignedMessage {
-    let mut out = [0; SIGNATURE.len() + 32];
-    for (to, from) in out.iter_mut().zip(SIGNATURE.iter().chain(digest)) {
+    let mut out = [0; SIGNATURE_DOMAIN.len() + 32];
+    for (to, from) in out.iter_mut().zip(SIGNATURE_DOMAIN.iter().chain(digest)) {
         *to = *from;
     }
     out
 }
 
-/// What [`sign`] makes a payload longer by, in bytes: the signature and a newline.
-pub(crate) const SUFFIX_BYTES: usize = BEFORE.len() + ENCODED + 2;
+/// Bytes by which [`sign`] makes a payload longer: the signature and a newline.
+pub(crate) const SUFFIX_BYTES: usize = BEFORE_SIGNATURE.len() + ENCODED_BYTES + 2;
 
 /// Turns the payload in `line`, whose digest is `digest`, into a signed line.
 pub(crate) fn sign(line: &mut Vec<u8>, digest: &RecordDigest, key: &EpochKey) {
     let signature = key.sign(&message(digest));
-    let mut encoded = [0; ENCODED];
+    let mut encoded = [0; ENCODED_BYTES];
     // 64 bytes always fill 86 characters.
     let _ = URL_SAFE_NO_PAD.encode_slice(signature, &mut encoded);
     line.pop();
-    for part in [BEFORE, &encoded, AFTER, b"\n"] {
+    for part in [BEFORE_SIGNATURE, &encoded, AFTER_SIGNATURE, b"\n"] {
         line.extend_from_slice(part);
     }
 }
@@ -66,11 +68,11 @@ pub(crate) struct SignedLine {
 }
 
 impl SignedLine {
-    /// Cuts the suffix off `line` (without newline); `None` when it isn't there.
+    /// Cuts the suffix off `line` (without newline); `None` when there is none.
     pub(crate) fn split(line: &[u8]) -> Option<Self> {
-        let line = line.strip_suffix(AFTER)?;
-        let (head, encoded) = line.split_at_checked(line.len().checked_sub(ENCODED)?)?;
-        let mut payload = head.strip_suffix(BEFORE)?.to_vec();
+        let line = line.strip_suffix(AFTER_SIGNATURE)?;
+        let (head, encoded) = line.split_at_checked(line.len().checked_sub(ENCODED_BYTES)?)?;
+        let mut payload = head.strip_suffix(BEFORE_SIGNATURE)?.to_vec();
         payload.push(b'}');
         let signature = URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok()?;
         Some(Self { payload, signature })

@@ -1,193 +1,21 @@
-//! Records as a reader sees them.
+//! The log's files, read line by line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use crate::event::{Action, Outcome};
 use crate::line::{MAX_LINE_BYTES, SignedLine};
+use crate::record::Record;
 
-/// How the log ended before a start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PreviousEnd {
-    /// There was no record.
-    None,
-    /// With a stop record.
-    Clean,
-    /// Without one: a crash, a kill or a power loss.
-    Unclean,
-}
+/// Bytes read ahead from a file.
+const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What a `start` record carries besides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartDetails {
-    /// Version of the daemon.
-    pub daemon: String,
-    /// Number of the segment the record is in.
-    pub segment: u32,
-    /// How the log ended before.
-    pub previous: PreviousEnd,
-    /// Bytes of an incomplete last record that were set aside.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub torn_bytes: u64,
-    /// The epoch's public key, base64url.
-    pub epoch_key: String,
-    /// The identity key's certificate for it, base64url.
-    pub cert: String,
-}
-
-/// What an `epoch` record carries besides: the key of the record after it. The
-/// old key's signature over the record vouches for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NextEpoch {
-    /// Number of the epoch that begins.
-    pub epoch: u64,
-    /// Its public key, base64url.
-    pub epoch_key: String,
-}
-
-/// What a `segment` record carries that ends one: no record of this segment
-/// comes after it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentClose {
-    /// Number of the segment.
-    pub segment: u32,
-    /// Sequence number of its first record.
-    pub first_seq: u64,
-    /// Its length in bytes before this record.
-    pub bytes: u64,
-}
-
-/// What a `segment` record carries that begins one, with a new epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentOpen {
-    /// Number of the segment.
-    pub segment: u32,
-    /// Length of the segment before it in bytes.
-    pub bytes_before: u64,
-    /// The epoch's public key, base64url.
-    pub epoch_key: String,
-    /// The identity key's certificate for it, base64url.
-    pub cert: String,
-}
-
-/// What a `prune` record carries: the end of what was removed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PruneDetails {
-    /// Number of the last segment that was removed, with all before it.
-    pub segment: u32,
-    /// Sequence number of its last record.
-    pub seq: u64,
-    /// Digest of that record, hexadecimal.
-    pub head: String,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-/// A record, owned. Fields of later releases are ignored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Format, 1.
-    pub v: u8,
-    /// Counts from 1.
-    pub seq: u64,
-    /// Digest of the record before, hexadecimal.
-    pub prev: String,
-    /// RFC 3339, UTC, microseconds.
-    pub time: String,
-    /// Host id.
-    pub host: String,
-    /// Epoch.
-    pub epoch: u64,
-    /// The vault's last commit that is recorded.
-    pub vault_seq: u64,
-    /// What happened.
-    pub action: Action,
-    /// How it ended.
-    pub result: Outcome,
-    /// Name of the secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Id of the secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<u64>,
-    /// Its version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u32>,
-    /// Its key id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kid: Option<String>,
-    /// Caller's user id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
-    /// Caller's group id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gid: Option<u32>,
-    /// Caller's process id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// Caller's systemd unit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
-    /// Caller's container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
-    /// Path of the caller's program, where it was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exe: Option<String>,
-    /// Client of the policy that decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
-    /// Its pattern, or `default`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// What the caller got, as in errno(3).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub errno: Option<i32>,
-    /// More, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// How many events this record stands for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-    /// The kernel sent the request a second time.
-    #[serde(default)]
-    pub resent: bool,
-    /// Written after the fact, for a change whose record was lost in a crash.
-    #[serde(default)]
-    pub recovered: bool,
-    /// Of `start` records.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<StartDetails>,
-    /// Of `epoch` records.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<NextEpoch>,
-    /// Of the last record of a segment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub close: Option<SegmentClose>,
-    /// Of the first record of a segment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open: Option<SegmentOpen>,
-    /// Of `prune` records.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prune: Option<PruneDetails>,
-}
-
-/// The file of segment `number` in `dir`.
+/// Path of segment `number` in `dir`.
 pub(crate) fn segment_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:08}.jsonl"))
 }
 
-/// The numbers of the segments in `dir`, ascending.
+/// Numbers of the segments in `dir`, ascending.
 pub(crate) fn segment_numbers(dir: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(dir)? {
@@ -205,16 +33,16 @@ fn segment_number(name: &str) -> Option<u32> {
     number.filter(|&number| number > 0)
 }
 
-/// One line and where it stands.
+/// One line and its place in the log.
 pub(crate) struct LogLine {
     pub(crate) segment: u32,
-    /// Counts from 1 within the segment.
+    /// Number of the line in its segment, from 1.
     pub(crate) number: u64,
-    /// Of its first byte in the segment.
+    /// Offset of the line in the segment, in bytes.
     pub(crate) offset: u64,
-    /// Without its newline.
+    /// The line without its newline.
     pub(crate) bytes: Vec<u8>,
-    /// Whether it ended with a newline within [`MAX_LINE_BYTES`].
+    /// True if it ended with a newline within [`MAX_LINE_BYTES`].
     pub(crate) complete: bool,
 }
 
@@ -228,6 +56,8 @@ pub(crate) struct LogLines {
 }
 
 impl LogLines {
+    /// Opens the log in `dir` at its first segment.
+    ///
     /// # Errors
     /// When the first segment can't be opened.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
@@ -267,7 +97,7 @@ impl LogLines {
         let file = File::open(segment_path(&self.dir, self.segment + 1))?;
         self.segment += 1;
         (self.number, self.offset) = (0, 0);
-        self.file = Some(BufReader::with_capacity(64 * 1024, file));
+        self.file = Some(BufReader::with_capacity(BUFFER_BYTES, file));
         Ok(())
     }
 

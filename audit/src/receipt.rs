@@ -12,7 +12,8 @@ use crate::certificate::{CertificateError, segment_key, start_key};
 use crate::event::Action;
 use crate::keys::{EpochPublic, PublicIdentity};
 use crate::line::{self, MAX_LINE_BYTES, SignedLine};
-use crate::read::{LogLines, Record, parse};
+use crate::read::{LogLines, parse};
+use crate::record::Record;
 
 /// Why there is no receipt, or why it is not believed.
 #[derive(Debug, thiserror::Error)]

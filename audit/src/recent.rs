@@ -5,7 +5,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::line::{MAX_LINE_BYTES, SignedLine};
-use crate::read::{Record, parse, segment_numbers, segment_path};
+use crate::read::{parse, segment_numbers, segment_path};
+use crate::record::Record;
 
 /// The records in the newest `most` bytes of the log in `dir`, the oldest first.
 /// They are not verified, and what is no record is left out.

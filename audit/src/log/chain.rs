@@ -20,7 +20,7 @@ use super::segment::Segment;
 use crate::event::Action;
 use crate::keys::EpochKey;
 use crate::line::RecordDigest;
-use crate::read::SegmentOpen;
+use crate::record::SegmentOpen;
 
 /// Most line buffers kept for the next records.
 const MAX_SPARE_BUFFERS: usize = 64;

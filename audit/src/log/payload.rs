@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::error::AppendError;
 use crate::event::Event;
 use crate::line::{MAX_LINE_BYTES, SUFFIX_BYTES};
-use crate::read::{NextEpoch, PruneDetails, SegmentClose, SegmentOpen, StartDetails};
+use crate::record::{NextEpoch, PruneDetails, SegmentClose, SegmentOpen, StartDetails};
 
 /// RFC 3339 with microseconds.
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));

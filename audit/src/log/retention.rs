@@ -10,7 +10,8 @@ use super::payload::RecordExtras;
 use super::tail;
 use super::writer::{Durability, Writer};
 use crate::event::{Action, Event, Outcome};
-use crate::read::{PruneDetails, segment_numbers, segment_path};
+use crate::read::{segment_numbers, segment_path};
+use crate::record::PruneDetails;
 
 /// Removes the segments whose last record is older than `before`, never the one that is
 /// written; gives how many.

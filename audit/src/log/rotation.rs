@@ -11,7 +11,7 @@ use super::segment::Segment;
 use super::writer::Writer;
 use crate::keys::{Certify, EpochKey, KeyError, SegmentClaim};
 use crate::line;
-use crate::read::SegmentOpen;
+use crate::record::SegmentOpen;
 
 /// Times a segment's key is certified anew because the epoch rolled meanwhile.
 const MAX_ATTEMPTS: u32 = 3;

@@ -14,7 +14,7 @@ use super::writer::{Durability, Writer};
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{Certify, EpochClaim, EpochKey};
 use crate::line;
-use crate::read::{PreviousEnd, StartDetails};
+use crate::record::{PreviousEnd, StartDetails};
 
 /// The position before the start record, whose epoch has `key`.
 pub(super) fn position(resume: &ResumePoint, vault_seq: u64, key: EpochKey) -> Position {

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use super::error::{OpenError, io_error};
 use crate::event::Action;
 use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
-use crate::read::{Record, parse, segment_numbers, segment_path};
+use crate::read::{parse, segment_numbers, segment_path};
+use crate::record::Record;
 
 /// Bytes looked at: a few records of the greatest length.
 const WINDOW_BYTES: u64 = 4 * MAX_LINE_BYTES as u64;

@@ -19,7 +19,7 @@ use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{EpochKey, HostId, KeyError};
 use crate::line::{self, SUFFIX_BYTES};
-use crate::read::{NextEpoch, SegmentClose, SegmentOpen};
+use crate::record::{NextEpoch, SegmentClose, SegmentOpen};
 
 /// Time slices a waiting thread gives away before it sleeps.
 const MAX_YIELDS: u32 = 2;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rustix::io::Errno;
 
 use crate::event::{Action, Event, Outcome};
-use crate::read::Record;
+use crate::record::Record;
 
 /// A record as the detector sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+//! Findings in events made up, and in a log's history.
+
 use jiff::Timestamp;
 
 use super::*;

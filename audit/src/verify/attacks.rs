@@ -26,9 +26,9 @@ const STOLEN: u8 = 13;
 /// A log as its owner left it.
 struct Original {
     lines: Vec<Vec<u8>>,
-    /// Kept elsewhere, of the very end.
+    /// Checkpoint of the very end, kept elsewhere.
     checkpoint: Checkpoint,
-    /// Of the middle.
+    /// Checkpoint of the middle.
     early: Checkpoint,
 }
 
@@ -67,7 +67,7 @@ fn original() -> &'static Original {
     ORIGINAL.get_or_init(|| write(&identity()))
 }
 
-/// What the verifier says of `lines`, with the checkpoint if there is one.
+/// The verifier's result on `lines`, with the checkpoint if there is one.
 fn judge(lines: &[Vec<u8>], note: Option<&Checkpoint>) -> Result<VerifyReport, VerifyFailure> {
     let home = LogHome::new();
     home.put(&lines.concat());
@@ -290,7 +290,7 @@ fn a_faked_restart_is_found() {
     });
 }
 
-/// What the threat model says can't be found: the holder of the identity key
+/// Two attacks that the threat model says can't be found: the holder of the identity key
 /// writes another history, and the holder of an epoch key its own epoch.
 #[test]
 fn what_cannot_be_found_is_known() {

@@ -2,16 +2,17 @@
 
 use super::failure::FailureKind;
 use crate::event::Action;
-use crate::read::{LogLine, PruneDetails, Record};
+use crate::read::LogLine;
+use crate::record::{PruneDetails, Record};
 
 /// Border checks: what the records so far say of their segments.
 #[derive(Default)]
 pub(super) struct SegmentBorders {
     /// Number of the segment read last.
     segment: u32,
-    /// Sequence number of its first record.
+    /// Sequence number of that segment's first record.
     first_seq: u64,
-    /// Its length in bytes.
+    /// Length of that segment in bytes, as far as it is read.
     bytes: u64,
     /// True once a record closed it.
     closed: bool,
@@ -25,7 +26,7 @@ pub(super) struct SegmentBorders {
 struct GoneSegments {
     /// Number of the last segment.
     segment: u32,
-    /// Sequence number of its last record.
+    /// Sequence number of that segment's last record.
     seq: u64,
     /// Digest of that record, hexadecimal.
     head: String,

@@ -9,7 +9,8 @@ use super::pipeline::{self, PipelineLimits};
 use super::signatures::check_each;
 use super::verifier::Verifier;
 use crate::keys::PublicIdentity;
-use crate::read::{LogLine, LogLines, Record, segment_path};
+use crate::read::{LogLine, LogLines, segment_path};
+use crate::record::Record;
 
 /// Reads a log while somebody writes it.
 pub struct Follower<'i> {

@@ -2,7 +2,8 @@
 
 use super::failure::FailureKind;
 use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
-use crate::read::{LogLine, Record, parse};
+use crate::read::{LogLine, parse};
+use crate::record::Record;
 
 /// A line with its content, or the reason why it has none.
 pub(super) struct ParsedLine {

@@ -1,3 +1,5 @@
+//! Faults that the verifier finds, one at a time.
+
 use std::fs;
 
 use super::*;

@@ -10,7 +10,8 @@ use crate::checkpoint::Checkpoint;
 use crate::event::Action;
 use crate::keys::{EpochPublic, PublicIdentity};
 use crate::line::{self, RecordDigest};
-use crate::read::{LogLine, PreviousEnd, Record, SegmentOpen, StartDetails};
+use crate::read::LogLine;
+use crate::record::{PreviousEnd, Record, SegmentOpen, StartDetails};
 
 /// State of the chain after the records checked so far.
 pub(super) struct Verifier<'i> {
@@ -180,7 +181,7 @@ impl<'i> Verifier<'i> {
         EpochPublic::from_bytes(&key).ok_or(FailureKind::Certificate)
     }
 
-    /// The key that an `epoch` record hands over to; its signature is good.
+    /// The key that an `epoch` record hands over to; it counts only if the signature is good.
     fn check_next(&self, record: &Record) -> Result<Option<NextKey>, FailureKind> {
         let next = match &record.next {
             Some(next) if record.action == Action::Epoch => next,

@@ -108,7 +108,7 @@ fn failed_writes_are_undone_and_writing_goes_on() {
     assert_eq!(uids, [None, Some(2), Some(2), None]);
 }
 
-/// Who is told "written" has a record and nobody else has, also for records
+/// Whoever is told "written" has a record and nobody else has, also for records
 /// that were being signed when one before them failed.
 #[test]
 fn failures_among_many_threads_take_back_what_followed() {

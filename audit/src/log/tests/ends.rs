@@ -1,4 +1,4 @@
-//! What is refused, and what is repaired.
+//! Ends of logs: those that are refused, and those that are repaired.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -130,7 +130,7 @@ fn a_torn_first_record_is_no_obstacle() {
     assert_eq!(home.records()[0].start.clone().unwrap().torn_bytes, 14);
 }
 
-/// What a later release writes must not be cut off by an older one.
+/// A later release's records must not be cut off by an older one.
 #[test]
 fn signed_records_of_a_later_release_are_not_torn() {
     let home = filled(2);

@@ -92,7 +92,7 @@ fn a_start_follows_an_epoch_that_was_only_begun() {
     assert_eq!(home.records()[3].epoch, 3);
 }
 
-/// Who has an epoch's key can write on from there, which nothing can prevent,
+/// A thief of an epoch's key can write on from there, which nothing can prevent,
 /// but can't change what an earlier key signed.
 #[test]
 fn a_stolen_key_forges_nothing_before_its_epoch() {

@@ -1,3 +1,5 @@
+//! A log that is written, ended and opened again.
+
 use std::fs;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
@@ -5,7 +7,7 @@ use super::limits::EpochLimits;
 use super::*;
 use crate::keys::PublicIdentity;
 use crate::line::MAX_LINE_BYTES;
-use crate::read::PreviousEnd;
+use crate::record::PreviousEnd;
 use crate::testing::{LogHome, filled, identity, read};
 use crate::verify::{FailureKind, LogEnd, verify};
 

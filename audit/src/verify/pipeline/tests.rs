@@ -1,4 +1,4 @@
-//! That nothing which is done out of order shows.
+//! Work that is done out of order does not show.
 
 use std::cell::Cell;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::verify::{VerifyOptions, verify_with};
 use crate::{Durability, Opening, verify};
 
 const READS: u32 = 600;
-/// Of the first epoch.
+/// Seed of the first epoch's key.
 const KEY: u8 = 21;
 
 /// A log of some epochs, whose first `first` records are signed with [`KEY`].
@@ -51,7 +51,7 @@ fn small(lines: usize) -> PipelineLimits {
     }
 }
 
-/// What comes of `lines`, which are one segment.
+/// The verifier's result on `lines`, which are one segment.
 fn judge(lines: &[Vec<u8>], limits: PipelineLimits) -> Result<u64, (u64, FailureKind)> {
     let identity = identity().public();
     let mut verifier = Verifier::new(&identity, None);
@@ -169,7 +169,7 @@ fn of_two_kinds_of_failures_the_first_is_reported() {
     }
 }
 
-/// What an epoch record says counts only if it is signed.
+/// An epoch record's content counts only if it is signed.
 #[test]
 fn a_records_signature_comes_before_what_it_says_of_the_next() {
     let lines = log(50);
