@@ -1,10 +1,10 @@
-//! Asking a policy.
+//! Decisions of a compiled policy.
 
 use std::fmt;
 
 use crate::pattern::Pattern;
 use crate::selector::{Caller, Selector};
-use crate::verb::{Verb, Verbs};
+use crate::verb::{Verb, VerbSet};
 
 /// A compiled policy; the default one has no client and denies everything.
 #[derive(Debug, Default)]
@@ -16,11 +16,11 @@ pub struct Policy {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) name: Box<str>,
-    /// All must match; never empty.
+    /// Selectors that must all match; never empty.
     pub(crate) selectors: Vec<Selector>,
     pub(crate) allow: Vec<Pattern>,
     pub(crate) deny: Vec<Pattern>,
-    pub(crate) verbs: Verbs,
+    pub(crate) verbs: VerbSet,
 }
 
 /// The rule that made a decision.
@@ -28,16 +28,16 @@ pub(crate) struct Client {
 pub enum Rule<'p> {
     /// An `allow` pattern.
     Allow {
-        /// The client.
+        /// Name of the client.
         client: &'p str,
-        /// As written.
+        /// Pattern as written.
         pattern: &'p str,
     },
     /// A `deny` pattern.
     Deny {
-        /// The client.
+        /// Name of the client.
         client: &'p str,
-        /// As written.
+        /// Pattern as written.
         pattern: &'p str,
     },
     /// Nothing matched.
@@ -54,7 +54,7 @@ impl fmt::Display for Rule<'_> {
     }
 }
 
-/// Whether, and by which rule.
+/// Decision on one request, by one rule.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision<'p> {
@@ -62,13 +62,13 @@ pub struct Decision<'p> {
 }
 
 impl<'p> Decision<'p> {
-    /// Whether the request may go on.
+    /// True if the request may go on.
     #[must_use]
     pub fn allowed(&self) -> bool {
         matches!(self.rule, Rule::Allow { .. })
     }
 
-    /// The rule behind it.
+    /// The rule behind the decision.
     #[must_use]
     pub fn rule(&self) -> Rule<'p> {
         self.rule
@@ -76,7 +76,7 @@ impl<'p> Decision<'p> {
 }
 
 impl Client {
-    fn is(&self, caller: &Caller<'_>) -> bool {
+    fn matches(&self, caller: &Caller<'_>) -> bool {
         self.selectors
             .iter()
             .all(|selector| selector.matches(caller))
@@ -84,11 +84,11 @@ impl Client {
 }
 
 impl Policy {
-    /// May `caller` do `verb` with the secret `name`? A deny of any matching
-    /// client wins, for every verb.
+    /// Decides whether `caller` may do `verb` with the secret `name`. A deny of any
+    /// matching client wins, for every verb.
     pub fn decide(&self, caller: &Caller<'_>, verb: Verb, name: &str) -> Decision<'_> {
         let mut rule = Rule::Default;
-        for client in self.clients.iter().filter(|client| client.is(caller)) {
+        for client in self.clients.iter().filter(|client| client.matches(caller)) {
             if let Some(deny) = client.deny.iter().find(|p| p.matches(name)) {
                 return Decision {
                     rule: Rule::Deny {
@@ -99,6 +99,7 @@ impl Policy {
             }
             if rule == Rule::Default && client.verbs.contains(verb) {
                 let allow = client.allow.iter().find(|p| p.matches(name));
+                // A later client may still deny.
                 rule = allow.map_or(Rule::Default, |allow| Rule::Allow {
                     client: &client.name,
                     pattern: allow.as_str(),
@@ -108,13 +109,13 @@ impl Policy {
         Decision { rule }
     }
 
-    /// May `caller` do `verb` with anything that could stand beneath directory
-    /// `dir` (`""` is the root)? Never falsely no; yes may be too generous
+    /// True if `caller` may do `verb` with anything that could stand beneath directory
+    /// `dir` (`""` is the root). Never falsely false; true may be too generous
     /// where several deny patterns together cover all of it.
     #[must_use]
     pub fn may_beneath(&self, caller: &Caller<'_>, verb: Verb, dir: &str) -> bool {
         let mut may = false;
-        for client in self.clients.iter().filter(|client| client.is(caller)) {
+        for client in self.clients.iter().filter(|client| client.matches(caller)) {
             if client.deny.iter().any(|p| p.covers_beneath(dir)) {
                 return false;
             }
@@ -124,13 +125,13 @@ impl Policy {
         may
     }
 
-    /// May `caller` do `verb` with anything at all?
+    /// True if `caller` may do `verb` with anything at all.
     #[must_use]
     pub fn grants(&self, caller: &Caller<'_>, verb: Verb) -> bool {
         self.may_beneath(caller, verb, "")
     }
 
-    /// Does `caller` have any verb beyond reading and listing?
+    /// True if `caller` has any verb beyond reading and listing.
     #[must_use]
     pub fn manages(&self, caller: &Caller<'_>) -> bool {
         Verb::ALL
@@ -139,13 +140,13 @@ impl Policy {
             .any(|verb| self.grants(caller, verb))
     }
 
-    /// Whether a handle may be read by its opener alone.
+    /// True if a handle may be read by its opener alone.
     #[must_use]
     pub fn strict_handles(&self) -> bool {
         self.strict_handles
     }
 
-    /// Whether any decision depends on a caller's groups.
+    /// True if any decision depends on a caller's groups.
     #[must_use]
     pub fn reads_groups(&self) -> bool {
         let mut selectors = self.clients.iter().flat_map(|client| &client.selectors);

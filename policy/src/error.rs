@@ -5,7 +5,7 @@ use std::fmt;
 use serde_saphyr::Location;
 
 /// Longest message in characters.
-const MAX_MESSAGE: usize = 300;
+const MAX_MESSAGE_CHARS: usize = 300;
 
 /// A refused policy: the place and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl PolicyError {
             // The parser has no place for an empty document: its start.
             line: at.line().max(1),
             column: at.column().max(1),
-            message: harmless(&message.into()),
+            message: printable(&message.into()),
         }
     }
 
@@ -29,7 +29,7 @@ impl PolicyError {
         Self {
             line: 1,
             column: 1,
-            message: harmless(&message.into()),
+            message: printable(&message.into()),
         }
     }
 
@@ -44,25 +44,26 @@ impl PolicyError {
         }
     }
 
-    /// Counts from 1.
+    /// Line in the policy, from 1.
     #[must_use]
     pub fn line(&self) -> u64 {
         self.line
     }
 
-    /// Counts from 1.
+    /// Column in the line, from 1.
     #[must_use]
     pub fn column(&self) -> u64 {
         self.column
     }
 }
 
-/// Messages quote the file: no control characters, and not more than a line.
-fn harmless(message: &str) -> String {
+/// Cleans a message, which may quote the file: no control characters, and not more than a
+/// line.
+fn printable(message: &str) -> String {
     let visible = message
         .chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c });
-    visible.take(MAX_MESSAGE).collect()
+    visible.take(MAX_MESSAGE_CHARS).collect()
 }
 
 impl fmt::Display for PolicyError {

@@ -1,10 +1,15 @@
 //! The policy of jarvis-secretsd: who may do what with which secret.
 //!
+//! Runs in: the worker, which decides; `jarvisctl`, which checks a policy's text.
+//! Touches: nothing but memory: no system call, no secret.
+//! Imported by: the daemon (its worker and its policy file) and `jarvisctl`.
+//!
 //! A policy is compiled from YAML once and then asked; asking allocates
 //! nothing and calls no system. All clients that match a caller apply, deny
 //! wins over allow, and where nothing matches nothing is allowed.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod decision;
 mod error;
 mod parse;
@@ -12,17 +17,9 @@ mod pattern;
 mod selector;
 mod verb;
 
+pub use accounts::Accounts;
 pub use decision::{Decision, Policy, Rule};
 pub use error::PolicyError;
-pub use pattern::Pattern;
+pub use pattern::{Pattern, PatternError};
 pub use selector::Caller;
-pub use verb::Verb;
-
-/// Looks up names when a policy is compiled, so that this crate needs no
-/// system calls.
-pub trait Accounts {
-    /// The id of `user`.
-    fn uid(&self, user: &str) -> Option<u32>;
-    /// The id of `group`.
-    fn gid(&self, group: &str) -> Option<u32>;
-}
+pub use verb::{UnknownVerb, Verb};

@@ -7,19 +7,21 @@ use serde::Deserialize;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
-use crate::Accounts;
+use crate::accounts::Accounts;
 use crate::decision::{Client, Policy};
 use crate::error::PolicyError;
 use crate::pattern::Pattern;
 use crate::selector::Selector;
-use crate::verb::{Verb, Verbs};
+use crate::verb::{UnknownVerb, Verb, VerbSet};
 
-/// Largest policy in bytes.
-const MAX_TEXT: usize = 1024 * 1024;
+/// Longest policy in bytes.
+const MAX_POLICY_BYTES: usize = 1024 * 1024;
+/// Most clients of a policy.
 const MAX_CLIENTS: usize = 4096;
-/// Patterns or ids in one list.
-const MAX_LIST: usize = 4096;
-const MAX_CLIENT_NAME: usize = 64;
+/// Most patterns or ids in one list.
+const MAX_LIST_ITEMS: usize = 4096;
+/// Longest name of a client.
+const MAX_CLIENT_NAME_BYTES: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +30,7 @@ struct WirePolicy {
     default_deny: Option<Spanned<bool>>,
     #[serde(default)]
     strict_handles: bool,
-    clients: Clients,
+    clients: WireClients,
 }
 
 #[derive(Deserialize)]
@@ -69,20 +71,20 @@ where
 
 /// The clients with the places of their names. Read without a map, in which a
 /// client could take the place of an earlier one of the same name.
-struct Clients(Vec<(Spanned<String>, Spanned<WireClient>)>);
+struct WireClients(Vec<(Spanned<String>, Spanned<WireClient>)>);
 
-impl<'de> Deserialize<'de> for Clients {
+impl<'de> Deserialize<'de> for WireClients {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ClientsVisitor;
 
         impl<'de> Visitor<'de> for ClientsVisitor {
-            type Value = Clients;
+            type Value = WireClients;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of clients")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Clients, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireClients, A::Error> {
                 let mut clients = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     if clients.len() == MAX_CLIENTS {
@@ -90,7 +92,7 @@ impl<'de> Deserialize<'de> for Clients {
                     }
                     clients.push(entry);
                 }
-                Ok(Clients(clients))
+                Ok(WireClients(clients))
             }
         }
 
@@ -100,17 +102,17 @@ impl<'de> Deserialize<'de> for Clients {
 
 /// A scalar, or a list of them.
 enum OneOrMany {
-    One(Id),
-    Many(Vec<Spanned<Id>>),
+    One(AccountId),
+    Many(Vec<Spanned<AccountId>>),
 }
 
 /// A number or a name.
-enum Id {
+enum AccountId {
     Number(u64),
     Name(String),
 }
 
-impl Id {
+impl AccountId {
     fn from_text(text: &str) -> Self {
         let digits = text.bytes().all(|b| b.is_ascii_digit());
         match text.parse() {
@@ -120,9 +122,9 @@ impl Id {
     }
 }
 
-impl<'de> Deserialize<'de> for Id {
+impl<'de> Deserialize<'de> for AccountId {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(IdVisitor)? {
+        match deserializer.deserialize_any(AccountIdVisitor)? {
             OneOrMany::One(id) => Ok(id),
             OneOrMany::Many(_) => Err(de::Error::custom("a list within a list")),
         }
@@ -131,13 +133,13 @@ impl<'de> Deserialize<'de> for Id {
 
 impl<'de> Deserialize<'de> for OneOrMany {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(IdVisitor)
+        deserializer.deserialize_any(AccountIdVisitor)
     }
 }
 
-struct IdVisitor;
+struct AccountIdVisitor;
 
-impl<'de> Visitor<'de> for IdVisitor {
+impl<'de> Visitor<'de> for AccountIdVisitor {
     type Value = OneOrMany;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,7 +147,7 @@ impl<'de> Visitor<'de> for IdVisitor {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<OneOrMany, E> {
-        Ok(OneOrMany::One(Id::Number(number)))
+        Ok(OneOrMany::One(AccountId::Number(number)))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<OneOrMany, E> {
@@ -156,13 +158,13 @@ impl<'de> Visitor<'de> for IdVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
-        Ok(OneOrMany::One(Id::from_text(text)))
+        Ok(OneOrMany::One(AccountId::from_text(text)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
         let mut ids = Vec::new();
         while let Some(id) = list.next_element()? {
-            if ids.len() == MAX_LIST {
+            if ids.len() == MAX_LIST_ITEMS {
                 return Err(de::Error::custom("the list is too long"));
             }
             ids.push(id);
@@ -178,10 +180,10 @@ impl Policy {
     /// [`PolicyError`] with line and column: no YAML, an unknown key or verb,
     /// a bad pattern, an unknown user or group, or a limit exceeded.
     pub fn parse(text: &str, accounts: &dyn Accounts) -> Result<Self, PolicyError> {
-        if text.len() > MAX_TEXT {
+        if text.len() > MAX_POLICY_BYTES {
             let len = text.len();
             return Err(PolicyError::start(format!(
-                "the policy has {len} bytes, at most {MAX_TEXT}"
+                "the policy has {len} bytes, at most {MAX_POLICY_BYTES}"
             )));
         }
         let wire: WirePolicy = serde_saphyr::from_str_with_options(text, options())
@@ -192,12 +194,12 @@ impl Policy {
                 "`default_deny` can only be true: what no rule allows is denied",
             ));
         }
-        let Clients(clients) = wire.clients;
+        let WireClients(clients) = wire.clients;
         check_distinct(&clients)?;
         let clients = clients.into_iter();
         Ok(Self {
             clients: clients
-                .map(|(name, client)| compile(&name, client.value, accounts))
+                .map(|(name, client)| compile_client(&name, client.value, accounts))
                 .collect::<Result<_, _>>()?,
             strict_handles: wire.strict_handles,
         })
@@ -234,7 +236,7 @@ fn check_distinct(clients: &[(Spanned<String>, Spanned<WireClient>)]) -> Result<
     }
 }
 
-fn compile(
+fn compile_client(
     name: &Spanned<String>,
     wire: WireClient,
     accounts: &dyn Accounts,
@@ -250,7 +252,7 @@ fn compile(
         name: name.as_str().into(),
         selectors: match wire.r#match {
             Some(selectors) => compile_match(selectors, accounts)?,
-            None => vec![user_called(name, at, accounts)?],
+            None => vec![user_named(name, at, accounts)?],
         },
         allow: patterns(wire.allow)?,
         deny: patterns(wire.deny)?,
@@ -260,17 +262,19 @@ fn compile(
 
 fn check_name(name: &str, at: Location) -> Result<(), PolicyError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    if (1..=MAX_CLIENT_NAME).contains(&name.len()) && name.chars().all(plain) {
+    if (1..=MAX_CLIENT_NAME_BYTES).contains(&name.len()) && name.chars().all(plain) {
         return Ok(());
     }
     Err(PolicyError::new(
         at,
-        format!("a client's name has 1 to {MAX_CLIENT_NAME} letters, digits, `_`, `.` or `-`"),
+        format!(
+            "a client's name has 1 to {MAX_CLIENT_NAME_BYTES} letters, digits, `_`, `.` or `-`"
+        ),
     ))
 }
 
 /// Without `match` the client is the user of its name.
-fn user_called(name: &str, at: Location, accounts: &dyn Accounts) -> Result<Selector, PolicyError> {
+fn user_named(name: &str, at: Location, accounts: &dyn Accounts) -> Result<Selector, PolicyError> {
     let unknown = || {
         let message = format!("there is no user `{name}`; say with `match` who this client is");
         PolicyError::new(at, message)
@@ -332,17 +336,17 @@ fn resolve(
 
 fn resolve_one(
     key: &str,
-    id: &Spanned<Id>,
+    id: &Spanned<AccountId>,
     look_up: &dyn Fn(&str) -> Option<u32>,
 ) -> Result<u32, PolicyError> {
     let refused = |message: String| PolicyError::new(id.referenced, message);
     match &id.value {
         // The highest id is the kernel's "no id".
-        Id::Number(number) => u32::try_from(*number)
+        AccountId::Number(number) => u32::try_from(*number)
             .ok()
             .filter(|&id| id != u32::MAX)
             .ok_or_else(|| refused(format!("{number} is no valid id"))),
-        Id::Name(name) => look_up(name).ok_or_else(|| match key {
+        AccountId::Name(name) => look_up(name).ok_or_else(|| match key {
             "uid" | "gid" => refused(format!("`{key}` takes numbers; `{name}` is none")),
             _ => refused(format!("there is no {key} `{name}`")),
         }),
@@ -350,8 +354,8 @@ fn resolve_one(
 }
 
 fn patterns(wire: Vec<Spanned<String>>) -> Result<Vec<Pattern>, PolicyError> {
-    if let Some(first_over) = wire.get(MAX_LIST) {
-        let message = format!("over {MAX_LIST} patterns");
+    if let Some(first_over) = wire.get(MAX_LIST_ITEMS) {
+        let message = format!("over {MAX_LIST_ITEMS} patterns");
         return Err(PolicyError::new(first_over.referenced, message));
     }
     let compiled = wire.into_iter().map(|text| {
@@ -362,13 +366,13 @@ fn patterns(wire: Vec<Spanned<String>>) -> Result<Vec<Pattern>, PolicyError> {
     compiled.collect()
 }
 
-fn verbs(wire: Option<Vec<Spanned<String>>>) -> Result<Verbs, PolicyError> {
+fn verbs(wire: Option<Vec<Spanned<String>>>) -> Result<VerbSet, PolicyError> {
     let Some(words) = wire else {
-        return Ok(Verbs::one(Verb::Read).and(Verbs::one(Verb::List)));
+        return Ok(VerbSet::one(Verb::Read).and(VerbSet::one(Verb::List)));
     };
     let verb = |word: &Spanned<String>| match word.value.as_str() {
-        "*" => Ok(Verbs::all()),
-        text => text.parse().map(Verbs::one).map_err(|()| {
+        "*" => Ok(VerbSet::all()),
+        text => text.parse().map(VerbSet::one).map_err(|UnknownVerb| {
             let known = Verb::ALL.map(Verb::as_str).join(", ");
             let message = format!("unknown verb {text:?}, expected one of {known} or \"*\"");
             PolicyError::new(word.referenced, message)
@@ -376,5 +380,5 @@ fn verbs(wire: Option<Vec<Spanned<String>>>) -> Result<Verbs, PolicyError> {
     };
     words
         .iter()
-        .try_fold(Verbs::default(), |all, word| Ok(all.and(verb(word)?)))
+        .try_fold(VerbSet::default(), |all, word| Ok(all.and(verb(word)?)))
 }

@@ -5,19 +5,43 @@
 //! at least one). Matching keeps the set of reachable positions in the bits of
 //! a word, so its time is the product of the lengths, whatever the pattern.
 
-/// Segments of a pattern and of a name; positions fit a `u32`.
+/// Most segments of a pattern and of a name; positions fit a `u32`.
 const MAX_SEGMENTS: usize = 16;
-const MAX_SEGMENT: usize = 255;
+/// Longest segment of a name.
+const MAX_SEGMENT_BYTES: usize = 255;
+
+/// Why a text is no pattern; the message stands behind "the pattern".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// The pattern has more segments than any name.
+    #[error("has {0} segments, at most {MAX_SEGMENTS}")]
+    TooManySegments(usize),
+    /// A segment is empty.
+    #[error("has an empty segment (no leading, trailing or double slash)")]
+    EmptySegment,
+    /// A segment is longer, in bytes, than any of a name.
+    #[error("has a segment of {0} bytes, at most {MAX_SEGMENT_BYTES}")]
+    LongSegment(usize),
+    /// `**` is only a part of its segment.
+    #[error("has `**` beside other characters; it must be a segment by itself")]
+    StarsBesideText,
+    /// A segment starts with a dot.
+    #[error("has a segment that starts with a dot, which no name does")]
+    LeadingDot,
+    /// A segment has a control character.
+    #[error("has a control character")]
+    ControlCharacter,
+}
 
 /// A compiled pattern.
 #[derive(Debug)]
 pub struct Pattern {
     text: Box<str>,
-    segments: Vec<Segment>,
+    segments: Vec<PatternSegment>,
 }
 
 #[derive(Debug)]
-enum Segment {
+enum PatternSegment {
     /// `**`
     Any,
     /// Text between stars: one part is a literal.
@@ -32,15 +56,14 @@ impl Pattern {
     /// Compiles `text`.
     ///
     /// # Errors
-    /// What is wrong with it, to stand behind "the pattern".
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// [`PatternError`], whose message stands behind "the pattern".
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
         let segments = match text {
-            "*" => vec![Segment::Any],
+            "*" => vec![PatternSegment::Any],
             _ => text.split('/').map(segment).collect::<Result<_, _>>()?,
         };
         if segments.len() > MAX_SEGMENTS {
-            let count = segments.len();
-            return Err(format!("has {count} segments, at most {MAX_SEGMENTS}"));
+            return Err(PatternError::TooManySegments(segments.len()));
         }
         Ok(Self {
             text: text.into(),
@@ -52,21 +75,21 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether the secret `name` matches.
+    /// True if the secret `name` matches.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         self.after(name).0 & self.end() != 0
     }
 
-    /// Whether some name beneath directory `dir` (`""` is the root) matches.
+    /// True if some name beneath directory `dir` (`""` is the root) matches.
     pub(crate) fn matches_beneath(&self, dir: &str) -> bool {
         self.after(dir).0 & (self.end() - 1) != 0
     }
 
-    /// Whether every name beneath `dir` matches.
+    /// True if every name beneath `dir` matches.
     pub(crate) fn covers_beneath(&self, dir: &str) -> bool {
         let last = self.segments.len().saturating_sub(1);
-        matches!(self.segments.last(), Some(Segment::Any)) && self.after(dir).has(last)
+        matches!(self.segments.last(), Some(PatternSegment::Any)) && self.after(dir).has(last)
     }
 
     fn end(&self) -> u32 {
@@ -87,14 +110,14 @@ impl Pattern {
         let reached = self.segments.iter().enumerate().filter(|(i, _)| at.has(*i));
         for (index, segment) in reached {
             match segment {
-                Segment::Any => {
+                PatternSegment::Any => {
                     next.add(index);
                     if index + 1 == self.segments.len() {
                         next.add(index + 1);
                     }
                 }
-                Segment::Glob(parts) if glob(parts, name) => next.add(index + 1),
-                Segment::Glob(_) => {}
+                PatternSegment::Glob(parts) if glob(parts, name) => next.add(index + 1),
+                PatternSegment::Glob(_) => {}
             }
         }
         self.close(next)
@@ -104,7 +127,7 @@ impl Pattern {
     fn close(&self, mut at: Positions) -> Positions {
         let last = self.segments.len().saturating_sub(1);
         for (index, segment) in self.segments.iter().enumerate().take(last) {
-            if matches!(segment, Segment::Any) && at.has(index) {
+            if matches!(segment, PatternSegment::Any) && at.has(index) {
                 at.add(index + 1);
             }
         }
@@ -122,32 +145,31 @@ impl Positions {
     }
 }
 
-fn segment(text: &str) -> Result<Segment, String> {
+fn segment(text: &str) -> Result<PatternSegment, PatternError> {
     if text == "**" {
-        return Ok(Segment::Any);
+        return Ok(PatternSegment::Any);
     }
     if text.is_empty() {
-        return Err("has an empty segment (no leading, trailing or double slash)".into());
+        return Err(PatternError::EmptySegment);
     }
-    if text.len() > MAX_SEGMENT {
-        return Err(format!(
-            "has a segment of {} bytes, at most {MAX_SEGMENT}",
-            text.len()
-        ));
+    if text.len() > MAX_SEGMENT_BYTES {
+        return Err(PatternError::LongSegment(text.len()));
     }
     if text.contains("**") {
-        return Err("has `**` beside other characters; it must be a segment by itself".into());
+        return Err(PatternError::StarsBesideText);
     }
     if text.starts_with('.') {
-        return Err("has a segment that starts with a dot, which no name does".into());
+        return Err(PatternError::LeadingDot);
     }
     if text.chars().any(char::is_control) {
-        return Err("has a control character".into());
+        return Err(PatternError::ControlCharacter);
     }
-    Ok(Segment::Glob(text.split('*').map(Box::from).collect()))
+    Ok(PatternSegment::Glob(
+        text.split('*').map(Box::from).collect(),
+    ))
 }
 
-/// Greedy: every part as early as it can be, the first and last anchored.
+/// Matches greedily: every part as early as it can be, the first and last anchored.
 fn glob(parts: &[Box<str>], name: &str) -> bool {
     let Some((first, rest)) = parts.split_first() else {
         return false;
@@ -234,7 +256,7 @@ mod tests {
             (&seventeen, "17 segments"),
             (&long, "256 bytes"),
         ] {
-            let error = Pattern::parse(pattern).unwrap_err();
+            let error = Pattern::parse(pattern).unwrap_err().to_string();
             assert!(error.contains(why), "{pattern:?}: {error}");
         }
     }

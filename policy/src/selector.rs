@@ -1,6 +1,6 @@
-//! Which callers a client of the policy is.
+//! Callers, and the selectors by which they are a client of the policy.
 
-/// What is known of a caller, by the kernel's word.
+/// A caller, by the kernel's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller<'a> {
     /// User id.
@@ -9,7 +9,7 @@ pub struct Caller<'a> {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: &'a [u32],
-    /// It runs in a container, where id 0 is not the host's.
+    /// True in a container, where id 0 is not the host's.
     pub containerized: bool,
 }
 

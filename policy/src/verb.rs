@@ -1,4 +1,4 @@
-//! What can be done.
+//! VerbSet: all that a policy can allow.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,21 +64,26 @@ impl fmt::Display for Verb {
 }
 
 impl FromStr for Verb {
-    type Err = ();
+    type Err = UnknownVerb;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, UnknownVerb> {
         Self::ALL
             .into_iter()
             .find(|verb| verb.as_str() == text)
-            .ok_or(())
+            .ok_or(UnknownVerb)
     }
 }
 
+/// A word is no verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown verb")]
+pub struct UnknownVerb;
+
 /// A set of verbs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verbs(u16);
+pub(crate) struct VerbSet(u16);
 
-impl Verbs {
+impl VerbSet {
     pub(crate) fn one(verb: Verb) -> Self {
         Self(1 << verb as u16)
     }

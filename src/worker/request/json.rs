@@ -197,7 +197,7 @@ impl RequestFields {
         let verb = self.verb.as_deref().unwrap_or("read");
         Ok(Question::Explain {
             name: self.name()?,
-            verb: verb.parse().or_else(|()| invalid("`verb` is no verb"))?,
+            verb: verb.parse().or_else(|_| invalid("`verb` is no verb"))?,
             uid: required("uid", self.uid)?,
             gid: required("gid", self.gid)?,
             groups: self.groups.unwrap_or_default(),
