@@ -20,7 +20,7 @@ mod worker;
 pub mod testing {
     pub use crate::common::clock::follow_clock;
     pub use crate::ipc::keeper::StartRefusal;
-    pub use crate::ipc::runner::{Event, HookName, Phase};
+    pub use crate::ipc::runner::{Event, HookName, HookPhase};
     pub use crate::process::abort_on_panic;
     pub use crate::process::privileges::drop_privileges;
     pub use crate::supervisor::Runner;

@@ -8,11 +8,11 @@ use jiff::tz::TimeZone;
 
 /// Times of the week, UTC: `mon-fri 02:00-04:00; sun 00:00-24:00`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Windows(Vec<Window>);
+pub(crate) struct Windows(Vec<WeekWindow>);
 
 /// On some days, from a minute of the day up to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Window {
+struct WeekWindow {
     /// Monday first.
     days: [bool; 7],
     /// Minutes since midnight; an end before the start is on the next day.
@@ -40,7 +40,8 @@ impl Windows {
     /// # Errors
     /// [`BadWindow`].
     pub(crate) fn parse(text: &str) -> Result<Self, BadWindow> {
-        let one = |part: &str| Window::parse(part).ok_or_else(|| BadWindow(part.trim().to_owned()));
+        let one =
+            |part: &str| WeekWindow::parse(part).ok_or_else(|| BadWindow(part.trim().to_owned()));
         text.split(';').map(one).collect::<Result<_, _>>().map(Self)
     }
 
@@ -55,7 +56,7 @@ impl Windows {
     }
 }
 
-impl Window {
+impl WeekWindow {
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
         let (first, second) = (words.next()?, words.next());

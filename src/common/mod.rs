@@ -1,4 +1,4 @@
-//! What several processes use.
+//! Helpers that several processes use.
 //!
 //! Runs in: every process.
 //! Touches: files that it is given, the user database; no value, no network.

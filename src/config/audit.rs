@@ -10,7 +10,7 @@ use super::rule::{MAX_HOURS, Rule};
 /// `[audit]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Audit {
+pub struct AuditConfig {
     /// The directory of the log.
     pub dir: PathBuf,
     /// The host's identity key.
@@ -22,20 +22,20 @@ pub struct Audit {
     #[serde(default)]
     pub durability: ReadDurability,
     /// Megabytes after which a segment of the log ends, 1 to 4096.
-    #[serde(default = "Audit::segment_mb")]
+    #[serde(default = "AuditConfig::segment_mb")]
     pub segment_mb: u32,
     /// Hours after which a segment of the log ends, at least 1.
-    #[serde(default = "Audit::segment_hours")]
+    #[serde(default = "AuditConfig::segment_hours")]
     pub segment_hours: u32,
     /// Days for which records are kept; 0 is for ever.
-    #[serde(default = "Audit::retention_days")]
+    #[serde(default = "AuditConfig::retention_days")]
     pub retention_days: u32,
-    /// What looks suspicious.
+    /// Limits of what looks suspicious.
     #[serde(default)]
-    pub suspicion: Suspicion,
+    pub suspicion: SuspicionConfig,
 }
 
-impl Audit {
+impl AuditConfig {
     fn segment_mb() -> u32 {
         64
     }
@@ -48,7 +48,7 @@ impl Audit {
         90
     }
 
-    /// What must hold of this section.
+    /// Rules of this section.
     pub(super) fn rules(&self) -> Vec<Rule> {
         let mut rules = vec![
             Rule::within("audit.segment_mb", self.segment_mb, 1..=4096),
@@ -62,7 +62,7 @@ impl Audit {
 /// `[audit.suspicion]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Suspicion {
+pub struct SuspicionConfig {
     /// Denials of one uid that are told, up to 100; 0: never.
     pub denials: u32,
     /// Within so many minutes, up to a day.
@@ -73,7 +73,7 @@ pub struct Suspicion {
     pub bulk_seconds: u32,
 }
 
-impl Default for Suspicion {
+impl Default for SuspicionConfig {
     fn default() -> Self {
         let Thresholds { denials, bulk } = Thresholds::default();
         Self {
@@ -85,7 +85,7 @@ impl Default for Suspicion {
     }
 }
 
-impl Suspicion {
+impl SuspicionConfig {
     fn rules(&self) -> [Rule; 4] {
         [
             Rule::within_or_never("audit.suspicion.denials", self.denials, 1..=MAX_DENIALS),

@@ -29,7 +29,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The key.
         key: &'static str,
-        /// What it must be.
+        /// The rule that the value breaks.
         rule: Cow<'static, str>,
     },
 }

@@ -20,12 +20,12 @@ mod notify;
 mod rotation;
 mod rule;
 
-pub use audit::{Audit, ReadDurability, Suspicion};
+pub use audit::{AuditConfig, ReadDurability, SuspicionConfig};
 pub use error::ConfigError;
-pub use mount::Mount;
+pub use mount::MountConfig;
 pub(crate) use notify::Receiver;
-pub use notify::{EventKind, Notify};
-pub use rotation::Rotation;
+pub use notify::{EventKind, NotifyConfig};
+pub use rotation::RotationConfig;
 use rule::Rule;
 
 /// Largest configuration accepted, in bytes.
@@ -41,37 +41,37 @@ pub struct Config {
     #[serde(default)]
     pub developer: bool,
     /// Where and how the tree is shown.
-    pub mount: Mount,
+    pub mount: MountConfig,
     /// Where the secrets are.
-    pub vault: Vault,
-    /// Who may do what.
-    pub policy: Policy,
-    /// What was done.
-    pub audit: Audit,
+    pub vault: VaultConfig,
+    /// The policy.
+    pub policy: PolicyConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// The processes without privilege.
     #[serde(default)]
-    pub worker: Worker,
+    pub worker: WorkerConfig,
     /// Health and metrics.
     #[serde(default)]
-    pub http: Http,
+    pub http: HttpConfig,
     /// Life of a version.
     #[serde(default)]
-    pub rotation: Rotation,
+    pub rotation: RotationConfig,
     /// Programs that carry a rotation to where the secret is used.
     #[serde(default)]
-    pub hooks: Hooks,
-    /// Who is told of what happens.
+    pub hooks: HooksConfig,
+    /// Receivers of notifications.
     #[serde(default)]
-    pub notify: Vec<Notify>,
+    pub notify: Vec<NotifyConfig>,
     /// The daemon's own messages.
     #[serde(default)]
-    pub logging: Logging,
+    pub logging: LoggingConfig,
 }
 
 /// `[vault]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Vault {
+pub struct VaultConfig {
     /// The vault file.
     pub path: PathBuf,
     /// The key file; without it the passphrase comes on standard input.
@@ -81,7 +81,7 @@ pub struct Vault {
 /// `[policy]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Policy {
+pub struct PolicyConfig {
     /// The policy file.
     pub path: PathBuf,
 }
@@ -89,14 +89,14 @@ pub struct Policy {
 /// `[worker]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Worker {
-    /// Who has the secrets when the daemon is started by root.
+pub struct WorkerConfig {
+    /// User of the workers when the daemon is started by root.
     pub user: String,
-    /// Who has the network then.
+    /// User of the runner then.
     pub runner_user: String,
 }
 
-impl Default for Worker {
+impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
             user: "jarvis".into(),
@@ -108,19 +108,19 @@ impl Default for Worker {
 /// `[http]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Http {
+pub struct HttpConfig {
     /// Whether to listen at all.
-    #[serde(default = "Http::enabled")]
+    #[serde(default = "HttpConfig::enabled")]
     pub enabled: bool,
     /// The address.
-    #[serde(default = "Http::listen")]
+    #[serde(default = "HttpConfig::listen")]
     pub listen: SocketAddr,
     /// Allows an address that other hosts can reach.
     #[serde(default)]
     pub allow_remote: bool,
 }
 
-impl Http {
+impl HttpConfig {
     fn enabled() -> bool {
         true
     }
@@ -130,7 +130,7 @@ impl Http {
     }
 }
 
-impl Default for Http {
+impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             enabled: Self::enabled(),
@@ -143,14 +143,14 @@ impl Default for Http {
 /// `[hooks]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Hooks {
+pub struct HooksConfig {
     /// Root's directory of executables; without it there are no hooks.
     pub dir: Option<PathBuf>,
     /// Seconds that a phase of a hook may take, 1 to 600.
     pub timeout_secs: u32,
 }
 
-impl Default for Hooks {
+impl Default for HooksConfig {
     fn default() -> Self {
         Self {
             dir: None,
@@ -162,16 +162,16 @@ impl Default for Hooks {
 /// `[logging]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Logging {
+pub struct LoggingConfig {
     /// Least severe level that is shown.
     #[serde(default)]
-    pub level: Level,
+    pub level: LogLevel,
 }
 
 /// Severity.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum LogLevel {
     /// Failures.
     Error,
     /// Things to look at.
@@ -225,7 +225,7 @@ impl Config {
             self.rotation.rules(),
         ];
         let rules = sections.into_iter().flatten().chain(own);
-        let rules = rules.chain(self.notify.iter().flat_map(Notify::rules));
+        let rules = rules.chain(self.notify.iter().flat_map(NotifyConfig::rules));
         match rules.into_iter().find(|rule| !rule.holds) {
             None => Ok(()),
             Some(Rule { key, must, .. }) => Err(ConfigError::Value {

@@ -9,24 +9,24 @@ use super::rule::Rule;
 /// `[mount]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mount {
+pub struct MountConfig {
     /// The mount point.
     pub path: PathBuf,
     /// Serving threads, 2 to 64.
-    #[serde(default = "Mount::threads")]
+    #[serde(default = "MountConfig::threads")]
     pub threads: usize,
     /// Open handles one uid may hold.
-    #[serde(default = "Mount::handles")]
+    #[serde(default = "MountConfig::handles")]
     pub handles_per_uid: u32,
     /// Opens of one uid that may be served at once.
-    #[serde(default = "Mount::pending")]
+    #[serde(default = "MountConfig::pending")]
     pub pending_opens_per_uid: u32,
     /// Keep the mount when the worker dies (needs Linux 6.9); otherwise mount anew.
-    #[serde(default = "Mount::keep")]
+    #[serde(default = "MountConfig::keep")]
     pub keep: bool,
 }
 
-impl Mount {
+impl MountConfig {
     fn threads() -> usize {
         std::thread::available_parallelism().map_or(4, |n| n.get().clamp(4, 64))
     }
@@ -43,7 +43,7 @@ impl Mount {
         true
     }
 
-    /// What must hold of this section.
+    /// Rules of this section.
     pub(super) fn rules(&self) -> Vec<Rule> {
         vec![
             Rule::within("mount.threads", self.threads, 2..=64),

@@ -9,7 +9,7 @@ use super::rule::Rule;
 /// `[[notify]]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Notify {
+pub struct NotifyConfig {
     /// A program of root's that gets each event as JSON on standard input.
     pub command: Option<PathBuf>,
     /// An address that gets each event by POST.
@@ -19,14 +19,14 @@ pub struct Notify {
     /// Allows http:// to other hosts.
     #[serde(default)]
     pub allow_http: bool,
-    /// What it is told of.
-    #[serde(default = "Notify::events")]
+    /// Events that it is told of.
+    #[serde(default = "NotifyConfig::events")]
     pub events: Vec<EventKind>,
     /// How often it is tried in all, 1 to 20.
-    #[serde(default = "Notify::attempts")]
+    #[serde(default = "NotifyConfig::attempts")]
     pub attempts: usize,
     /// Seconds that each may take, 1 to 60.
-    #[serde(default = "Notify::timeout")]
+    #[serde(default = "NotifyConfig::timeout")]
     pub timeout_secs: u32,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum Receiver<'n> {
     Webhook(&'n str),
 }
 
-impl Notify {
+impl NotifyConfig {
     fn events() -> Vec<EventKind> {
         let often = |kind: &EventKind| *kind == EventKind::Checkpoint;
         let all = EventKind::ALL.into_iter();
@@ -60,7 +60,7 @@ impl Notify {
         }
     }
 
-    /// What must hold of this section.
+    /// Rules of this section.
     pub(super) fn rules(&self) -> Vec<Rule> {
         let signed = self.secret_file.is_some();
         vec![

@@ -12,7 +12,7 @@ const MAX_WARNINGS: usize = 8;
 /// `[rotation]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Rotation {
+pub struct RotationConfig {
     /// Days until a version should be replaced.
     pub expiry_days: u32,
     /// Days for which a superseded version stays readable by its key id.
@@ -33,7 +33,7 @@ pub struct Rotation {
     pub recovery_days: u32,
 }
 
-impl Default for Rotation {
+impl Default for RotationConfig {
     fn default() -> Self {
         Self {
             expiry_days: 90,
@@ -48,8 +48,8 @@ impl Default for Rotation {
     }
 }
 
-impl Rotation {
-    /// What must hold of this section.
+impl RotationConfig {
+    /// Rules of this section.
     pub(super) fn rules(&self) -> Vec<Rule> {
         let windows = self.windows.as_deref();
         vec![

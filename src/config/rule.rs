@@ -1,4 +1,4 @@
-//! What must hold of a value, and what is said when it does not.
+//! Rules: what must hold of a value, and what is said when it does not.
 
 use std::borrow::Cow;
 use std::fmt::Display;

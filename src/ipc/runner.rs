@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{EventKind, Level, Notify};
+use crate::config::{EventKind, LogLevel, NotifyConfig};
 use crate::ipc::keeper::ExitCause;
 use crate::ipc::{Channel, short};
 
@@ -30,7 +30,7 @@ pub(crate) enum ToRunner {
     /// A receiver of notifications; as many come as the first message said. The
     /// one fd is the directory of the command, or the key of the signature where
     /// there is one.
-    AddSink(Notify),
+    AddSink(NotifyConfig),
     /// A sign of life is wanted: [`FromRunner::Pong`] with the same number.
     Ping(u64),
     /// A new worker speaks from now on: nobody waits for what the last one asked.
@@ -64,7 +64,7 @@ pub(crate) struct RunnerConfig {
     /// The host's name in notifications.
     pub(crate) host: String,
     /// Least level that is logged.
-    pub(crate) level: Level,
+    pub(crate) level: LogLevel,
 }
 
 /// Name of a hook: 1 to 64 of `a-z 0-9 . _ -`, the first a letter or digit.
@@ -113,7 +113,7 @@ impl fmt::Display for HookName {
 
 /// Step of a rotation, in the order of a good one; each may run twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
+pub enum HookPhase {
     /// See to it that `apply` can work; the old value stays in force.
     Prepare,
     /// Put the new value in force.
@@ -124,7 +124,7 @@ pub enum Phase {
     Rollback,
 }
 
-impl Phase {
+impl HookPhase {
     /// The word that the hook is given.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -142,7 +142,7 @@ impl Phase {
 pub(crate) struct HookRequest {
     pub(crate) id: u64,
     pub(crate) hook: HookName,
-    pub(crate) phase: Phase,
+    pub(crate) phase: HookPhase,
     /// Name of the secret.
     pub(crate) name: String,
     /// Number of the new version.

@@ -1,4 +1,4 @@
-//! What supervisor and worker say to each other.
+//! Messages between supervisor and worker.
 
 use jarvis_audit::{EpochClaim, SegmentClaim};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub(crate) enum ToWorker {
     Open(Open),
     /// Serve the device, which is the one fd.
     Attach {
-        /// Others have served it: ask for what they left unanswered.
+        /// Ask for what earlier workers left unanswered.
         resend: bool,
     },
     /// Say that you live.
@@ -40,7 +40,7 @@ pub(crate) enum ToWorker {
     Retire(String),
 }
 
-/// What a worker needs to know before it opens anything.
+/// Settings that a worker needs before it opens anything.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) config: Config,
@@ -67,11 +67,11 @@ pub(crate) struct Open {
     pub(crate) fresh: bool,
     /// The predecessor ended by its own fault: what it was at work on is suspect.
     pub(crate) crashed: bool,
-    /// What is known of the predecessor's end.
+    /// Reason of the predecessor's end, as far as it is known.
     pub(crate) reason: Option<String>,
 }
 
-/// What the supervisor has counted.
+/// Counts of the supervisor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// Number of the ping.
@@ -109,7 +109,7 @@ pub(crate) enum FromWorker {
     Accepted,
     /// How far the audit log has come, as a note.
     Checkpoint(String),
-    /// It can't go on, and another worker could not either.
+    /// The worker can't go on, and another could not either.
     Failed(String),
     /// The device is gone.
     Ended(String),

@@ -34,7 +34,7 @@ pub(crate) enum CredentialError {
         /// The system's answer.
         source: io::Error,
     },
-    /// Others could read the key file.
+    /// The key file could be read by others.
     #[error(
         "the key file {path} has mode {mode:04o}, others could read it; run: chmod 0600 {path}"
     )]

@@ -1,4 +1,4 @@
-//! What each process of ours does when it starts.
+//! Steps that each process of ours takes when it starts.
 //!
 //! Runs in: supervisor, workers, runner, keepers; `jarvisctl` asks for credentials here.
 //! Touches: the credential (plaintext), the process's own rights.
@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::config::Level;
+use crate::config::LogLevel;
 
 pub(crate) mod credential;
 pub(crate) mod privileges;
@@ -30,12 +30,12 @@ pub fn abort_on_panic() {
 }
 
 /// Starts logging to standard error.
-pub(crate) fn start_logging(level: Level) {
+pub(crate) fn start_logging(level: LogLevel) {
     let level = match level {
-        Level::Error => tracing::Level::ERROR,
-        Level::Warn => tracing::Level::WARN,
-        Level::Info => tracing::Level::INFO,
-        Level::Debug => tracing::Level::DEBUG,
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
     };
     tracing_subscriber::fmt()
         .with_max_level(level)

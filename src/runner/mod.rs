@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Notify;
+use crate::config::NotifyConfig;
 use crate::ipc::runner::{Event, FromRunner, RunnerEnd, ToRunner};
 use crate::ipc::take_stdin;
 use crate::process::privileges::drop_privileges;
@@ -43,13 +43,13 @@ const MAX_PROCESSES: u64 = 512;
 pub(crate) fn main() -> ExitCode {
     abort_on_panic();
     rustix::thread::set_name(c"jarvis-runner").ok();
-    match Runner::start().and_then(Runner::run) {
+    match RunnerLoop::start().and_then(RunnerLoop::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-struct Runner {
+struct RunnerLoop {
     channel: Arc<RunnerEnd>,
     /// The host's name in notifications.
     host: String,
@@ -57,7 +57,7 @@ struct Runner {
     sinks: Vec<Sink>,
 }
 
-impl Runner {
+impl RunnerLoop {
     /// Takes what the supervisor sends, gives up all other rights and starts the
     /// sinks.
     fn start() -> Result<Self, RunnerError> {
@@ -117,7 +117,7 @@ impl Runner {
 fn receive_sinks(
     channel: &RunnerEnd,
     count: usize,
-) -> Result<Vec<(Notify, Option<OwnedFd>)>, RunnerError> {
+) -> Result<Vec<(NotifyConfig, Option<OwnedFd>)>, RunnerError> {
     let receive = |_| match channel.receive()? {
         (ToRunner::AddSink(notify), mut fds) => Ok((notify, fds.pop())),
         _ => Err(RunnerError::MissingSink),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use backon::BlockingRetryable;
 use parking_lot::{Condvar, Mutex};
 
-use crate::config::{EventKind, Notify, Receiver};
+use crate::config::{EventKind, NotifyConfig, Receiver};
 use crate::ipc::keeper::{ExitCause, ProgramKind, ProgramSpec};
 use crate::ipc::pipe_of;
 use crate::ipc::runner::{DeliveryCounts, FromRunner, RunnerEnd};
@@ -69,7 +69,7 @@ impl Sink {
     /// When `notify` and `fd` do not fit, or no thread can be had.
     pub(super) fn start(
         number: usize,
-        notify: Notify,
+        notify: NotifyConfig,
         fd: Option<OwnedFd>,
         trust_self: bool,
     ) -> Result<Self, RunnerError> {
@@ -150,7 +150,11 @@ enum Transport {
 }
 
 impl Transport {
-    fn new(notify: &Notify, fd: Option<OwnedFd>, trust_self: bool) -> Result<Self, RunnerError> {
+    fn new(
+        notify: &NotifyConfig,
+        fd: Option<OwnedFd>,
+        trust_self: bool,
+    ) -> Result<Self, RunnerError> {
         match notify.receiver() {
             Some(Receiver::Command(path)) => Ok(Self::Command {
                 directory: fd.ok_or(RunnerError::NoDirectory)?,

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Config, Notify};
+use crate::config::{Config, NotifyConfig};
 use crate::ipc::Channel;
 use crate::ipc::runner::{RunnerChannel, RunnerConfig, ToRunner};
 use crate::ipc::worker::{Facts, FromWorker, ToWorker, WorkerChannel};
@@ -147,7 +147,7 @@ pub(super) fn open_for_runner(config: &Config) -> Result<ForRunner, Failure> {
         .as_deref()
         .map(open_directory)
         .transpose()?;
-    let of_sink = |notify: &Notify| match (&notify.command, &notify.secret_file) {
+    let of_sink = |notify: &NotifyConfig| match (&notify.command, &notify.secret_file) {
         (Some(command), _) => {
             let parent = command.parent().unwrap_or(Path::new("/"));
             open_directory(parent).map(Some)

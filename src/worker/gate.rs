@@ -66,7 +66,7 @@ impl Gate {
         (id, wanted): (u64, Option<u32>),
         request: OpenRequest,
     ) -> Result<OpenedSecret<Plaintext>, FsError> {
-        let timer = self.metrics.open_seconds.start_timer();
+        let timer = self.metrics.access.open_seconds.start_timer();
         self.audit.check_serving();
         self.committer.flush_outbox()?;
         let node = self.secrets.node(id)?;
@@ -103,7 +103,7 @@ impl Gate {
             self.refuse_version(caller, &node, why);
         }
         let opened = opened?;
-        self.metrics.retrieved.inc();
+        self.metrics.secrets.retrieved.inc();
         timer.observe_duration();
         Ok(opened)
     }
@@ -148,7 +148,7 @@ impl Gate {
     /// # Errors
     /// [`FsError::Denied`], [`FsError::Io`].
     pub(crate) fn shared_read(&self, read: SharedRead) -> Result<(), FsError> {
-        self.metrics.shared_handles.inc();
+        self.metrics.access.shared_handles.inc();
         let node = self.secrets.node(read.ino)?;
         let strict = self.authorization.policy().strict_handles();
         let opener = format!("opened by uid {}", read.opener);

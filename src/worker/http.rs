@@ -109,9 +109,15 @@ fn handle(readiness: &Readiness, mut connection: TcpStream) -> io::Result<()> {
     let result = respond(&mut connection, &answer, head_only);
     if let Some(status) = status {
         let label = answer.code.to_string();
-        status.metrics().http.with_label_values(&[&label]).inc();
         status
             .metrics()
+            .service
+            .http
+            .with_label_values(&[&label])
+            .inc();
+        status
+            .metrics()
+            .service
             .http_seconds
             .observe(start.elapsed().as_secs_f64());
     }

@@ -77,7 +77,7 @@ impl MaintenanceParts {
             expired += i64::from(secret.current().is_some_and(|v| v.expires_ms <= now));
         });
         match walk {
-            Ok(()) => self.metrics.expired.set(expired),
+            Ok(()) => self.metrics.secrets.expired.set(expired),
             Err(error) => drop(self.secrets.vault_failed(&error)),
         }
         if let Err(error) = self.committer.purge_expired() {

@@ -20,8 +20,8 @@ use crate::config::EventKind;
 use crate::ipc::keeper::{ExitCause, StartRefusal};
 use crate::ipc::pipe_of;
 use crate::ipc::runner::{
-    DeliveryCounts, Event, FromRunner, HOOK_ANSWER_MARGIN, HookName, HookRequest, MAX_HOOKS, Phase,
-    RunnerChannel, ToRunner,
+    DeliveryCounts, Event, FromRunner, HOOK_ANSWER_MARGIN, HookName, HookPhase, HookRequest,
+    MAX_HOOKS, RunnerChannel, ToRunner,
 };
 use crate::process::spawn;
 
@@ -202,7 +202,7 @@ impl RunnerClient {
     pub fn hook(
         &self,
         hook: &HookName,
-        phase: Phase,
+        phase: HookPhase,
         subject: &HookSubject<'_>,
         old: Option<&[u8]>,
         new: &[u8],

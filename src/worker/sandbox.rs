@@ -1,4 +1,4 @@
-//! What a worker may still do: one user's rights, a few files, a few calls.
+//! The sandbox leaves a worker one user's rights, a few files, a few calls.
 //!
 //! Runs in: the worker, before it opens anything.
 //! Touches: the rights of its own process.
@@ -191,7 +191,7 @@ fn confine_files(directories: &[OwnedFd]) -> Result<RulesetStatus, landlock::Rul
     Ok(ruleset.restrict_self()?.ruleset)
 }
 
-/// What is not there needs no rule.
+/// Allows `access` below `path`; a path that is not there needs no rule.
 fn allow(
     ruleset: RulesetCreated,
     path: &str,

@@ -64,9 +64,9 @@ impl Secrets {
 
     /// Counts and logs a failure below; the caller of a file operation gets EIO.
     pub(crate) fn vault_failed(&self, error: &VaultError) -> FsError {
-        self.metrics.vault_errors.inc();
+        self.metrics.secrets.vault_errors.inc();
         if matches!(error, VaultError::Damaged { .. }) {
-            self.metrics.crypto_errors.inc();
+            self.metrics.secrets.crypto_errors.inc();
         }
         tracing::error!(%error, "vault");
         FsError::Io
@@ -239,7 +239,7 @@ impl Secrets {
             let current = self.servable(secret, wanted)?;
             match self.value(&node, current.number) {
                 Ok(Some(value)) => {
-                    self.metrics.decryptions.inc();
+                    self.metrics.secrets.decryptions.inc();
                     return release(&node, current, value);
                 }
                 Ok(None) => {}

@@ -47,11 +47,11 @@ pub(crate) struct AuditSettings {
     pub(crate) durability: Durability,
     /// How long records are kept, where that is not for ever.
     pub(crate) retention: Option<SignedDuration>,
-    /// What looks suspicious.
+    /// Limits of what looks suspicious.
     pub(crate) thresholds: Thresholds,
 }
 
-/// What the runner does.
+/// Hooks and notifications.
 pub(crate) struct HookSettings {
     /// How long a phase of a hook may take.
     pub(crate) limit: Duration,

@@ -23,7 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::error::WorkerError;
 use super::sandbox;
 use crate::common::policy_file::read_policy;
-use crate::config::Audit;
+use crate::config::AuditConfig;
 use crate::ipc::programs::ExeQuestions;
 use crate::ipc::worker::{Open, Start};
 use crate::process::privileges::drop_privileges;
@@ -46,7 +46,7 @@ use crate::worker::tree::SecretTree;
 /// How long a worker that was killed may take to die.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
 
-/// What the supervisor handed over with the first message.
+/// Resources that the supervisor handed over with the first message.
 pub(super) struct StartResources {
     pub(super) start: Start,
     vault: PathBuf,
@@ -97,7 +97,7 @@ impl StartResources {
         Ok((resources, [vault, log]))
     }
 
-    /// What to say in a message instead of the paths that only this process has.
+    /// Paths that only this process has, each with the one to show in its place.
     pub(super) fn shown_paths(&self) -> [(String, String); 2] {
         let config = &self.start.config;
         let pair =
@@ -189,7 +189,7 @@ impl WorkerParts {
         let runner = Arc::new(RunnerClient::new(
             settings.hooks.limit,
             settings.hooks.wanted_events.clone(),
-            metrics.notifications.clone(),
+            metrics.service.notifications.clone(),
         ));
         let audit = Arc::new(AuditTrail::new(
             stores.log,
@@ -400,7 +400,7 @@ fn open_log(
     Ok((log, recorded_seq))
 }
 
-fn segment_limits(audit: &Audit) -> SegmentLimits {
+fn segment_limits(audit: &AuditConfig) -> SegmentLimits {
     SegmentLimits {
         bytes: u64::from(audit.segment_mb) * 1024 * 1024,
         age: Duration::from_secs(u64::from(audit.segment_hours) * 3600),

@@ -77,7 +77,7 @@ impl Status {
         *self.supervisor.lock() = stats;
     }
 
-    /// What is counted at the moment that somebody asks.
+    /// Values at this moment.
     pub(crate) fn gauges(&self) -> Gauges {
         let stale = |&(ino, version): &(u64, u32)| {
             let node = self.secrets.node(ino).ok();

@@ -1,4 +1,4 @@
-//! What a worker asks the supervisor: certificates, the policy's text, and that it keeps
+//! The supervisor as a worker asks it: for certificates, for the policy's text, and to keep
 //! checkpoints.
 //!
 //! Runs in: the worker.

@@ -52,7 +52,7 @@ impl WorkerFixture {
         let runner = Arc::new(RunnerClient::new(
             settings.hooks.limit,
             Vec::new(),
-            metrics.notifications.clone(),
+            metrics.service.notifications.clone(),
         ));
         let audit = Arc::new(AuditTrail::new(
             log,

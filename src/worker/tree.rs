@@ -271,6 +271,7 @@ impl Refusals for SecretTree {
             LimitScope::Table => ("table", "handles of the file system"),
         };
         self.metrics
+            .access
             .limited
             .with_label_values(&[label])
             .inc_by(count);

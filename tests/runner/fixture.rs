@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jarvis_audit::{Certify, Identity};
 use jarvis_secretsd::config::{Config, EventKind};
-use jarvis_secretsd::testing::{HookError, HookName, HookSubject, Phase, Runner, RunnerClient};
+use jarvis_secretsd::testing::{HookError, HookName, HookPhase, HookSubject, Runner, RunnerClient};
 use prometheus::{IntCounterVec, Opts};
 use rustix::fs::Mode;
 
@@ -116,7 +116,7 @@ impl RunnerFixture {
         path
     }
 
-    pub(crate) fn run(&self, hook: &str, phase: Phase, new: &[u8]) -> Result<(), HookError> {
+    pub(crate) fn run(&self, hook: &str, phase: HookPhase, new: &[u8]) -> Result<(), HookError> {
         let hook = HookName::new(hook).unwrap();
         self.errands.hook(&hook, phase, &ABOUT, None, new)
     }

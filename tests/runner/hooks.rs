@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use jarvis_secretsd::testing::{HookError, HookName, Phase, StartRefusal};
+use jarvis_secretsd::testing::{HookError, HookName, HookPhase, StartRefusal};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::*;
@@ -26,13 +26,13 @@ fn values_arrive_exactly() {
     for (old, new) in [(&large, &small), (&small, &large), (&large, &large)] {
         let copied = fixture
             .errands
-            .hook(&name("copy"), Phase::Apply, &ABOUT, Some(old), new);
+            .hook(&name("copy"), HookPhase::Apply, &ABOUT, Some(old), new);
         copied.unwrap();
         assert!(&fs::read(fixture.out("old")).unwrap() == old);
         assert!(&fs::read(fixture.out("new")).unwrap() == new);
     }
     // The first version has nothing before it.
-    fixture.run("copy", Phase::Apply, b"").unwrap();
+    fixture.run("copy", HookPhase::Apply, b"").unwrap();
     assert_eq!(fixture.read("old"), "");
     assert_eq!(fixture.read("new"), "");
 }
@@ -48,7 +48,12 @@ fn a_hook_is_told_what_it_is_run_for() {
          cp \"$JARVIS_HOOKS/ask.conf\" OUT/conf\n",
     );
     fs::write(fixture.path("etc/hooks/ask.conf"), "port = 1\n").unwrap();
-    for phase in [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback] {
+    for phase in [
+        HookPhase::Prepare,
+        HookPhase::Apply,
+        HookPhase::Verify,
+        HookPhase::Rollback,
+    ] {
         fixture.run("ask", phase, b"the value").unwrap();
         assert_eq!(
             fixture.read("arguments"),
@@ -97,7 +102,7 @@ fn a_hook_has_its_five_files_and_no_others() {
     fixture.script("list", "#!/bin/sh\nexec ls -l /proc/self/fd >OUT/list\n");
     let listed = fixture
         .errands
-        .hook(&name("list"), Phase::Apply, &ABOUT, Some(b"o"), b"n");
+        .hook(&name("list"), HookPhase::Apply, &ABOUT, Some(b"o"), b"n");
     listed.unwrap();
     let list = fixture.read("list");
     let fds: Vec<_> = list
@@ -124,7 +129,7 @@ fn values_are_in_no_command_line_and_no_environment() {
     );
     let planted = b"planted-4711-value";
     std::thread::scope(|scope| {
-        let hook = scope.spawn(|| fixture.run("wait", Phase::Apply, planted));
+        let hook = scope.spawn(|| fixture.run("wait", HookPhase::Apply, planted));
         let pid = hear(&ready);
         let mut seen = 0;
         for process in fs::read_dir("/proc").unwrap() {
@@ -150,7 +155,7 @@ fn an_end_is_told_as_it_was() {
     fixture.script("status", "#!/bin/sh\nexit 42\n");
     fixture.script("signal", "#!/bin/sh\nkill -9 $$\n");
     fixture.script("nowhere", "#!/no/such/interpreter\n");
-    let run = |hook| fixture.run(hook, Phase::Apply, b"").unwrap_err();
+    let run = |hook| fixture.run(hook, HookPhase::Apply, b"").unwrap_err();
     assert!(matches!(run("status"), HookError::Failed(42)));
     assert!(matches!(run("signal"), HookError::Killed(9)));
     let error = run("nowhere");
@@ -167,7 +172,7 @@ fn a_binary_is_run_like_a_script() {
     let fixture = RunnerFixture::with_hooks(30);
     let path = fixture.script("binary", "");
     fs::copy("/bin/false", &path).unwrap();
-    let error = fixture.run("binary", Phase::Apply, b"").unwrap_err();
+    let error = fixture.run("binary", HookPhase::Apply, b"").unwrap_err();
     assert!(matches!(error, HookError::Failed(1)), "{error}");
 }
 
@@ -179,7 +184,7 @@ fn hooks_that_others_could_have_changed_are_refused() {
     let mode = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    let refused = |hook: &str| match fixture.run(hook, Phase::Apply, b"") {
+    let refused = |hook: &str| match fixture.run(hook, HookPhase::Apply, b"") {
         Err(HookError::Refused(why)) => why,
         other => panic!("{other:?}"),
     };
@@ -211,7 +216,7 @@ fn hooks_that_others_could_have_changed_are_refused() {
     chown(&hooks, Some(0), None).unwrap();
     assert!(!fixture.out("ran").exists());
     // The very same is run when all is well.
-    fixture.run("hook", Phase::Apply, b"").unwrap();
+    fixture.run("hook", HookPhase::Apply, b"").unwrap();
     assert_eq!(
         fs::metadata(fixture.out("ran")).unwrap().uid(),
         user("jarvis-runner").uid
@@ -222,11 +227,11 @@ fn hooks_that_others_could_have_changed_are_refused() {
 fn without_a_directory_there_are_no_hooks() {
     let mut fixture = RunnerFixture::new("");
     assert!(matches!(
-        fixture.run("hook", Phase::Apply, b""),
+        fixture.run("hook", HookPhase::Apply, b""),
         Err(HookError::NoRunner)
     ));
     fixture.spawn_runner();
-    let error = fixture.run("hook", Phase::Apply, b"").unwrap_err();
+    let error = fixture.run("hook", HookPhase::Apply, b"").unwrap_err();
     assert!(matches!(
         error,
         HookError::Refused(StartRefusal::NoDirectory)
@@ -244,7 +249,7 @@ fn the_time_limit_ends_all_of_a_hook() {
     let fixture = RunnerFixture::with_hooks(1);
     fixture.script("slow", &format!("{STUBBORN}while :; do sleep 600; done\n"));
     let begun = Instant::now();
-    let error = fixture.run("slow", Phase::Apply, b"").unwrap_err();
+    let error = fixture.run("slow", HookPhase::Apply, b"").unwrap_err();
     assert!(matches!(error, HookError::TimedOut(_)), "{error}");
     let took = begun.elapsed();
     // One second, and two for those that ignore SIGTERM.
@@ -259,7 +264,7 @@ fn the_time_limit_ends_all_of_a_hook() {
         "#!/bin/sh\ntrap 'echo cleaned >OUT/cleaned; exit 0' TERM\nsleep 600 & wait\n",
     );
     let begun = Instant::now();
-    let error = fixture.run("polite", Phase::Apply, b"").unwrap_err();
+    let error = fixture.run("polite", HookPhase::Apply, b"").unwrap_err();
     assert!(matches!(error, HookError::TimedOut(_)), "{error}");
     assert!(
         begun.elapsed() < Duration::from_millis(2900),
@@ -275,7 +280,7 @@ fn what_a_hook_leaves_behind_is_ended() {
     // Each has written its number before the hook ends.
     let wait = "while [ ! -s OUT/escaped ] || [ ! -s OUT/child ]; do :; done\n";
     fixture.script("daemon", &format!("{STUBBORN}{wait}exit 0\n"));
-    fixture.run("daemon", Phase::Apply, b"").unwrap();
+    fixture.run("daemon", HookPhase::Apply, b"").unwrap();
     for process in ["main", "child", "escaped"] {
         assert!(!lives(fixture.read(process).trim()), "{process}");
     }
@@ -290,7 +295,7 @@ fn when_the_runner_dies_nobody_waits_and_nothing_goes_on() {
         "#!/bin/sh\nsleep 600 & echo $$ $! >OUT/ready; wait\n",
     );
     let pids = std::thread::scope(|scope| {
-        let hook = scope.spawn(|| fixture.run("long", Phase::Apply, b""));
+        let hook = scope.spawn(|| fixture.run("long", HookPhase::Apply, b""));
         let pids = hear(&ready);
         let runner = Pid::from_raw(fixture.runner().pid() as i32).unwrap();
         kill_process(runner, Signal::KILL).unwrap();
@@ -310,7 +315,7 @@ fn when_the_runner_dies_nobody_waits_and_nothing_goes_on() {
     }
     fixture.script("quick", "#!/bin/sh\n");
     fixture.spawn_runner();
-    fixture.run("quick", Phase::Apply, b"").unwrap();
+    fixture.run("quick", HookPhase::Apply, b"").unwrap();
 }
 
 #[test]
@@ -322,7 +327,7 @@ fn a_hook_ends_with_its_keeper() {
         "#!/bin/sh\necho $$ $PPID >OUT/ready\nexec sleep 600\n",
     );
     std::thread::scope(|scope| {
-        let hook = scope.spawn(|| fixture.run("long", Phase::Apply, b""));
+        let hook = scope.spawn(|| fixture.run("long", HookPhase::Apply, b""));
         let pids = hear(&ready);
         let (pid, keeper) = pids.split_once(' ').unwrap();
         let keeper = Pid::from_raw(keeper.parse().unwrap()).unwrap();
@@ -346,7 +351,7 @@ fn a_hook_cannot_look_into_the_runner() {
             head -c 1 /proc/{pid}/$file && exit 1\ndone\n[ -d /proc/{pid} ]\n"
         ),
     );
-    fixture.run("look", Phase::Apply, b"").unwrap();
+    fixture.run("look", HookPhase::Apply, b"").unwrap();
 }
 
 const FIRST: &str = "JARVIS_TEST_FIRST_WORKER";
@@ -359,7 +364,7 @@ fn first_worker() {
         let fixture = RunnerFixture::new(&hooks(600));
         let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
         fixture.errands.connect(socket);
-        let ended = fixture.run("long", Phase::Apply, b"");
+        let ended = fixture.run("long", HookPhase::Apply, b"");
         panic!("it should have been killed before: {ended:?}");
     }
 }
@@ -388,7 +393,7 @@ fn a_hook_does_not_outlive_the_worker_that_asked_for_it() {
     let socket = fixture.runner().link().try_clone_to_owned().unwrap();
     fixture.errands.connect(socket);
     // The second one's hook does not begin before the first one's is gone.
-    fixture.run("next", Phase::Rollback, b"").unwrap();
+    fixture.run("next", HookPhase::Rollback, b"").unwrap();
     assert!(!lives(fixture.read("pid").trim()));
 }
 
@@ -402,9 +407,9 @@ fn hooks_run_side_by_side_and_end_in_any_order() {
     );
     fixture.script("quick", "#!/bin/sh\nexit 4\n");
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| fixture.run("wait", Phase::Apply, b""));
+        let slow = scope.spawn(|| fixture.run("wait", HookPhase::Apply, b""));
         hear(&ready);
-        let quick = fixture.run("quick", Phase::Apply, b"");
+        let quick = fixture.run("quick", HookPhase::Apply, b"");
         assert!(matches!(quick, Err(HookError::Failed(4))), "{quick:?}");
         assert!(fixture.errands.alive());
         release(&go);
@@ -424,12 +429,12 @@ fn no_more_than_eight_hooks_are_at_work() {
     std::thread::scope(|scope| {
         let hooks: Vec<_> = (0..8)
             .map(|_| {
-                let hook = scope.spawn(|| fixture.run("wait", Phase::Apply, b""));
+                let hook = scope.spawn(|| fixture.run("wait", HookPhase::Apply, b""));
                 hear(&ready);
                 hook
             })
             .collect();
-        let one_more = fixture.run("wait", Phase::Apply, b"");
+        let one_more = fixture.run("wait", HookPhase::Apply, b"");
         assert!(matches!(one_more, Err(HookError::Busy)), "{one_more:?}");
         // Each reads the end of the pipe once somebody has opened and closed it.
         for _ in &hooks {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jarvis_secretsd::testing::{HookError, HookName, Phase};
+use jarvis_secretsd::testing::{HookError, HookName, HookPhase};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -13,7 +13,12 @@ use crate::fixture::*;
 use crate::harness::postgres::{ADMIN, Postgres};
 use crate::harness::*;
 
-const PHASES: [Phase; 4] = [Phase::Prepare, Phase::Apply, Phase::Verify, Phase::Rollback];
+const PHASES: [HookPhase; 4] = [
+    HookPhase::Prepare,
+    HookPhase::Apply,
+    HookPhase::Verify,
+    HookPhase::Rollback,
+];
 /// Every character that a password may have.
 const ODD: &str = " !\"#$%&'()*+,-./0:;<=>?@A[\\]^_`a{|}~ :'x' \\gexec ";
 
@@ -79,7 +84,13 @@ impl Server {
         fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
     }
 
-    fn run(&self, hook: &str, phase: Phase, old: Option<&str>, new: &str) -> Result<(), HookError> {
+    fn run(
+        &self,
+        hook: &str,
+        phase: HookPhase,
+        old: Option<&str>,
+        new: &str,
+    ) -> Result<(), HookError> {
         let hook = HookName::new(hook).unwrap();
         let old = old.map(str::as_bytes);
         self.fixture
@@ -88,7 +99,13 @@ impl Server {
     }
 
     /// Every phase must fail with this exit status.
-    fn fails(&self, hook: &str, phases: &[Phase], (old, new): (Option<&str>, &str), status: u8) {
+    fn fails(
+        &self,
+        hook: &str,
+        phases: &[HookPhase],
+        (old, new): (Option<&str>, &str),
+        status: u8,
+    ) {
         for phase in phases {
             let ended = self.run(hook, *phase, old, new);
             let as_told = matches!(ended, Err(HookError::Failed(with)) if with == status);
@@ -145,31 +162,42 @@ fn a_single_role_gets_its_password() {
         // Each phase twice: a crash between may repeat it.
         for versions in rotated.windows(2) {
             let (old, new) = (versions[0], versions[1].unwrap());
-            for phase in [Phase::Prepare, Phase::Prepare, Phase::Apply, Phase::Apply] {
+            for phase in [
+                HookPhase::Prepare,
+                HookPhase::Prepare,
+                HookPhase::Apply,
+                HookPhase::Apply,
+            ] {
                 server.run(HOOK, phase, old, new).unwrap();
             }
-            server.run(HOOK, Phase::Verify, old, new).unwrap();
-            server.run(HOOK, Phase::Verify, old, new).unwrap();
+            server.run(HOOK, HookPhase::Verify, old, new).unwrap();
+            server.run(HOOK, HookPhase::Verify, old, new).unwrap();
         }
     });
     assert!(server.try_login(role, "last-7312"));
     assert!(!server.try_login(role, ODD));
 
     let both = (Some(ODD), "last-7312");
-    server.run(HOOK, Phase::Rollback, both.0, both.1).unwrap();
-    server.run(HOOK, Phase::Rollback, both.0, both.1).unwrap();
+    server
+        .run(HOOK, HookPhase::Rollback, both.0, both.1)
+        .unwrap();
+    server
+        .run(HOOK, HookPhase::Rollback, both.0, both.1)
+        .unwrap();
     assert!(server.try_login(role, ODD));
-    server.fails(HOOK, &[Phase::Verify], both, NO_SERVER);
+    server.fails(HOOK, &[HookPhase::Verify], both, NO_SERVER);
     // Nothing was before the first version that could be put back.
-    server.run(HOOK, Phase::Rollback, None, "other").unwrap();
+    server
+        .run(HOOK, HookPhase::Rollback, None, "other")
+        .unwrap();
     assert!(server.try_login(role, ODD));
     let longest = "x".repeat(4096);
-    for phase in [Phase::Apply, Phase::Verify] {
+    for phase in [HookPhase::Apply, HookPhase::Verify] {
         server.run(HOOK, phase, None, &longest).unwrap();
     }
 
     for bad in ["", "new\nline", "p\u{e4}ss", "nul\0", &"x".repeat(4097)] {
-        let phases = [Phase::Prepare, Phase::Apply, Phase::Verify];
+        let phases = [HookPhase::Prepare, HookPhase::Apply, HookPhase::Verify];
         server.fails(HOOK, &phases, (None, bad), BAD_VALUE);
     }
     let log = server.log();
@@ -186,7 +214,7 @@ fn what_goes_wrong_is_told_by_the_exit_status() {
     server.install(HOOK, "role = app");
     server.sql("CREATE ROLE app LOGIN PASSWORD 'before'");
     let values = (Some("before"), "after");
-    let by_admin = [Phase::Prepare, Phase::Apply, Phase::Rollback];
+    let by_admin = [HookPhase::Prepare, HookPhase::Apply, HookPhase::Rollback];
 
     server.admin_password("wrong");
     server.fails(HOOK, &by_admin, values, NO_SERVER);
@@ -213,13 +241,13 @@ fn what_goes_wrong_is_told_by_the_exit_status() {
     // A server that takes connections and says nothing.
     server.configure(HOOK, "host = 127.0.0.1\nrole = app\ntimeout = 600");
     server.signal(Signal::STOP);
-    let ended = server.run(HOOK, Phase::Apply, values.0, values.1);
+    let ended = server.run(HOOK, HookPhase::Apply, values.0, values.1);
     assert!(matches!(ended, Err(HookError::TimedOut(_))), "{ended:?}");
     server.configure(HOOK, "host = 127.0.0.1\nrole = app\ntimeout = 1");
-    server.fails(HOOK, &[Phase::Apply], values, NO_SERVER);
+    server.fails(HOOK, &[HookPhase::Apply], values, NO_SERVER);
     server.signal(Signal::CONT);
     server
-        .run(HOOK, Phase::Rollback, values.0, values.1)
+        .run(HOOK, HookPhase::Rollback, values.0, values.1)
         .unwrap();
     assert!(server.try_login("app", "before"));
 
@@ -249,7 +277,7 @@ fn two_roles_take_turns() {
     watched(&["first-8411", "8412", "third-8413", ADMIN], || {
         let mut old = None;
         for new in &versions {
-            for phase in [Phase::Prepare, Phase::Apply, Phase::Verify] {
+            for phase in [HookPhase::Prepare, HookPhase::Apply, HookPhase::Verify] {
                 server.run(HOOK, phase, old, new).unwrap();
                 server.run(HOOK, phase, old, new).unwrap();
             }
@@ -262,8 +290,8 @@ fn two_roles_take_turns() {
     assert!(!reads("app_a", "first-8411"));
 
     let (old, new) = (Some(versions[2].as_str()), value("app_b", "fourth"));
-    server.run(HOOK, Phase::Rollback, old, &new).unwrap();
-    server.run(HOOK, Phase::Rollback, old, &new).unwrap();
+    server.run(HOOK, HookPhase::Rollback, old, &new).unwrap();
+    server.run(HOOK, HookPhase::Rollback, old, &new).unwrap();
     assert!(
         !reads("app_b", &format!("{ODD}8412")),
         "its version was to end"
@@ -272,7 +300,7 @@ fn two_roles_take_turns() {
         reads("app_a", "third-8413"),
         "the version in force was not touched"
     );
-    server.fails(HOOK, &[Phase::Verify], (old, &new), NO_SERVER);
+    server.fails(HOOK, &[HookPhase::Verify], (old, &new), NO_SERVER);
 
     for bad in [
         value("app_a", "the role in force"),
@@ -301,10 +329,10 @@ fn two_roles_take_turns() {
         ),
     ] {
         server.sql(grant);
-        server.fails(HOOK, &[Phase::Prepare], (old, &new), REFUSED);
+        server.fails(HOOK, &[HookPhase::Prepare], (old, &new), REFUSED);
         server.sql(revoke);
     }
     server.sql("REVOKE app FROM app_b");
-    server.run(HOOK, Phase::Prepare, old, &new).unwrap();
+    server.run(HOOK, HookPhase::Prepare, old, &new).unwrap();
     assert!(!server.log().contains("third-8413"));
 }

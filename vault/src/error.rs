@@ -1,4 +1,4 @@
-//! What can go wrong with a vault, each with its remedy.
+//! Failures of a vault, each with its remedy.
 
 use std::path::{Path, PathBuf};
 

@@ -12,7 +12,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Uids remembered; beyond it the oldest windows are given up, counts included.
 const UIDS: usize = 4096;
 
-/// What to do with a denial.
+/// Treatment of a denial.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Admission {
     /// Write its record.
@@ -23,14 +23,14 @@ pub(crate) struct Admission {
 
 /// Windows by uid.
 #[derive(Default)]
-pub(crate) struct DenialLimit(Mutex<HashMap<u32, Window>>);
+pub(crate) struct DenialLimit(Mutex<HashMap<u32, DenialWindow>>);
 
-struct Window {
+struct DenialWindow {
     start: Instant,
     denials: u64,
 }
 
-impl Window {
+impl DenialWindow {
     fn counted(&self) -> Option<u64> {
         self.denials.checked_sub(EACH).filter(|&n| n > 0)
     }
@@ -49,7 +49,7 @@ impl DenialLimit {
                 };
             }
         }
-        let fresh = || Window {
+        let fresh = || DenialWindow {
             start: now,
             denials: 0,
         };
@@ -66,17 +66,17 @@ impl DenialLimit {
         }
     }
 
-    /// What is still only counted, by uid; forgets it.
+    /// Counts that have no record yet, by uid; forgets them.
     pub(crate) fn drain(&self) -> Vec<(u32, u64)> {
         self.drain_if(|_| true)
     }
 
-    /// The same of windows that are over, whose uids may never ask again.
+    /// Counts of windows that are over, whose uids may never ask again; forgets them.
     pub(crate) fn drain_over(&self, now: Instant) -> Vec<(u32, u64)> {
         self.drain_if(|window| now.duration_since(window.start) >= WINDOW)
     }
 
-    fn drain_if(&self, done: impl Fn(&Window) -> bool) -> Vec<(u32, u64)> {
+    fn drain_if(&self, done: impl Fn(&DenialWindow) -> bool) -> Vec<(u32, u64)> {
         let mut windows = self.0.lock();
         let drained = windows.extract_if(|_, window| done(window));
         drained

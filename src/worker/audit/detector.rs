@@ -122,7 +122,11 @@ impl AuditTrail {
 
     fn report(&self, finding: &Finding, name: Option<&str>) {
         let kind = finding.kind.as_str();
-        self.metrics.suspicious.with_label_values(&[kind]).inc();
+        self.metrics
+            .access
+            .suspicious
+            .with_label_values(&[kind])
+            .inc();
         tracing::warn!(
             kind,
             uid = finding.uid,

@@ -182,8 +182,8 @@ impl AuditTrail {
             }
         }
         match &result {
-            Ok(_) => self.metrics.audit_records.inc(),
-            Err(_) => self.metrics.audit_errors.inc(),
+            Ok(_) => self.metrics.service.audit_records.inc(),
+            Err(_) => self.metrics.service.audit_errors.inc(),
         }
         result.map(|_| ())
     }

@@ -1,5 +1,5 @@
-//! What a control request did, as it goes into the vault's outbox and, from
-//! there or directly, into the audit log.
+//! Changes, as they go into the vault's outbox and, from there or directly, into the
+//! audit log.
 
 use jarvis_audit::{Action, Event, Outcome};
 use jarvis_fs::Caller;

@@ -49,7 +49,7 @@ struct State {
 struct Kept {
     handle: u64,
     answered: bool,
-    /// What an earlier worker left.
+    /// The entry that an earlier worker left.
     inherited: Option<Entry>,
 }
 

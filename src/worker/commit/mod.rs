@@ -208,14 +208,14 @@ impl Committer {
         }
         match change.action {
             ChangeKind::Create => {
-                self.metrics.encryptions.inc();
-                self.metrics.created.inc();
+                self.metrics.secrets.encryptions.inc();
+                self.metrics.secrets.created.inc();
             }
             ChangeKind::Rotate => {
-                self.metrics.encryptions.inc();
-                self.metrics.rotated.inc();
+                self.metrics.secrets.encryptions.inc();
+                self.metrics.secrets.rotated.inc();
             }
-            ChangeKind::Update => self.metrics.encryptions.inc(),
+            ChangeKind::Update => self.metrics.secrets.encryptions.inc(),
             ChangeKind::Delete
             | ChangeKind::Restore
             | ChangeKind::Purge
@@ -345,7 +345,7 @@ impl Committer {
 
     /// Counts and logs that a secret has no new value.
     pub(crate) fn count_failed_rotation(&self, name: Option<&str>, why: &str) {
-        self.metrics.rotation_failures.inc();
+        self.metrics.secrets.rotation_failures.inc();
         tracing::error!(name, why, "rotation failed");
     }
 }

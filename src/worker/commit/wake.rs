@@ -12,7 +12,7 @@ pub(crate) struct SchedulerWake {
     changed: Condvar,
 }
 
-/// What the scheduler is to do.
+/// Work for the scheduler.
 #[derive(Default)]
 pub(crate) struct WakeCalls {
     /// Look at all secrets.

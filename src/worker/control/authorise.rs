@@ -1,4 +1,4 @@
-//! Who may do what with the control file.
+//! Authorisation of requests: who may do what with the control file.
 
 use jarvis_audit::{Action, Event};
 use jarvis_fs::{Caller, FsError};

@@ -62,7 +62,11 @@ impl Control for ControlService {
         } else {
             "error"
         };
-        self.metrics.control.with_label_values(&[result]).inc();
+        self.metrics
+            .access
+            .control
+            .with_label_values(&[result])
+            .inc();
         answer
     }
 
@@ -79,7 +83,11 @@ impl Control for ControlService {
     }
 
     fn refuse_control(&self, error: FsError, message: &str) -> Answer {
-        self.metrics.control.with_label_values(&["error"]).inc();
+        self.metrics
+            .access
+            .control
+            .with_label_values(&["error"])
+            .inc();
         answer::refuse(error, message)
     }
 }

@@ -85,10 +85,10 @@ fn status(service: &ControlService) -> Value {
         "vault_seq": counts.seq,
         "open_handles": gauges.handles,
         "policy_clients": service.authorization.policy().clients(),
-        "audit_records": service.metrics.audit_records.get(),
-        "audit_errors": service.metrics.audit_errors.get(),
+        "audit_records": service.metrics.service.audit_records.get(),
+        "audit_errors": service.metrics.service.audit_errors.get(),
         "runner": service.status.runner_answers(),
         "worker_generation": gauges.facts.generation,
-        "opens_limited": service.metrics.limited.with_label_values(&["caller"]).get(),
+        "opens_limited": service.metrics.access.limited.with_label_values(&["caller"]).get(),
     })
 }

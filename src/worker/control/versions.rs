@@ -1,4 +1,4 @@
-//! What is known of a secret's versions: never a value.
+//! Questions about a secret's versions: never a value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -154,7 +154,7 @@ fn value(service: &ControlService, node: &Node, number: u32) -> Result<SecretByt
     value.open(&token).map_err(other)
 }
 
-/// What is to be rotated when, of what the caller may rotate or list.
+/// Due times of secrets that the caller may rotate or list.
 pub(super) fn schedule(service: &ControlService, caller: &Caller) -> Result<Value, ControlError> {
     let (policy, subject, now) = (service.authorization.policy(), subject(caller), now_ms());
     let mut rows = Vec::new();

@@ -1,4 +1,4 @@
-//! Who is calling: what the kernel, and for programs the supervisor, tells of a thread.
+//! Identity of callers: what the kernel, and for programs the supervisor, tells of a thread.
 //!
 //! When a thread first reads a secret, the worker asks the supervisor which program it runs:
 //! /proc/PID/exe takes a privilege that the worker has not. A thread of the supervisor's

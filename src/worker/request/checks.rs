@@ -1,4 +1,4 @@
-//! What must hold of a request's parts, and how a refusal is put.
+//! Checks of a request's parts, and how a refusal is put.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -66,13 +66,13 @@ pub(crate) enum Question {
         from: u32,
         to: u32,
     },
-    /// What is to be rotated when.
+    /// Due times of secrets.
     Schedule,
     /// Every revocation there was.
     Revocations,
     /// One of them.
     Revocation(u64),
-    /// What the policy in force says of somebody.
+    /// Decision of the policy in force about somebody.
     Explain {
         name: SecretName,
         verb: Verb,

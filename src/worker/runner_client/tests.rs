@@ -27,7 +27,7 @@ fn client(limit: Duration) -> (RunnerClient, RunnerEnd) {
 
 fn hook(client: &RunnerClient) -> Result<(), HookError> {
     let hook = HookName::new("hook").unwrap();
-    client.hook(&hook, Phase::Apply, &SUBJECT, None, b"value")
+    client.hook(&hook, HookPhase::Apply, &SUBJECT, None, b"value")
 }
 
 /// The number of the hook that was asked for.

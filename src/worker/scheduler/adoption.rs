@@ -23,7 +23,7 @@ struct Candidate {
 }
 
 /// Uid, unit and container of a reader.
-type Reader = (Option<u32>, Option<String>, Option<String>);
+type ReaderKey = (Option<u32>, Option<String>, Option<String>);
 
 /// Ends the grace of old versions where that was asked for and all readers in the
 /// log in `directory` had the current one last.
@@ -76,8 +76,8 @@ pub(super) fn end_graces(parts: &SchedulerParts, directory: &Path) {
 fn last_versions(
     records: impl Iterator<Item = Record>,
     wanted: impl Fn(u64) -> bool,
-) -> HashMap<u64, HashMap<Reader, u32>> {
-    let mut last: HashMap<u64, HashMap<Reader, u32>> = HashMap::new();
+) -> HashMap<u64, HashMap<ReaderKey, u32>> {
+    let mut last: HashMap<u64, HashMap<ReaderKey, u32>> = HashMap::new();
     for record in records {
         let granted = record.action == Action::Read && record.result == Outcome::Ok;
         let Some(id) = record.id.filter(|&id| granted && wanted(id)) else {

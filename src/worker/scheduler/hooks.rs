@@ -11,16 +11,16 @@ use jarvis_fs::FsError;
 use jarvis_vault::{Body, Node, PendingVersion, Secret, SecretBytes, SecretName, VaultError};
 
 use super::parts::SchedulerParts;
-use crate::ipc::runner::{HookName, Phase};
+use crate::ipc::runner::{HookName, HookPhase};
 use crate::worker::commit::change::{Change, ChangeKind};
 use crate::worker::commit::{CommitError, with_derived};
 use crate::worker::runner_client::{HookError, HookSubject};
 use crate::worker::secrets::Unrecorded;
 
 /// The phases that bring a new value to where it is checked, in their order.
-const PHASES: [Phase; 3] = [Phase::Prepare, Phase::Apply, Phase::Verify];
+const PHASES: [HookPhase; 3] = [HookPhase::Prepare, HookPhase::Apply, HookPhase::Verify];
 
-/// What became of a waiting value.
+/// Fate of a waiting value.
 pub(super) enum HookOutcome {
     /// The value is current, or given up.
     Settled,
@@ -130,8 +130,8 @@ impl<'p> HookRun<'p> {
         }
     }
 
-    fn phase_failed(&self, phase: Phase, error: &HookError) -> HookOutcome {
-        let first = phase == Phase::Prepare;
+    fn phase_failed(&self, phase: HookPhase, error: &HookError) -> HookOutcome {
+        let first = phase == HookPhase::Prepare;
         if first && matches!(error, HookError::NoRunner) {
             return HookOutcome::Waits;
         }
@@ -144,7 +144,7 @@ impl<'p> HookRun<'p> {
         }
     }
 
-    fn run(&self, hook: &HookName, phase: Phase) -> Result<(), HookError> {
+    fn run(&self, hook: &HookName, phase: HookPhase) -> Result<(), HookError> {
         let about = HookSubject {
             name: &self.node.path,
             version: self.pending.number,
@@ -174,7 +174,7 @@ impl<'p> HookRun<'p> {
         let undone = self
             .hook
             .as_ref()
-            .map(|hook| self.run(hook, Phase::Rollback));
+            .map(|hook| self.run(hook, HookPhase::Rollback));
         match undone {
             Some(Err(HookError::NoRunner)) => HookOutcome::RollbackOwed(why.to_owned()),
             Some(Err(error)) => self.abandon(&format!("{why}; its rollback failed, too: {error}")),

@@ -1,4 +1,4 @@
-//! What happens to secrets by itself: rotations by schedule, hooks, warnings.
+//! The scheduler: rotations by schedule, their hooks, warnings.
 //!
 //! One thread looks at all secrets when it starts, when a setting changes, and at least
 //! every minute: it rotates what is due inside its calendar windows, warns before versions
@@ -84,9 +84,9 @@ struct Scheduler {
     adoption: Option<Instant>,
 }
 
-/// What a look at everything found.
+/// Findings of a look at all secrets.
 #[derive(Default)]
-struct Found {
+struct RoundFindings {
     due: Vec<(u64, Box<str>)>,
     warnings: Vec<Warning>,
     /// Secrets with a value that waits for its hook.
@@ -103,7 +103,7 @@ struct Warning {
     expires_ms: i64,
 }
 
-impl Found {
+impl RoundFindings {
     fn later(&mut self, at_ms: i64) {
         self.next_ms = Some(self.next_ms.map_or(at_ms, |next| next.min(at_ms)));
     }
@@ -128,7 +128,7 @@ impl Scheduler {
     /// Does what is due; gives how long to sleep, in milliseconds.
     fn round(&mut self) -> i64 {
         let now = now_ms();
-        let mut found = Found::default();
+        let mut found = RoundFindings::default();
         let walk = self.parts.secrets.walk(&mut |node, secret| {
             self.look_for_rotation(node, secret, now, &mut found);
             found
@@ -200,7 +200,7 @@ impl Scheduler {
         false
     }
 
-    fn look_for_rotation(&self, node: &Node, secret: &Secret, now: i64, found: &mut Found) {
+    fn look_for_rotation(&self, node: &Node, secret: &Secret, now: i64, found: &mut RoundFindings) {
         let every = self.parts.settings.rotation.every_ms;
         let Some(due) = due_ms(node.id, secret, every).filter(|_| secret.pending.is_none()) else {
             return;
@@ -217,7 +217,7 @@ impl Scheduler {
         // Else the window is looked for every minute.
     }
 
-    fn look_for_warnings(&self, id: u64, secret: &Secret, now: i64, found: &mut Found) {
+    fn look_for_warnings(&self, id: u64, secret: &Secret, now: i64, found: &mut RoundFindings) {
         let Some(current) = secret.current() else {
             return;
         };

@@ -8,7 +8,7 @@ use crate::worker::runner_client::RunnerClient;
 use crate::worker::secrets::Secrets;
 use crate::worker::settings::Settings;
 
-/// What the scheduler needs of the worker.
+/// The rooms of the worker that the scheduler uses.
 pub(crate) struct SchedulerParts {
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) committer: Arc<Committer>,
