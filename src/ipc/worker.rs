@@ -27,7 +27,7 @@ pub(crate) enum ToWorker {
         resend: bool,
     },
     /// Say that you live.
-    Ping(Facts),
+    Ping(SupervisorStats),
     /// The policy's text is behind the one fd; or why it can't be read.
     Policy(Result<(), String>),
     /// Load the policy anew.
@@ -73,7 +73,7 @@ pub(crate) struct Open {
 
 /// Counts of the supervisor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Facts {
+pub(crate) struct SupervisorStats {
     /// Number of the ping.
     pub(crate) ping: u64,
     /// Workers that have served so far.

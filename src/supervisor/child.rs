@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::config::{Config, NotifyConfig};
 use crate::ipc::Channel;
 use crate::ipc::runner::{RunnerChannel, RunnerConfig, ToRunner};
-use crate::ipc::worker::{Facts, FromWorker, ToWorker, WorkerChannel};
+use crate::ipc::worker::{FromWorker, SupervisorStats, ToWorker, WorkerChannel};
 use crate::process::Failure;
 
 /// How far a worker has come.
@@ -261,7 +261,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn ping(&mut self, facts: Facts) {
+    pub(super) fn ping(&mut self, facts: SupervisorStats) {
         self.pinged = Some(Instant::now());
         self.last_ping = self.pinged;
         self.say(&ToWorker::Ping(facts), &[]);

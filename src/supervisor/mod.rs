@@ -24,7 +24,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
 use crate::common::policy_file::policy_text;
 use crate::config::Config;
-use crate::ipc::worker::{Facts, FromWorker, Open, Start, ToWorker};
+use crate::ipc::worker::{FromWorker, Open, Start, SupervisorStats, ToWorker};
 use crate::ipc::{Signature, short};
 use crate::process::credential::put_credential;
 use crate::process::signals::SignalSocket;
@@ -133,7 +133,7 @@ fn start(config: Config, arguments: &Arguments) -> Result<(), Failure> {
         standby: None,
         runner: None,
         runner_user,
-        facts: Facts::default(),
+        facts: SupervisorStats::default(),
         secrets: 0,
         upgrading: false,
         fresh: true,
@@ -359,7 +359,7 @@ struct Supervisor {
     standby: Option<Worker>,
     runner: Option<Runner>,
     runner_user: Option<(u32, u32)>,
-    facts: Facts,
+    facts: SupervisorStats,
     /// Secrets in the vault when it was last opened.
     secrets: u64,
     /// The standby is a new build, for which the active worker retires.
@@ -758,7 +758,7 @@ impl Supervisor {
         self.previous = None;
         if self.announced {
             self.facts.gap_us = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
-            let Facts {
+            let SupervisorStats {
                 generation, gap_us, ..
             } = self.facts;
             tracing::warn!(generation, gap_us, "a new worker serves");

@@ -44,7 +44,7 @@ fn supervisor(home: &Path) -> Supervisor {
         standby: None,
         runner: None,
         runner_user: None,
-        facts: Facts::default(),
+        facts: SupervisorStats::default(),
         secrets: 0,
         upgrading: false,
         fresh: true,

@@ -13,7 +13,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::ipc::worker::Facts;
+use crate::ipc::worker::SupervisorStats;
 
 /// From 10 microseconds to 100 milliseconds.
 const BUCKETS: [f64; 12] = [
@@ -134,7 +134,7 @@ pub(crate) struct Gauges {
     pub(crate) handles: u64,
     pub(crate) stale: u64,
     pub(crate) resent: u64,
-    pub(crate) facts: Facts,
+    pub(crate) facts: SupervisorStats,
 }
 
 impl Metrics {

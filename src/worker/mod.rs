@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use jarvis_fs::{FileSystem, Server};
 
-use crate::ipc::worker::{Facts, FromWorker, Open, SupervisorChannel, ToWorker};
+use crate::ipc::worker::{FromWorker, Open, SupervisorChannel, SupervisorStats, ToWorker};
 use crate::ipc::{short, take_stdin};
 use crate::process::{spawn, start_logging};
 
@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// Answers, unless a request is stuck: then the supervisor replaces this worker.
-    fn answer_ping(&self, stats: Facts) -> io::Result<()> {
+    fn answer_ping(&self, stats: SupervisorStats) -> io::Result<()> {
         if let WorkerState::Serving(parts) = &self.state {
             parts.status.set_supervisor_stats(stats);
             if parts.tables.in_flight.longest() >= STUCK {

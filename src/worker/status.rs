@@ -10,7 +10,7 @@ use jarvis_fs::{HandleTable, InFlight};
 use parking_lot::Mutex;
 
 use crate::common::clock::now_ms;
-use crate::ipc::worker::Facts;
+use crate::ipc::worker::SupervisorStats;
 use crate::worker::metrics::{Gauges, Metrics};
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::secrets::Secrets;
@@ -24,7 +24,7 @@ pub(crate) struct Status {
     handles: Arc<HandleTable>,
     in_flight: Arc<InFlight>,
     runner: Arc<RunnerClient>,
-    supervisor: Mutex<Facts>,
+    supervisor: Mutex<SupervisorStats>,
 }
 
 impl Status {
@@ -73,7 +73,7 @@ impl Status {
     }
 
     /// Takes over what the supervisor counted.
-    pub(crate) fn set_supervisor_stats(&self, stats: Facts) {
+    pub(crate) fn set_supervisor_stats(&self, stats: SupervisorStats) {
         *self.supervisor.lock() = stats;
     }
 
