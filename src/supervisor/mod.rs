@@ -33,16 +33,16 @@ use crate::process::{Failure, is_root, text};
 mod arguments;
 mod backoff;
 mod checkpoints;
-mod child;
 mod programs;
 mod tables;
+mod worker;
 
 pub(crate) use arguments::Arguments;
 use backoff::Backoff;
 use checkpoints::Witness;
-pub use child::Runner;
-use child::{Death, Phase, Worker};
 use tables::Estate;
+pub use worker::Runner;
+use worker::{Death, Phase, Worker};
 
 /// How often a worker has to show that it lives.
 const PING: Duration = Duration::from_millis(500);
@@ -79,7 +79,7 @@ fn start(config: Config, arguments: &Arguments) -> Result<(), Failure> {
         false => None,
     };
     let listener = listen(&config)?;
-    child::open_for_runner(&config)?;
+    worker::open_for_runner(&config)?;
     let identity = Identity::open(&config.audit.identity).map_err(text)?;
     let user = account(&config, &config.worker.user)?;
     let runner_user = account(&config, &config.worker.runner_user)?;
