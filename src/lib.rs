@@ -23,7 +23,7 @@ pub mod testing {
     pub use crate::ipc::runner::{Event, HookName, HookPhase};
     pub use crate::process::abort_on_panic;
     pub use crate::process::privileges::drop_privileges;
-    pub use crate::supervisor::Runner;
+    pub use crate::supervisor::RunnerProcess as Runner;
     pub use crate::worker::runner_client::{HookError, HookSubject, RunnerClient};
     pub use crate::worker::sandbox;
 

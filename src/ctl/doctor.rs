@@ -14,6 +14,7 @@ use super::home::Home;
 use super::output::Output;
 use crate::common::policy_file::load_policy;
 use crate::config::Config;
+use crate::process::NoSuchUser;
 
 /// The first kernel that sends requests again to a new daemon.
 const RESEND: (u32, u32) = (6, 9);
@@ -86,7 +87,7 @@ impl Doctor {
         for name in [&config.worker.user, &config.worker.runner_user] {
             match nix::unistd::User::from_name(name) {
                 Ok(Some(_)) => {}
-                _ => return Err(crate::supervisor::no_such_user(name)),
+                _ => return Err(NoSuchUser(name.clone()).to_string()),
             }
         }
         Ok(format!(

@@ -12,13 +12,6 @@ pub(crate) mod credential;
 pub(crate) mod privileges;
 pub(crate) mod signals;
 
-/// Why a process did not start: a sentence for a person.
-pub(crate) type Failure = String;
-
-pub(crate) fn text(error: impl std::fmt::Display) -> Failure {
-    error.to_string()
-}
-
 /// Ends the process when a thread panics: a file system that lost one thread
 /// looks alive and serves nothing.
 pub fn abort_on_panic() {
@@ -48,6 +41,14 @@ pub(crate) fn start_logging(level: LogLevel) {
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+/// An account that a process is to run as is missing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no user `{0}`, as [worker] names it; run: useradd --system --user-group \
+     --no-create-home --shell /usr/sbin/nologin {0}"
+)]
+pub(crate) struct NoSuchUser(pub(crate) String);
 
 /// Starts a thread called `name` (15 bytes are shown) that ends with its work or
 /// with the process.

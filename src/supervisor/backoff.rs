@@ -1,20 +1,21 @@
-//! Pauses between processes that keep failing.
+//! Pauses between processes of one kind that keep failing.
 
 use std::time::{Duration, Instant};
 
 /// Pause after the fourth failure in a row; doubled for each one more.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Who worked for so long has not failed in a row.
-const GOOD: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A process that worked for so long has not failed in a row.
+const STEADY: Duration = Duration::from_secs(10);
 
-/// When the next process of a kind may be started.
+/// Rule of when the next process of a kind may be started.
 pub(super) struct Backoff {
     failures: u32,
     not_before: Instant,
 }
 
 impl Backoff {
+    /// No pause yet.
     pub(super) fn new() -> Self {
         Self {
             failures: 0,
@@ -22,10 +23,10 @@ impl Backoff {
         }
     }
 
-    /// One has ended after it worked for `lasted`; with `own_fault` that counts.
-    /// Kills from outside are no reason to wait.
+    /// Notes that a process ended after it worked for `lasted`. Only with `own_fault` that
+    /// counts: kills from outside are no reason to let clients wait.
     pub(super) fn ended(&mut self, lasted: Duration, own_fault: bool) {
-        if lasted >= GOOD {
+        if lasted >= STEADY {
             self.failures = 0;
         }
         if !own_fault {
@@ -34,7 +35,9 @@ impl Backoff {
         self.failures += 1;
         // The first few may be bad luck.
         if let Some(more) = self.failures.checked_sub(4) {
-            let pause = PAUSE.saturating_mul(1 << more.min(10)).min(LONGEST_PAUSE);
+            let pause = FIRST_PAUSE
+                .saturating_mul(1 << more.min(10))
+                .min(LONGEST_PAUSE);
             tracing::error!(pause_ms = pause.as_millis(), "they keep failing");
             self.not_before = Instant::now() + pause;
         }
@@ -59,11 +62,11 @@ mod tests {
         };
         let pauses: Vec<_> = (0..14).map(|_| fail(Duration::from_secs(1))).collect();
         assert!(pauses[..3].iter().all(Duration::is_zero), "bad luck");
-        assert!(pauses[3] > PAUSE / 2 && pauses[5] > pauses[3]);
+        assert!(pauses[3] > FIRST_PAUSE / 2 && pauses[5] > pauses[3]);
         assert!(pauses[13] <= LONGEST_PAUSE && pauses[13] > LONGEST_PAUSE / 2);
         let mut after_good_work = Backoff::new();
         for _ in 0..9 {
-            after_good_work.ended(GOOD, true);
+            after_good_work.ended(STEADY, true);
         }
         assert!(after_good_work.left().is_zero());
     }

@@ -1,4 +1,4 @@
-//! Checkpoints of the audit log, kept where the worker can't reach them.
+//! Checkpoints of the audit log, kept where no worker can reach them.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,26 +8,32 @@ use std::time::Duration;
 
 use jarvis_audit::{Checkpoint, EpochClaim};
 
-/// How long the last note may take.
-const FAREWELL: Duration = Duration::from_secs(3);
+use super::error::CheckpointRefusal;
+use crate::process::spawn;
 
-/// The latest checkpoint of a host, in a directory. It may be far away: a thread
-/// of its own writes there, which only it can hold up.
-pub(super) struct Witness {
+/// How long the last note may take when the supervisor ends.
+const FINISH_LIMIT: Duration = Duration::from_secs(3);
+
+/// Writer of a host's latest checkpoint to a directory. That may be far away: a
+/// thread of its own writes there, so that a slow disk holds up nothing else.
+pub(super) struct CheckpointWriter {
     notes: SyncSender<Checkpoint>,
+    /// Closed once the thread has written its last note.
     done: Receiver<()>,
+    /// Number and digest of the record that the latest note tells of.
     latest: Option<(u64, [u8; 32])>,
 }
 
-impl Witness {
+impl CheckpointWriter {
+    /// Starts the thread.
+    ///
     /// # Errors
     /// When no thread can be had.
     pub(super) fn start(directory: PathBuf) -> std::io::Result<Self> {
         let (notes, waiting) = sync_channel(1);
         let (finished, done) = channel();
-        let writer = std::thread::Builder::new().name("witness".into());
-        writer.spawn(move || {
-            keep_all(&directory, &waiting);
+        spawn("checkpoints", move || {
+            write_all(&directory, &waiting);
             drop::<Sender<()>>(finished);
         })?;
         Ok(Self {
@@ -40,17 +46,15 @@ impl Witness {
     /// Takes `note`, to be kept in the place of the one before.
     ///
     /// # Errors
-    /// A sentence; also for a note that goes back.
-    pub(super) fn keep(&mut self, note: &str, host: &str) -> Result<(), String> {
-        let checkpoint = Checkpoint::parse(note).map_err(|error| error.to_string())?;
+    /// [`CheckpointRefusal`], also of a note that goes back.
+    pub(super) fn keep(&mut self, note: &str, host: &str) -> Result<(), CheckpointRefusal> {
+        let checkpoint = Checkpoint::parse(note)?;
         if checkpoint.host != host {
-            return Err(format!("the checkpoint is of host {}", checkpoint.host));
+            return Err(CheckpointRefusal::OtherHost(checkpoint.host));
         }
         let seq = checkpoint.seq;
         if self.latest.is_some_and(|(latest, _)| seq < latest) {
-            return Err(format!(
-                "the audit log went back to record {seq}; was it tampered with?"
-            ));
+            return Err(CheckpointRefusal::WentBack(seq));
         }
         self.latest = Some((seq, checkpoint.head));
         // While one is being written another may wait; a third is let go, for
@@ -62,15 +66,12 @@ impl Witness {
     /// Whether a worker that goes on as `claim` says has found what was noted.
     ///
     /// # Errors
-    /// A sentence.
-    pub(super) fn check(&self, claim: &EpochClaim) -> Result<(), String> {
+    /// [`CheckpointRefusal::RecordsGone`].
+    pub(super) fn check(&self, claim: &EpochClaim) -> Result<(), CheckpointRefusal> {
         let found = claim.first_seq.saturating_sub(1);
         match self.latest {
-            Some((seq, head)) if found < seq || (found == seq && claim.prev != head) => {
-                Err(format!(
-                    "the audit log ends with record {found}, but a checkpoint tells of another \
-                     record {seq}: records are gone; was it tampered with?"
-                ))
+            Some((noted, head)) if found < noted || (found == noted && claim.prev != head) => {
+                Err(CheckpointRefusal::RecordsGone { found, noted })
             }
             _ => Ok(()),
         }
@@ -79,21 +80,22 @@ impl Witness {
     /// Waits for the last note, not for ever.
     pub(super) fn finish(self) {
         drop(self.notes);
-        self.done.recv_timeout(FAREWELL).ok();
+        self.done.recv_timeout(FINISH_LIMIT).ok();
     }
 }
 
-fn keep_all(directory: &Path, notes: &Receiver<Checkpoint>) {
+/// Writes each of `notes` in the place of the one before.
+fn write_all(directory: &Path, notes: &Receiver<Checkpoint>) {
     for note in notes {
         let path = directory.join(format!("{}.checkpoint", note.host));
-        if let Err(error) = write(&path, &note.to_string()) {
+        if let Err(error) = replace(&path, &note.to_string()) {
             tracing::error!(%error, path = %path.display(), "checkpoint not kept");
         }
     }
 }
 
-/// Whoever reads `path` finds the old text or the new one.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
+/// Puts `text` in the place of `path`, where readers find the old text or the new one.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;
@@ -108,28 +110,28 @@ mod tests {
     #[test]
     fn a_log_that_lost_what_was_noted_is_told() {
         let home = tempfile::tempdir().unwrap();
-        let mut witness = Witness::start(home.path().into()).unwrap();
+        let mut writer = CheckpointWriter::start(home.path().into()).unwrap();
         let claim = |first_seq, prev| EpochClaim {
             epoch: 2,
             first_seq,
             prev: [prev; 32],
             key: [0; 32],
         };
-        assert!(witness.check(&claim(1, 0)).is_ok(), "nothing is noted yet");
+        assert!(writer.check(&claim(1, 0)).is_ok(), "nothing is noted yet");
         let head = "05".repeat(32);
         let note = format!(
             "jarvis-audit-checkpoint v1\nhost h\nseq 7\nhead {head}\nepoch 1\ntime t\n\n{}\n",
             "A".repeat(86)
         );
-        witness.keep(&note, "h").unwrap();
-        assert!(witness.check(&claim(8, 5)).is_ok());
-        assert!(witness.check(&claim(9, 6)).is_ok());
+        writer.keep(&note, "h").unwrap();
+        assert!(writer.check(&claim(8, 5)).is_ok());
+        assert!(writer.check(&claim(9, 6)).is_ok());
         for (first, prev) in [(7, 5), (8, 6), (1, 0), (0, 0)] {
-            assert!(witness.check(&claim(first, prev)).is_err(), "{first}");
+            assert!(writer.check(&claim(first, prev)).is_err(), "{first}");
         }
         let back = note.replace("seq 7", "seq 6");
-        assert!(witness.keep(&back, "h").is_err());
-        witness.finish();
+        assert!(writer.keep(&back, "h").is_err());
+        writer.finish();
         let kept = std::fs::read_to_string(home.path().join("h.checkpoint")).unwrap();
         assert_eq!(kept, note);
     }

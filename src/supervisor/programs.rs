@@ -1,4 +1,4 @@
-//! Which program a caller runs, for a worker, which may not look.
+//! Answers to workers, which may not look themselves, about the program of a thread.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,45 +8,38 @@ use crate::ipc::programs::{ExeReplies, ExeReply, ThreadRef, printable};
 /// Bytes of the answering thread's stack.
 const STACK: usize = 128 * 1024;
 
-/// Answers the questions that come at the other end, until that is closed. A
-/// thread of its own does so: a process can make its `/proc` entries wait for as
+/// Starts to answer the questions that come at the other end, until that is closed.
+/// A thread of its own does so: a process can make its `/proc` entries wait for as
 /// long as it likes.
 ///
 /// # Errors
 /// When there is no socket or no thread.
-pub(super) fn answer() -> io::Result<OwnedFd> {
+pub(super) fn start_answering() -> io::Result<OwnedFd> {
     let (ours, theirs) = ExeReplies::pair()?;
     std::thread::Builder::new()
         .name("programs".into())
-        // It is locked in memory.
+        // The stack is locked in memory.
         .stack_size(STACK)
         .spawn(move || {
-            while let Ok((whose, _)) = ours.receive() {
-                let path = program(whose);
+            while let Ok((thread, _)) = ours.receive() {
+                let path = exe_of(thread);
                 // A worker that does not read its answers gets none.
-                ours.send(
-                    &ExeReply {
-                        thread: whose,
-                        path,
-                    },
-                    &[],
-                )
-                .ok();
+                ours.send(&ExeReply { thread, path }, &[]).ok();
             }
         })?;
     Ok(theirs)
 }
 
-/// The path of the program that `whose` thread runs, as far as it can be shown.
-fn program(whose: ThreadRef) -> Option<String> {
-    let still = || jarvis_sys::thread(whose.tid).is_ok_and(|t| t.number == whose.thread);
-    if !still() {
+/// Path of the program that `thread` runs, as far as it can be shown.
+fn exe_of(thread: ThreadRef) -> Option<String> {
+    let still_runs = || jarvis_sys::thread(thread.tid).is_ok_and(|t| t.number == thread.thread);
+    if !still_runs() {
         return None;
     }
-    let path = std::fs::read_link(format!("/proc/{}/exe", whose.tid)).ok()?;
+    let path = std::fs::read_link(format!("/proc/{}/exe", thread.tid)).ok()?;
     let path = path.to_str().filter(|path| printable(path))?;
-    // Else it may be another one's who has the number now.
-    still().then(|| path.to_owned())
+    // Otherwise the path may be that of another thread, which has the id now.
+    still_runs().then(|| path.to_owned())
 }
 
 #[cfg(test)]
@@ -63,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_thread_has_its_program_and_nobody_elses_number() {
-        let link = ExeQuestions::from(answer().unwrap());
+        let link = ExeQuestions::from(start_answering().unwrap());
         let tid = std::process::id();
         let thread = jarvis_sys::thread(tid).unwrap().number;
         let own = std::env::current_exe().unwrap();

@@ -1,4 +1,4 @@
-//! What outlives a worker, and with systemd's help the supervisor itself.
+//! Tables in memory that outlive a worker, and with systemd's help the supervisor.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,12 +10,9 @@ use jarvis_sys::{SecretPage, SharedWords};
 use rustix::fs::{MemfdFlags, memfd_create};
 use sd_notify::NotifyState;
 
+use super::error::TablesError;
 use crate::common::clock::now_ms;
 use crate::common::policy_file::MAX_POLICY;
-use crate::process::{Failure, text};
-
-/// Words about the mount: two of its nonce, when it was made, workers so far.
-const INFO_WORDS: usize = 4;
 
 /// Names in the fd store.
 const DEVICE: &str = "device";
@@ -25,73 +22,70 @@ const KEYS: &str = "keys";
 const INFO: &str = "info";
 const POLICY: &str = "policy";
 
-/// The tables of one mount.
-pub(super) struct Estate {
-    pub(super) handles: SharedWords,
-    pub(super) watch: SharedWords,
+/// Words in the table about the mount, and what each of them is.
+const INFO_WORDS: usize = 4;
+const NONCE_HIGH: usize = 0;
+const NONCE_LOW: usize = 1;
+const STARTED_MS: usize = 2;
+const GENERATION: usize = 3;
+
+/// Tables of one mount.
+pub(super) struct PersistentTables {
+    handles: SharedWords,
+    watch: SharedWords,
     pub(super) keys: SecretPage,
     info: SharedWords,
-    /// The text of the policy in force.
+    /// Text of the policy in force.
     policy: File,
 }
 
-fn words(name: &str, count: usize) -> Result<SharedWords, Failure> {
-    SharedWords::create(&format!("jarvis-{name}"), count)
-        .map_err(|error| format!("cannot create the table of {name}: {error}"))
-}
-
-impl Estate {
-    /// Empty tables for a mount to be made; `keys` stay what they are.
-    pub(super) fn new(keys: SecretPage) -> Result<Self, Failure> {
-        let policy = memfd_create("jarvis-policy", MemfdFlags::CLOEXEC).map_err(text)?;
-        let info = words(INFO, INFO_WORDS)?;
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(text)?;
-        let (high, low) = nonce.split_at(8);
-        let number = |half: &[u8]| u64::from_be_bytes(half.try_into().unwrap_or_default());
+impl PersistentTables {
+    /// Makes empty tables for a mount to be made; `keys` stay what they are.
+    ///
+    /// # Errors
+    /// [`TablesError`]: memory or random numbers can't be had.
+    pub(super) fn new(keys: SecretPage) -> Result<Self, TablesError> {
+        let policy = memfd_create("jarvis-policy", MemfdFlags::CLOEXEC)?;
+        let info = create(INFO, INFO_WORDS)?;
+        let mut nonce = [[0; 8]; 2];
+        getrandom::fill(nonce.as_flattened_mut())?;
+        let [high, low] = nonce.map(u64::from_be_bytes);
         let started = u64::try_from(now_ms()).unwrap_or_default();
-        for (word, value) in info
-            .as_ref()
-            .iter()
-            .zip([number(high), number(low), started, 0])
-        {
+        for (word, value) in info.as_ref().iter().zip([high, low, started, 0]) {
             word.store(value, Ordering::Release);
         }
         Ok(Self {
-            handles: words(HANDLES, HANDLE_WORDS)?,
-            watch: words(WATCH, IN_FLIGHT_WORDS)?,
+            handles: create(HANDLES, HANDLE_WORDS)?,
+            watch: create(WATCH, IN_FLIGHT_WORDS)?,
             keys,
             info,
             policy: policy.into(),
         })
     }
 
-    /// The text of the policy in force.
-    pub(super) fn policy(&self) -> Result<String, Failure> {
-        let mut bytes = vec![0; usize::try_from(MAX_POLICY).unwrap_or_default()];
-        let mut len = 0;
-        while let Some(rest) = bytes.get_mut(len..).filter(|rest| !rest.is_empty()) {
-            match self.policy.read_at(rest, len as u64).map_err(text)? {
-                0 => break,
-                n => len += n,
+    /// Makes tables for another mount of the same service, with the same keys and
+    /// policy. None of the old handles is in them: the kernel has forgotten those.
+    ///
+    /// # Errors
+    /// [`TablesError`].
+    pub(super) fn for_new_mount(&self, policy: &str) -> Result<Self, TablesError> {
+        let keys = self.keys.fd().try_clone_to_owned()?;
+        let tables = Self::new(SecretPage::map(keys)?)?;
+        for index in [STARTED_MS, GENERATION] {
+            if let Some(word) = tables.word(index) {
+                word.store(self.load(index), Ordering::Release);
             }
         }
-        bytes.truncate(len);
-        String::from_utf8(bytes).map_err(text)
+        tables.set_policy(policy)?;
+        Ok(tables)
     }
 
-    /// A policy came into force.
-    pub(super) fn set_policy(&self, policy: &str) -> Result<(), Failure> {
-        self.policy.set_len(0).map_err(text)?;
-        self.policy.write_all_at(policy.as_bytes(), 0).map_err(text)
-    }
-
-    /// What an earlier supervisor left in the fd store, with the device; `None`
+    /// Takes what an earlier supervisor left in the fd store, with the device; `None`
     /// when that is nothing.
     ///
     /// # Errors
-    /// What makes it useless: something is missing, or is another release's.
-    pub(super) fn recover() -> Result<Option<(Self, OwnedFd)>, Failure> {
+    /// [`TablesError`]: something is missing, or is another release's.
+    pub(super) fn recover() -> Result<Option<(Self, OwnedFd)>, TablesError> {
         let names: Vec<String> = match sd_notify::listen_fds_with_names() {
             Ok(fds) => fds.map(|(_, name)| name).collect(),
             Err(_) => return Ok(None),
@@ -99,39 +93,26 @@ impl Estate {
         if names.is_empty() {
             return Ok(None);
         }
-        let fds = jarvis_sys::take_passed_fds(names.len()).map_err(text)?;
+        let fds = jarvis_sys::take_passed_fds(names.len())?;
         let mut found: Vec<_> = names.into_iter().zip(fds).collect();
         let mut take = |name: &str| {
-            let at = found.iter().position(|(n, _)| n == name)?;
-            Some(found.swap_remove(at).1)
+            let at = found.iter().position(|(n, _)| n == name);
+            let at = at.ok_or(TablesError::Incomplete)?;
+            Ok::<_, TablesError>(found.swap_remove(at).1)
         };
-        let tables = (take(HANDLES), take(WATCH), take(INFO));
-        let rest = (take(DEVICE), take(KEYS), take(POLICY));
-        let (Some(handles), Some(watch), Some(info)) = tables else {
-            return Err("a part of it is missing".into());
+        let device = take(DEVICE)?;
+        let tables = Self {
+            handles: map(take(HANDLES)?, HANDLE_WORDS)?,
+            watch: map(take(WATCH)?, IN_FLIGHT_WORDS)?,
+            keys: SecretPage::map(take(KEYS)?)?,
+            info: map(take(INFO)?, INFO_WORDS)?,
+            policy: take(POLICY)?.into(),
         };
-        let (Some(device), Some(keys), Some(policy)) = rest else {
-            return Err("a part of it is missing".into());
-        };
-        let table = |fd, count| {
-            let words = SharedWords::map(fd).map_err(text)?;
-            match words.as_ref().len() == count {
-                true => Ok(words),
-                // Another release's.
-                false => Err("the fd store holds tables of another size".to_owned()),
-            }
-        };
-        let estate = Self {
-            handles: table(handles, HANDLE_WORDS)?,
-            watch: table(watch, IN_FLIGHT_WORDS)?,
-            keys: SecretPage::map(keys).map_err(text)?,
-            info: table(info, INFO_WORDS)?,
-            policy: policy.into(),
-        };
-        Ok(Some((estate, device)))
+        Ok(Some((tables, device)))
     }
 
-    /// Leaves everything with systemd, which gives it to the next supervisor.
+    /// Leaves the tables and `device` with systemd, which gives them to the next
+    /// supervisor: either of them is useless without the other.
     pub(super) fn store(&self, device: BorrowedFd<'_>) {
         for (name, fd) in [
             (DEVICE, device),
@@ -152,36 +133,52 @@ impl Estate {
     pub(super) fn withdraw() {
         for name in [DEVICE, HANDLES, WATCH, KEYS, INFO, POLICY] {
             let state = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
+            // Without systemd nothing was stored.
             sd_notify::notify(&state).ok();
         }
     }
 
+    /// Tables that a worker maps, in the order of its first message.
+    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        [self.handles.fd(), self.watch.fd(), self.keys.fd()]
+    }
+
+    /// Text of the policy in force.
+    ///
+    /// # Errors
+    /// [`TablesError`].
+    pub(super) fn policy(&self) -> Result<String, TablesError> {
+        let len = self.policy.metadata()?.len().min(MAX_POLICY);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        self.policy.read_exact_at(&mut bytes, 0)?;
+        Ok(String::from_utf8(bytes)?)
+    }
+
+    /// Notes the text of a policy that came into force.
+    ///
+    /// # Errors
+    /// [`TablesError`].
+    pub(super) fn set_policy(&self, policy: &str) -> Result<(), TablesError> {
+        self.policy.set_len(0)?;
+        Ok(self.policy.write_all_at(policy.as_bytes(), 0)?)
+    }
+
+    /// Number that tells this mount's requests from all others'.
     pub(super) fn nonce(&self) -> [u8; 16] {
-        let halves = [self.load(0).to_be_bytes(), self.load(1).to_be_bytes()];
+        let halves = [NONCE_HIGH, NONCE_LOW].map(|half| self.load(half).to_be_bytes());
         let mut nonce = [0; 16];
-        nonce
-            .iter_mut()
-            .zip(halves.as_flattened())
-            .for_each(|(to, from)| *to = *from);
+        nonce.copy_from_slice(halves.as_flattened());
         nonce
     }
 
+    /// When the service began, Unix milliseconds.
     pub(super) fn started_ms(&self) -> i64 {
-        i64::try_from(self.load(2)).unwrap_or_default()
-    }
-
-    /// The service goes on, with another mount.
-    pub(super) fn continue_from(&self, before: &Self) {
-        for index in [2, 3] {
-            if let Some(word) = self.word(index) {
-                word.store(before.load(index), Ordering::Release);
-            }
-        }
+        i64::try_from(self.load(STARTED_MS)).unwrap_or_default()
     }
 
     /// Counts a worker that serves; gives its number.
     pub(super) fn next_generation(&self) -> u64 {
-        self.word(3)
+        self.word(GENERATION)
             .map_or(0, |word| word.fetch_add(1, Ordering::AcqRel) + 1)
     }
 
@@ -192,5 +189,20 @@ impl Estate {
 
     fn word(&self, index: usize) -> Option<&AtomicU64> {
         self.info.as_ref().get(index)
+    }
+}
+
+fn create(name: &'static str, words: usize) -> Result<SharedWords, TablesError> {
+    SharedWords::create(&format!("jarvis-{name}"), words)
+        .map_err(|source| TablesError::Create { name, source })
+}
+
+/// The table behind `fd`, which another release may have made of another size.
+fn map(fd: OwnedFd, words: usize) -> Result<SharedWords, TablesError> {
+    let table = SharedWords::map(fd)?;
+    if table.as_ref().len() == words {
+        Ok(table)
+    } else {
+        Err(TablesError::OtherSize)
     }
 }

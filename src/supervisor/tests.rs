@@ -1,10 +1,17 @@
-//! What a worker that was taken over can get: the whole of [`FromWorker`].
+//! All that a hijacked worker can get: the whole of [`FromWorker`].
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Instant;
 
-use jarvis_audit::{EpochClaim, SegmentClaim};
+use jarvis_audit::{EpochClaim, Identity, SegmentClaim};
+use jarvis_sys::SecretPage;
 
+use super::certifier::Certified;
+use super::service::StartState;
+use super::tables::PersistentTables;
 use super::*;
 
 const CONFIG: &str = "[mount]\npath = \"m\"\n[vault]\npath = \"v/v\"\nkey_file = \"k\"\n\
@@ -24,52 +31,38 @@ fn supervisor(home: &Path) -> Supervisor {
     file.write_all(b"#!/bin/sh\nexec sleep 60\n").unwrap();
     drop(file);
     let config = Config::load(&path("config.toml")).unwrap();
+    let tables = PersistentTables::new(SecretPage::create().unwrap()).unwrap();
+    let identity = Identity::create(&path("i"), &path("i.pub")).unwrap();
     let mut supervisor = Supervisor {
-        identity: Identity::create(&path("i"), &path("i.pub")).unwrap(),
-        program,
-        executable: None,
-        previous: None,
-        user: None,
         directories: ["v", "a"].map(|d| File::open(path(d)).unwrap().into()),
         listener: None,
-        estate: Estate::new(SecretPage::create().unwrap()).unwrap(),
-        device: None,
-        adopted: false,
-        policy: "clients: {}\n".into(),
-        offered: None,
-        witness: None,
         accept_restored: false,
-        fd_store: false,
-        active: None,
-        standby: None,
-        runner: None,
-        runner_user: None,
-        facts: SupervisorStats::default(),
-        secrets: 0,
-        upgrading: false,
-        fresh: true,
-        announced: false,
-        outage: Instant::now(),
-        last: None,
-        backoff: Backoff::new(),
-        standby_backoff: Backoff::new(),
-        runner_backoff: Backoff::new(),
-        reload_pending: false,
-        stopping: None,
-        watchdog: None,
-        beaten: None,
+        workers: Workers::new(Executable::at(program), None),
+        runner: RunnerSlot::new(None),
+        mount: FuseMount::new(&config.mount, false, tables, None),
+        policy: PolicyText::new("clients: {}\n".into()),
+        certifier: Certifier::new(identity, None),
+        watchdog: Watchdog::new(None),
+        service: Service::new(false),
         config,
     };
-    supervisor.active = Some(Worker::spawn(&supervisor.program).unwrap());
+    supervisor.workers.active = Some(worker(&supervisor));
     supervisor
 }
 
+fn worker(supervisor: &Supervisor) -> WorkerProcess {
+    WorkerProcess::spawn(&supervisor.workers.executable.path()).unwrap()
+}
+
+fn active(supervisor: &mut Supervisor) -> &mut WorkerProcess {
+    supervisor.workers.active.as_mut().unwrap()
+}
+
 fn killed(supervisor: &mut Supervisor) -> bool {
-    let (death, _) = match supervisor.active.take() {
-        Some(worker) if worker.condemned() => worker.bury(),
-        _ => return false,
-    };
-    death == Death::Hung
+    match supervisor.workers.active.take() {
+        Some(worker) if worker.was_killed() => worker.reap().reason == ExitReason::Hung,
+        _ => false,
+    }
 }
 
 fn claim(epoch: u64) -> FromWorker {
@@ -86,12 +79,15 @@ fn one_certificate_in_a_life_and_only_while_opening() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
     supervisor.answer(Role::Active, claim(1)).unwrap();
-    assert!(supervisor.active.as_ref().unwrap().certified.is_none());
-    supervisor.active.as_mut().unwrap().enter(Phase::Opening);
+    assert_eq!(active(&mut supervisor).certified, Certified::Nothing);
+    active(&mut supervisor).enter(WorkerPhase::Opening);
     supervisor.answer(Role::Standby, claim(1)).unwrap();
-    assert!(supervisor.active.as_ref().unwrap().certified.is_none());
+    assert_eq!(active(&mut supervisor).certified, Certified::Nothing);
     supervisor.answer(Role::Active, claim(1)).unwrap();
-    assert!(supervisor.active.as_ref().unwrap().certified.is_some());
+    assert_eq!(
+        active(&mut supervisor).certified,
+        Certified::Start { epoch: 1 }
+    );
     supervisor.answer(Role::Active, claim(2)).unwrap();
     assert!(killed(&mut supervisor));
 }
@@ -109,7 +105,7 @@ fn no_earlier_segment_is_certified() {
     let opening = || {
         let home = tempfile::tempdir().unwrap();
         let mut supervisor = supervisor(home.path());
-        supervisor.active.as_mut().unwrap().enter(Phase::Opening);
+        active(&mut supervisor).enter(WorkerPhase::Opening);
         supervisor.answer(Role::Active, claim(5)).unwrap();
         (supervisor, home)
     };
@@ -118,11 +114,15 @@ fn no_earlier_segment_is_certified() {
     assert!(killed(&mut early));
     for (number, epoch) in [(2, 5), (2, 0), (1, 9), (3, 5)] {
         let (mut supervisor, _home) = opening();
-        supervisor.active.as_mut().unwrap().enter(Phase::Serving);
+        active(&mut supervisor).enter(WorkerPhase::Serving);
         supervisor.answer(Role::Active, segment(2, 6)).unwrap();
         // Again, after it failed.
         supervisor.answer(Role::Active, segment(2, 6)).unwrap();
-        assert_eq!(supervisor.active.as_ref().unwrap().certified, Some((2, 5)));
+        let last = Certified::Segment {
+            number: 2,
+            epoch: 6,
+        };
+        assert_eq!(active(&mut supervisor).certified, last);
         supervisor
             .answer(Role::Active, segment(number, epoch))
             .unwrap();
@@ -135,10 +135,10 @@ fn no_device_out_of_turn() {
     for message in [FromWorker::Opened(1), FromWorker::Serving] {
         let home = tempfile::tempdir().unwrap();
         let mut supervisor = supervisor(home.path());
-        supervisor.active.as_mut().unwrap().enter(Phase::Ready);
+        active(&mut supervisor).enter(WorkerPhase::Ready);
         supervisor.answer(Role::Active, message).unwrap();
         assert!(killed(&mut supervisor));
-        assert!(supervisor.device.is_none(), "nothing was mounted");
+        assert!(!supervisor.mount.is_mounted(), "nothing was mounted");
     }
 }
 
@@ -148,9 +148,9 @@ fn what_is_no_message_ends_the_worker() {
     let mut supervisor = supervisor(home.path());
     // A program that writes rubbish where messages go.
     let rubbish = "#!/bin/sh\nprintf 'rubbish rubbish' >&0\nexec sleep 60\n";
-    fs::write(&supervisor.program, rubbish).unwrap();
-    supervisor.active = Some(Worker::spawn(&supervisor.program).unwrap());
-    assert_eq!(supervisor.active.as_mut().unwrap().hear(), None);
+    fs::write(supervisor.workers.executable.installed(), rubbish).unwrap();
+    supervisor.workers.active = Some(worker(&supervisor));
+    assert_eq!(active(&mut supervisor).receive(), None);
     assert!(killed(&mut supervisor));
 }
 
@@ -160,29 +160,29 @@ fn a_policy_is_in_force_only_once_it_is_accepted() {
     let mut supervisor = supervisor(home.path());
     fs::write(home.path().join("p"), "new").unwrap();
     supervisor.answer(Role::Active, FromWorker::Policy).unwrap();
-    assert_eq!(supervisor.policy, "clients: {}\n");
+    assert_eq!(supervisor.policy.in_force(), "clients: {}\n");
     supervisor
         .answer(Role::Standby, FromWorker::Accepted)
         .unwrap();
-    assert_eq!(supervisor.policy, "clients: {}\n");
+    assert_eq!(supervisor.policy.in_force(), "clients: {}\n");
     supervisor.answer(Role::Active, FromWorker::Policy).unwrap();
     supervisor
         .answer(Role::Active, FromWorker::Accepted)
         .unwrap();
-    assert_eq!(supervisor.policy, "new");
+    assert_eq!(supervisor.policy.in_force(), "new");
 }
 
 #[test]
 fn an_upgrade_after_a_long_life_is_no_outage() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
-    supervisor.announced = true;
-    supervisor.outage = Instant::now().checked_sub(2 * OUTAGE).unwrap();
-    supervisor.active.as_mut().unwrap().enter(Phase::Serving);
-    supervisor.standby = Some(Worker::spawn(&supervisor.program).unwrap());
-    supervisor.upgrading = true;
+    supervisor.service.start = StartState::Announced;
+    supervisor.service.outage_since = Instant::now().checked_sub(2 * OUTAGE_LIMIT).unwrap();
+    active(&mut supervisor).enter(WorkerPhase::Serving);
+    let standby = worker(&supervisor);
+    supervisor.workers.begin_upgrade(standby);
     supervisor.answer(Role::Standby, FromWorker::Ready).unwrap();
-    assert_eq!(supervisor.phase(Role::Active), Some(Phase::Retiring));
+    assert_eq!(active(&mut supervisor).phase, WorkerPhase::Retiring);
     supervisor.check_outage().unwrap();
 }
 
@@ -190,7 +190,7 @@ fn an_upgrade_after_a_long_life_is_no_outage() {
 fn who_serves_cannot_be_ready_again() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
-    supervisor.active.as_mut().unwrap().enter(Phase::Serving);
+    active(&mut supervisor).enter(WorkerPhase::Serving);
     supervisor.answer(Role::Active, FromWorker::Ready).unwrap();
     assert!(killed(&mut supervisor));
 }
@@ -199,26 +199,30 @@ fn who_serves_cannot_be_ready_again() {
 fn without_a_program_the_serving_worker_stays() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
-    supervisor.announced = true;
-    supervisor.active.as_mut().unwrap().enter(Phase::Serving);
-    fs::remove_file(&supervisor.program).unwrap();
+    supervisor.service.start = StartState::Announced;
+    active(&mut supervisor).enter(WorkerPhase::Serving);
+    fs::remove_file(supervisor.workers.executable.installed()).unwrap();
     for _ in 0..10 {
-        supervisor.keep_staffed().unwrap();
+        supervisor.ensure_workers().unwrap();
     }
     supervisor.upgrade();
-    assert_eq!(supervisor.phase(Role::Active), Some(Phase::Serving));
-    assert!(supervisor.standby.is_none() && !supervisor.standby_backoff.left().is_zero());
+    assert_eq!(active(&mut supervisor).phase, WorkerPhase::Serving);
+    assert!(supervisor.workers.standby.is_none());
+    assert!(!supervisor.workers.wants(Role::Standby), "not at once");
 }
 
 #[test]
 fn a_reload_waits_for_somebody_who_serves() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
-    supervisor.reload_pending = true;
-    supervisor.pass_reload_on();
-    assert!(supervisor.reload_pending);
+    supervisor.policy.reload_pending = true;
+    supervisor.workers.forward_reload(&supervisor.policy);
+    assert!(supervisor.policy.reload_pending);
     supervisor.answer(Role::Active, FromWorker::Policy).unwrap();
-    assert!(!supervisor.reload_pending, "it has come for the text");
+    assert!(
+        !supervisor.policy.reload_pending,
+        "it has come for the text"
+    );
 }
 
 #[test]
@@ -227,5 +231,5 @@ fn long_last_words_are_cut() {
     let mut supervisor = supervisor(home.path());
     let long = FromWorker::Ended("é".repeat(5000));
     let error = supervisor.answer(Role::Active, long).unwrap_err();
-    assert!(error.len() <= crate::ipc::MAX_TEXT_BYTES);
+    assert!(error.to_string().len() <= crate::ipc::MAX_TEXT_BYTES);
 }

@@ -1,0 +1,124 @@
+//! Certificates for the keys that sign the audit log, in the host's name.
+
+use jarvis_audit::{Certify, EpochClaim, HostId, Identity, KeyError, SegmentClaim};
+
+use super::checkpoints::CheckpointWriter;
+use super::error::SupervisorError;
+use crate::config::AuditConfig;
+use crate::ipc::Signature;
+
+/// Holder of the host's identity, which no worker has.
+pub(super) struct Certifier {
+    identity: Identity,
+    /// Keeps what workers note of the log, to find out later whether it was cut.
+    checkpoints: Option<CheckpointWriter>,
+}
+
+impl Certifier {
+    /// Opens the identity, and starts to keep checkpoints where `config` wants them.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Identity`], [`SupervisorError::Checkpoints`].
+    pub(super) fn open(config: &AuditConfig) -> Result<Self, SupervisorError> {
+        let identity = Identity::open(&config.identity)?;
+        let checkpoints = config.checkpoints.clone().map(CheckpointWriter::start);
+        let checkpoints = checkpoints.transpose();
+        Ok(Self::new(
+            identity,
+            checkpoints.map_err(SupervisorError::Checkpoints)?,
+        ))
+    }
+
+    /// Composes a certifier.
+    pub(super) fn new(identity: Identity, checkpoints: Option<CheckpointWriter>) -> Self {
+        Self {
+            identity,
+            checkpoints,
+        }
+    }
+
+    /// Name of the host in records.
+    pub(super) fn host(&self) -> HostId {
+        self.identity.host()
+    }
+
+    /// Signs that the key of `claim` takes over where a worker starts. A log that lost
+    /// what a checkpoint tells of is reported, not refused: secrets are served on.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub(super) fn certify_start(&self, claim: &EpochClaim) -> Result<Signature, KeyError> {
+        if let Some(Err(why)) = self.checkpoints.as_ref().map(|kept| kept.check(claim)) {
+            tracing::error!(%why, "audit log");
+        }
+        Ok(Signature(self.identity.certify(claim)?))
+    }
+
+    /// Signs that the key of `claim` takes over with a segment.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub(super) fn certify_segment(&self, claim: &SegmentClaim) -> Result<Signature, KeyError> {
+        Ok(Signature(self.identity.certify_segment(claim)?))
+    }
+
+    /// Keeps a checkpoint that a worker noted.
+    pub(super) fn keep_checkpoint(&mut self, note: &str) {
+        let host = self.identity.host().to_string();
+        if let Some(Err(why)) = self.checkpoints.as_mut().map(|kept| kept.keep(note, &host)) {
+            tracing::error!(%why, "checkpoint not kept");
+        }
+    }
+
+    /// Waits until the last checkpoint is written, not for ever.
+    pub(super) fn finish(self) {
+        if let Some(checkpoints) = self.checkpoints {
+            checkpoints.finish();
+        }
+    }
+}
+
+/// Last certificate of a worker's life.
+///
+/// Whoever has a certified key can sign records that verifiers believe, from the place
+/// that the certificate names on. So a worker gets keys for what is yet to be
+/// written, and none for a place that is behind it: with that, a hijacked worker could
+/// write another history in the place of the true one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Certified {
+    /// No key is certified yet.
+    Nothing,
+    /// The key that the worker starts with, in this epoch.
+    Start {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// The first key of a segment.
+    Segment {
+        /// The segment.
+        number: u32,
+        /// The epoch that begins with it.
+        epoch: u64,
+    },
+}
+
+impl Certified {
+    /// Whether the key of a start may be certified: once, as with two keys for one
+    /// start a hijacked worker could sign two histories of what follows.
+    pub(super) fn allows_start(self) -> bool {
+        self == Self::Nothing
+    }
+
+    /// Whether the first key of a segment may be certified.
+    pub(super) fn allows(self, claim: &SegmentClaim) -> bool {
+        match self {
+            // Before its start a worker has read no log that could have an end.
+            Self::Nothing => false,
+            // An epoch up to the start's would be for records that are written.
+            Self::Start { epoch } => claim.epoch > epoch,
+            // The last one may be asked for again, as making its file can fail. An
+            // earlier one would open a segment to forgery that is closed.
+            Self::Segment { number, epoch } => claim.segment >= number && claim.epoch >= epoch,
+        }
+    }
+}

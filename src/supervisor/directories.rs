@@ -1,0 +1,125 @@
+//! The directories that are the worker's: of the vault, and of the audit log.
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Gid, Uid, chownat};
+
+use super::error::DirectoryError;
+use crate::config::Config;
+
+/// Opens the directories of vault and audit log, and gives them to `user`, as which
+/// workers run, with what is a worker's in them.
+///
+/// # Errors
+/// [`DirectoryError`].
+pub(super) fn open_for_worker(
+    config: &Config,
+    user: Option<(u32, u32)>,
+) -> Result<[OwnedFd; 2], DirectoryError> {
+    let vault = config.vault.path.file_name().and_then(OsStr::to_str);
+    let vault_dir = config.vault.path.parent().unwrap_or(Path::new("."));
+    Ok([
+        open(config, vault_dir, user, |name| Some(name) == vault)?,
+        open(config, &config.audit.dir, user, is_log_file)?,
+    ])
+}
+
+fn open(
+    config: &Config,
+    path: &Path,
+    user: Option<(u32, u32)>,
+    is_workers: impl Fn(&str) -> bool,
+) -> Result<OwnedFd, DirectoryError> {
+    let directory = File::open(path).map_err(unusable(path))?;
+    if let Some((uid, gid)) = user {
+        check(&directory, path, uid)?;
+        check_private_files(config, path)?;
+        chown_to_worker(&directory, path, (uid, gid), is_workers)?;
+    }
+    Ok(directory.into())
+}
+
+/// Refuses a directory that others could enter, or that is somebody else's.
+fn check(directory: &File, path: &Path, uid: u32) -> Result<(), DirectoryError> {
+    let metadata = directory.metadata().map_err(unusable(path))?;
+    let mode = metadata.mode() & 0o777;
+    if !metadata.is_dir() || excess_mode(&metadata).is_some() {
+        let path = path.to_owned();
+        return Err(DirectoryError::TooWide { path, mode });
+    }
+    if metadata.uid() != 0 && metadata.uid() != uid {
+        return Err(DirectoryError::Owner {
+            path: path.to_owned(),
+            uid: metadata.uid(),
+        });
+    }
+    Ok(())
+}
+
+/// Refuses a directory with a file in it that a worker may not have: in a directory
+/// of its own a worker can replace any file.
+fn check_private_files(config: &Config, directory: &Path) -> Result<(), DirectoryError> {
+    let inside = directory.canonicalize().map_err(unusable(directory))?;
+    let private = [
+        Some(&config.policy.path),
+        Some(&config.audit.identity),
+        config.vault.key_file.as_ref(),
+        config.audit.checkpoints.as_ref(),
+    ];
+    let is_inside = |path: &&PathBuf| {
+        path.canonicalize()
+            .is_ok_and(|path| path.starts_with(&inside))
+    };
+    match private.into_iter().flatten().find(is_inside) {
+        None => Ok(()),
+        Some(path) => Err(DirectoryError::PrivateFile {
+            path: path.clone(),
+            directory: directory.to_owned(),
+        }),
+    }
+}
+
+/// Gives `directory`, and the files in it that `is_workers` names, to the worker's user.
+fn chown_to_worker(
+    directory: &File,
+    path: &Path,
+    (uid, gid): (u32, u32),
+    is_workers: impl Fn(&str) -> bool,
+) -> Result<(), DirectoryError> {
+    let chown = |name: &str, flags| {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        chownat(directory, name, uid, gid, flags).map_err(|errno| unusable(path)(errno.into()))
+    };
+    chown("", AtFlags::EMPTY_PATH)?;
+    for entry in std::fs::read_dir(path).map_err(unusable(path))? {
+        let name = entry.map_err(unusable(path))?.file_name();
+        if let Some(name) = name.to_str().filter(|name| is_workers(name)) {
+            chown(name, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether `name` is that of a segment of the audit log, or of what was set aside of one.
+fn is_log_file(name: &str) -> bool {
+    name.ends_with(".jsonl") || name.starts_with("torn-")
+}
+
+/// Permission bits of what group or others have any right to.
+pub(super) fn excess_mode(metadata: &Metadata) -> Option<u32> {
+    let mode = metadata.mode() & 0o7777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+fn unusable(path: &Path) -> impl Fn(io::Error) -> DirectoryError {
+    let path = path.to_owned();
+    move |source| DirectoryError::Unusable {
+        path: path.clone(),
+        source,
+    }
+}

@@ -1,0 +1,232 @@
+//! Reasons why the supervisor does not start or ends, and failures of its parts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::string::FromUtf8Error;
+
+use jarvis_audit::KeyError;
+use jarvis_fs::MountError;
+use jarvis_sys::HardenError;
+use rustix::io::Errno;
+
+use crate::common::policy_file::LoadError;
+use crate::process::NoSuchUser;
+use crate::process::credential::CredentialError;
+
+/// Reason why the supervisor did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SupervisorError {
+    /// Memory can't be locked, or core dumps forbidden.
+    #[error(transparent)]
+    Harden(#[from] HardenError),
+    /// `/proc` does not show who callers are.
+    #[error("{0}")]
+    Proc(String),
+    /// The HTTP address can't be had.
+    #[error("cannot listen on {address} ({source}); change [http] listen or set enabled = false")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The user database can't be read.
+    #[error(transparent)]
+    Account(#[from] nix::Error),
+    /// A process is to run as a user that is missing.
+    #[error(transparent)]
+    NoSuchUser(#[from] NoSuchUser),
+    /// A directory can't be given to the worker.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The runner can't have what it needs.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// The host's identity can't be read, or does not sign.
+    #[error(transparent)]
+    Identity(#[from] KeyError),
+    /// The thread that keeps checkpoints can't be started.
+    #[error(transparent)]
+    Checkpoints(io::Error),
+    /// The policy can't be read.
+    #[error(transparent)]
+    Policy(#[from] LoadError),
+    /// A copy of the policy can't be made for a worker.
+    #[error(transparent)]
+    PolicyCopy(io::Error),
+    /// The page with the keys can't be made.
+    #[error(transparent)]
+    KeyPage(Errno),
+    /// The credential of the vault can't be had.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// Tables can't be made, read or taken over.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The mount point is missing and can't be made.
+    #[error("cannot create the mount point {path}: {source}")]
+    MountPoint {
+        /// The mount point.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Mounting or unmounting failed.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The program that children are started from can't be opened.
+    #[error(transparent)]
+    Executable(io::Error),
+    /// Signals can't be caught.
+    #[error(transparent)]
+    Signals(io::Error),
+    /// Waiting for events failed.
+    #[error(transparent)]
+    Wait(Errno),
+    /// A worker can't be started.
+    #[error("cannot start a worker: {0}")]
+    StartWorker(io::Error),
+    /// Nobody can answer a worker's questions about programs.
+    #[error("cannot answer a worker's questions: {0}")]
+    ExeReplies(io::Error),
+    /// The first worker of all ended by its own fault, with this report.
+    #[error("{0}")]
+    FirstWorker(String),
+    /// The device is gone, as a worker reports.
+    #[error("{0}")]
+    DeviceGone(String),
+    /// Workers have failed for too long.
+    #[error("no worker could serve for {seconds} s: {report}")]
+    Outage {
+        /// How long nobody served.
+        seconds: u64,
+        /// The last worker's report.
+        report: String,
+    },
+}
+
+/// Reason why the runner was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The directory of the hooks or of a command can't be opened.
+    #[error("cannot use the directory {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: Errno,
+    },
+    /// The key of a signature can't be opened.
+    #[error("cannot open the key {path}: {source}")]
+    Key {
+        /// The key.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The key of a signature is open to others.
+    #[error("the key {path} has mode {mode:04o}, others could read it; run: chmod 0600 {path}")]
+    KeyTooWide {
+        /// The key.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The process can't be started, or takes no messages.
+    #[error(transparent)]
+    Process(#[from] io::Error),
+}
+
+/// Reason why a directory can't be given to the worker.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DirectoryError {
+    /// The directory can't be opened, read or given away.
+    #[error("cannot use {path}: {source}")]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The directory is open to others than its owner.
+    #[error("{path} has mode {mode:04o}, it must not be wider than 0700; run: chmod 0700 {path}")]
+    TooWide {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The directory is somebody else's.
+    #[error("{path} belongs to uid {uid}, neither to root nor to the worker")]
+    Owner {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// A file that the worker may not have lies in it.
+    #[error("{path} lies in {directory}, which is for the worker alone; move one of them")]
+    PrivateFile {
+        /// The file.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
+    },
+}
+
+/// Reason why tables can't be made, read or taken over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TablesError {
+    /// The kernel gives no memory for a table.
+    #[error("cannot create the table of {name}: {source}")]
+    Create {
+        /// The table.
+        name: &'static str,
+        /// The kernel's answer.
+        source: Errno,
+    },
+    /// The kernel refuses a memory file.
+    #[error(transparent)]
+    System(#[from] Errno),
+    /// Random numbers can't be had.
+    #[error(transparent)]
+    Random(#[from] getrandom::Error),
+    /// The text of the policy can't be read or written.
+    #[error(transparent)]
+    PolicyFile(#[from] io::Error),
+    /// The text of the policy is none.
+    #[error(transparent)]
+    PolicyText(#[from] FromUtf8Error),
+    /// An fd is missing in the fd store.
+    #[error("a part of it is missing")]
+    Incomplete,
+    /// The tables are another release's.
+    #[error("the fd store holds tables of another size")]
+    OtherSize,
+}
+
+/// Reason why a checkpoint is not kept, or a worker's place in the log is doubted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckpointRefusal {
+    /// The note is none.
+    #[error(transparent)]
+    Malformed(#[from] jarvis_audit::CheckpointError),
+    /// The note is about another log.
+    #[error("the checkpoint is of host {0}")]
+    OtherHost(String),
+    /// An earlier note told of more records.
+    #[error("the audit log went back to record {0}; was it tampered with?")]
+    WentBack(u64),
+    /// The log lost what a note tells of.
+    #[error(
+        "the audit log ends with record {found}, but a checkpoint tells of another record {noted}: \
+         records are gone; was it tampered with?"
+    )]
+    RecordsGone {
+        /// The last record that the worker found.
+        found: u64,
+        /// The record that the note tells of.
+        noted: u64,
+    },
+}

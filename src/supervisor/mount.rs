@@ -1,0 +1,184 @@
+//! The mount: its device, and the tables that go with it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use jarvis_fs::{Device, MountError};
+use jarvis_sys::SecretPage;
+
+use super::error::SupervisorError;
+use super::tables::PersistentTables;
+use crate::config::MountConfig;
+use crate::process::is_root;
+
+/// Mount of the secrets, made or to be made.
+///
+/// Device and tables belong together. The kernel's requests carry handles that are in the
+/// tables, so a worker has the tables before it gets the device, and another mount
+/// gets other tables.
+pub(super) struct FuseMount {
+    path: PathBuf,
+    /// A dead worker's mount is to be kept (`[mount] keep`).
+    keep: bool,
+    /// systemd keeps device and tables for the next supervisor.
+    fd_store: bool,
+    device: Option<Device>,
+    pub(super) tables: PersistentTables,
+}
+
+/// Tables and device that an earlier supervisor left.
+pub(super) type Inheritance = (PersistentTables, OwnedFd);
+
+/// Takes what an earlier supervisor left in systemd's fd store for the mount on
+/// `path`; what can't be used is given up.
+///
+/// # Errors
+/// [`MountError`]: a mount that can't be used stays.
+pub(super) fn take_inheritance(path: &Path) -> Result<Option<Inheritance>, MountError> {
+    match PersistentTables::recover() {
+        Ok(left) => Ok(left),
+        Err(why) => {
+            tracing::error!(%why, "the mount in the fd store cannot be taken over: mounting anew");
+            PersistentTables::withdraw();
+            jarvis_fs::unmount(path)?;
+            Ok(None)
+        }
+    }
+}
+
+impl FuseMount {
+    /// Takes over the mount that was `inherited`, or prepares one to be made.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Mount`], [`SupervisorError::Tables`],
+    /// [`SupervisorError::KeyPage`].
+    pub(super) fn open(
+        settings: &MountConfig,
+        fd_store: bool,
+        inherited: Option<Inheritance>,
+    ) -> Result<Self, SupervisorError> {
+        let Some((tables, fd)) = inherited else {
+            let keys = SecretPage::create().map_err(SupervisorError::KeyPage)?;
+            let tables = PersistentTables::new(keys)?;
+            return Ok(Self::new(settings, fd_store, tables, None));
+        };
+        match Device::adopt(&settings.path, fd)? {
+            Some(device) if settings.keep => {
+                Ok(Self::new(settings, fd_store, tables, Some(device)))
+            }
+            device => {
+                // The mount was taken away meanwhile, or is not to be kept any more.
+                PersistentTables::withdraw();
+                device.map_or(Ok(()), Device::unmount)?;
+                let tables = PersistentTables::new(tables.keys)?;
+                Ok(Self::new(settings, fd_store, tables, None))
+            }
+        }
+    }
+
+    /// Composes a mount; without a `device` it is still to be made.
+    pub(super) fn new(
+        settings: &MountConfig,
+        fd_store: bool,
+        tables: PersistentTables,
+        device: Option<Device>,
+    ) -> Self {
+        Self {
+            path: settings.path.clone(),
+            keep: settings.keep,
+            fd_store,
+            device,
+            tables,
+        }
+    }
+
+    /// Mount point.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the mount is there.
+    pub(super) fn is_mounted(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// Whether the mount survives a worker: the next one can only have the requests that
+    /// a dead one left unanswered where the kernel sends them again (Linux 6.9).
+    pub(super) fn outlives_worker(&self) -> bool {
+        self.keep && self.device.as_ref().is_none_or(Device::resends)
+    }
+
+    /// Whether the mount survives the supervisor, too.
+    pub(super) fn outlives_supervisor(&self) -> bool {
+        self.fd_store && self.outlives_worker()
+    }
+
+    /// Makes the mount point when it is missing, and clears a dead mount on it.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Mount`], also for a live mount;
+    /// [`SupervisorError::MountPoint`].
+    pub(super) fn prepare_mount_point(&self) -> Result<(), SupervisorError> {
+        let path = &self.path;
+        if jarvis_fs::clear_stale(path)? {
+            tracing::warn!(path = %path.display(), "cleared the mount of a daemon that died");
+        }
+        let failed = |source| SupervisorError::MountPoint {
+            path: path.clone(),
+            source,
+        };
+        let missing: Vec<_> = path.ancestors().take_while(|part| !part.exists()).collect();
+        for directory in missing.into_iter().rev() {
+            std::fs::create_dir(directory).map_err(failed)?;
+            // Whatever the umask: everybody who may read has to get there.
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(directory, open).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Mounts, if nothing is mounted yet; gives the device for a worker.
+    ///
+    /// # Errors
+    /// [`MountError`].
+    pub(super) fn attach(&mut self) -> Result<Option<BorrowedFd<'_>>, MountError> {
+        let device = match self.device.take() {
+            Some(device) => device,
+            None => {
+                let device = Device::mount(&self.path, is_root())?;
+                // Stored at once: should the supervisor be killed, the next one finds it.
+                if self.fd_store && self.keep && device.resends() {
+                    device.fd().into_iter().for_each(|fd| self.tables.store(fd));
+                }
+                device
+            }
+        };
+        Ok(self.device.insert(device).fd())
+    }
+
+    /// Takes the mount away, so that who waits gets an error.
+    pub(super) fn give_up(&mut self) {
+        // A supervisor that is killed in between must not be followed by one that is
+        // given a device without a mount.
+        if self.fd_store && self.device.is_some() {
+            PersistentTables::withdraw();
+        }
+        if let Some(device) = self.device.take() {
+            match device.unmount() {
+                Ok(()) => tracing::info!("unmounted"),
+                Err(error) => tracing::error!(%error, "cannot unmount"),
+            }
+        }
+    }
+
+    /// Takes the mount away and makes tables for another one, with `policy` in force.
+    ///
+    /// # Errors
+    /// [`SupervisorError::Tables`].
+    pub(super) fn start_over(&mut self, policy: &str) -> Result<(), SupervisorError> {
+        self.give_up();
+        self.tables = self.tables.for_new_mount(policy)?;
+        Ok(())
+    }
+}

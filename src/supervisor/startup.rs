@@ -1,0 +1,66 @@
+//! Checks and preparations before the first worker is started.
+
+use std::net::TcpListener;
+
+use jarvis_sys::Locking;
+use nix::unistd::User;
+
+use super::error::SupervisorError;
+use crate::config::{Config, HttpConfig};
+use crate::process::{NoSuchUser, is_root};
+
+/// Locks memory, keeps inherited fds from children, and checks that `/proc` shows
+/// who callers are.
+///
+/// # Errors
+/// [`SupervisorError::Harden`], [`SupervisorError::Proc`].
+pub(super) fn protect(config: &Config) -> Result<(), SupervisorError> {
+    if let Locking::KeysOnly { .. } = jarvis_sys::harden(config.developer)? {
+        tracing::warn!("developer mode: the supervisor's memory is not locked");
+    }
+    if !is_root() {
+        tracing::warn!(
+            "not root: mounting with fusermount3; only this user can enter the mount, so neither \
+             other users nor containers can be served"
+        );
+    }
+    if let Err(error) = jarvis_sys::keep_fds_from_children() {
+        tracing::warn!(%error, "fds that the daemon inherited stay open in its workers");
+    }
+    jarvis_fs::check_proc().map_err(|error| SupervisorError::Proc(error.to_string()))
+}
+
+/// Listens before anything else, so that `/readyz` can say "not yet".
+///
+/// # Errors
+/// [`SupervisorError::Listen`].
+pub(super) fn listen(settings: &HttpConfig) -> Result<Option<TcpListener>, SupervisorError> {
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let address = settings.listen;
+    let failed = |source| SupervisorError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!(%address, "http");
+    Ok(Some(listener))
+}
+
+/// Uid and gid of the account `name` for a child; `None` when it stays what the
+/// supervisor is.
+///
+/// # Errors
+/// [`SupervisorError::Account`], [`SupervisorError::NoSuchUser`].
+pub(super) fn account(config: &Config, name: &str) -> Result<Option<(u32, u32)>, SupervisorError> {
+    if !is_root() {
+        return Ok(None);
+    }
+    match User::from_name(name)? {
+        Some(user) => Ok(Some((user.uid.as_raw(), user.gid.as_raw()))),
+        None if config.developer => {
+            tracing::warn!(user = %name, "no such user: a process stays root, without capabilities");
+            Ok(None)
+        }
+        None => Err(NoSuchUser(name.into()).into()),
+    }
+}
