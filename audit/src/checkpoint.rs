@@ -15,7 +15,7 @@ use crate::line::RecordDigest;
 const DOMAIN: &[u8] = b"jarvis-audit-v1 checkpoint\0";
 const TITLE: &str = "jarvis-audit-checkpoint v1";
 /// Longest note in bytes.
-pub const MAX_CHECKPOINT: usize = 512;
+pub const MAX_CHECKPOINT_BYTES: usize = 512;
 
 /// The last record that a log had, signed with the key of the epoch that went on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +81,9 @@ impl Checkpoint {
     /// Reads a note; its signature is checked against the log.
     ///
     /// # Errors
-    /// [`CheckpointError`], also for more than [`MAX_CHECKPOINT`] bytes.
+    /// [`CheckpointError`], also for more than [`MAX_CHECKPOINT_BYTES`] bytes.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
-        if text.len() > MAX_CHECKPOINT {
+        if text.len() > MAX_CHECKPOINT_BYTES {
             return Err(CheckpointError("it is too long"));
         }
         let mut lines = text.lines();
@@ -227,7 +227,7 @@ mod tests {
             note.replace("\n\n", "\n"),
             format!("{note}more"),
             note.trim_end().to_owned(),
-            "x".repeat(MAX_CHECKPOINT + 1),
+            "x".repeat(MAX_CHECKPOINT_BYTES + 1),
         ] {
             assert!(Checkpoint::parse(&text).is_err(), "{text}");
         }

@@ -29,7 +29,7 @@ mod testing;
 mod verify;
 
 pub use certificate::CertificateError;
-pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT};
+pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
 pub use log::{

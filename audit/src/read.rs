@@ -156,7 +156,7 @@ pub(crate) fn parse(signed: &SignedLine) -> Result<Record, serde_json::Error> {
 }
 
 /// Records in order, not verified: for queries over a log that
-/// [`crate::verify`] accepted.
+/// [`crate::verify()`] accepted.
 pub struct Records(LogLines);
 
 /// The records of the log in `dir`.

@@ -7,7 +7,7 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// Extent of the process's memory that is locked after [`harden`].
+/// Extent of the process's memory that is locked after [`harden()`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locking {
     /// Every page, present and future, stays in RAM.

@@ -6,7 +6,7 @@
 //! their process ([`SharedWords`]); fds, limits and the dumpable flag of the process.
 //! Imported by: the daemon, the vault and the audit log.
 //!
-//! [`harden`] prepares the process as a whole, [`die_with_parent`] the programs that it
+//! [`harden()`] prepares the process as a whole, [`die_with_parent`] the programs that it
 //! starts; [`thread()`] says whose a thread is, [`private`] who could open a file.
 
 mod child;

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use jarvis_audit::{
-    Checkpoint, Follower, LogEnd, MAX_CHECKPOINT, PublicIdentity, ReceiptError, Record,
+    Checkpoint, Follower, LogEnd, MAX_CHECKPOINT_BYTES, PublicIdentity, ReceiptError, Record,
     VerifyFailure, VerifyOptions, VerifyReport, read_records, receipt, verify_receipt, verify_with,
 };
 use rustix::fs::inotify;
@@ -307,8 +307,8 @@ fn doubts(report: &VerifyReport) -> Option<String> {
 
 fn read_checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
     let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-    let text =
-        bounded::text(file, MAX_CHECKPOINT as u64).map_err(|e| Failure::io("read", path, &e))?;
+    let text = bounded::text(file, MAX_CHECKPOINT_BYTES as u64)
+        .map_err(|e| Failure::io("read", path, &e))?;
     Checkpoint::parse(&text)
         .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", path.display())))
 }
