@@ -1,7 +1,6 @@
 //! `jarvisctl`: one file a family of commands.
 
 mod audit;
-mod bar;
 mod client;
 mod doctor;
 mod exit;
@@ -13,6 +12,7 @@ mod keys;
 mod lifecycle;
 mod output;
 mod policy;
+mod progress;
 mod revoke;
 mod secrets;
 

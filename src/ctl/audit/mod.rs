@@ -18,11 +18,11 @@ use jarvis_audit::{
 use rustix::fs::inotify;
 use serde_json::{Value, json};
 
-use super::bar::Bar;
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
+use super::progress::Bar;
 use crate::common::bounded;
 use query::{LastRead, Query, Summary, Unused};
 use suspicious::Suspicious;
