@@ -14,9 +14,9 @@ use super::client::request;
 use super::exit::{Code, Failure};
 use super::init::create_with;
 use super::keys::Opener;
-use super::lifecycle::{table, text};
 use super::output::Output;
 use super::secrets::show_value;
+use super::table::{array, table, text};
 use crate::common::clock::rfc3339;
 
 #[derive(Subcommand)]
@@ -89,8 +89,7 @@ fn export(
         STANDARD.decode(sealed).map_err(Failure::other)
     })?;
     out.show(&answer, || {
-        let values = answer.get("versions").and_then(Value::as_array);
-        let values = values.map_or(0, Vec::len);
+        let values = array(&answer, "versions").len();
         format!("{name}: {values} value(s) in {}", file.display())
     })
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
+use super::table::text;
 use crate::process::credential::{read_key_file, read_passphrase};
 
 #[derive(Subcommand)]
@@ -41,21 +42,20 @@ pub(super) struct Opener {
 
 impl Key {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        match self {
+        let message = match self {
             Self::List => {
                 let slots = request(mount, &json!({"op": "key_list"}))?;
-                out.show(&slots, || describe(&slots))
+                return out.show(&slots, || describe(&slots));
             }
             Self::Add(opener) => {
                 let mut message = opener.fields()?;
                 message.insert("op".into(), "key_add".into());
-                done(out, &request(mount, &message.into())?)
+                message.into()
             }
-            Self::Remove { slot } => done(
-                out,
-                &request(mount, &json!({"op": "key_remove", "slot": slot}))?,
-            ),
-        }
+            Self::Remove { slot } => json!({"op": "key_remove", "slot": slot}),
+        };
+        let answer = request(mount, &message)?;
+        out.show(&answer, || text(&answer, "note").to_owned())
     }
 }
 
@@ -82,22 +82,13 @@ impl Opener {
     }
 }
 
-fn done(out: &Output, result: &Value) -> Result<(), Failure> {
-    let note = result
-        .get("note")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    out.show(result, || note.to_owned())
-}
-
 fn describe(slots: &Value) -> String {
     let line = |slot: &Value| {
-        let text = |key: &str| slot.get(key).and_then(Value::as_str).unwrap_or_default();
         format!(
             "slot {}: {} ({})\n",
             slot["slot"],
-            text("kind"),
-            text("detail")
+            text(slot, "kind"),
+            text(slot, "detail")
         )
     };
     slots.as_array().into_iter().flatten().map(line).collect()

@@ -4,14 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use serde_json::{Map, Value, json};
 
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
-use super::secrets::done;
+use super::table::{array, cell, table, text};
 
 /// How often the end of a rotation is looked for while its hook is at work.
 const LOOK: Duration = Duration::from_millis(100);
@@ -159,33 +157,6 @@ impl Level {
     }
 }
 
-pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A cell: nothing for what is not there.
-pub(super) fn cell(value: &Value, key: &str) -> String {
-    match value.get(key) {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(values)) => {
-            let texts: Vec<_> = values.iter().filter_map(Value::as_str).collect();
-            texts.join(", ")
-        }
-        Some(other) => other.to_string(),
-    }
-}
-
-pub(super) fn table(rows: &[Value], columns: &[&str]) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(columns);
-    for row in rows {
-        table.add_row(columns.iter().map(|column| cell(row, column)));
-    }
-    table.trim_fmt()
-}
-
 impl Versions {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
@@ -199,9 +170,8 @@ impl Versions {
             "by_uid",
             "reason",
         ];
-        let rows = known.get("versions").and_then(Value::as_array);
         out.show(&known, || {
-            let mut shown = table(rows.map_or(&[], Vec::as_slice), &columns);
+            let mut shown = table(array(&known, "versions"), &columns);
             if let Some(pending) = known.get("pending").filter(|p| !p.is_null()) {
                 shown.push_str(&format!(
                     "\nversion {} waits for its hook since {}",
@@ -248,21 +218,21 @@ impl Rollback {
         let message = json!({
             "op": "rollback", "name": self.name, "version": self.version, "reason": self.reason,
         });
-        done(out, &request(mount, &message)?)
+        out.change(&request(mount, &message)?)
     }
 }
 
 impl Deprecate {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let message = json!({"op": "deprecate", "name": self.name, "version": self.version});
-        done(out, &request(mount, &message)?)
+        out.change(&request(mount, &message)?)
     }
 }
 
 impl Prune {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let message = json!({"op": "prune", "name": self.name, "keep": self.keep});
-        done(out, &request(mount, &message)?)
+        out.change(&request(mount, &message)?)
     }
 }
 
@@ -296,7 +266,7 @@ impl Rotate {
             }
         }
         match (self.name.is_some(), results.first()) {
-            (true, Some(result)) => done(out, result)?,
+            (true, Some(result)) => out.change(result)?,
             (true, None) => {}
             (false, _) => out.show(&json!(results), || {
                 listed(&results, &["name", "version", "kid"])
@@ -337,10 +307,8 @@ fn rotate(mount: &Path, name: &str) -> Result<Value, Failure> {
     loop {
         let known = request(mount, &json!({"op": "versions", "name": name}))?;
         if known.get("pending").is_none_or(Value::is_null) {
-            let versions = known.get("versions").and_then(Value::as_array);
-            let made = versions
-                .into_iter()
-                .flatten()
+            let made = array(&known, "versions")
+                .iter()
                 .find(|version| version.get("version").and_then(Value::as_u64) == Some(pending));
             let failed = || {
                 let message = format!(
@@ -394,7 +362,7 @@ impl Configure {
             });
         }
         let message = json!({"op": "configure", "name": self.name, "settings": settings});
-        done(out, &request(mount, &message)?)
+        out.change(&request(mount, &message)?)
     }
 }
 
@@ -428,6 +396,6 @@ impl Consumer {
                 json!({"op": "consumer_remove", "name": name, "consumer": consumer})
             }
         };
-        done(out, &request(mount, &message)?)
+        out.change(&request(mount, &message)?)
     }
 }

@@ -15,6 +15,7 @@ mod policy;
 mod progress;
 mod revoke;
 mod secrets;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

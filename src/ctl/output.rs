@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Failure;
+use super::table::text;
 
 /// How to print.
 pub(super) struct Output {
@@ -46,6 +47,18 @@ impl Output {
         };
         line.push('\n');
         self.bytes(line.as_bytes())
+    }
+
+    /// The answer to a change: what it came to, in a sentence for people.
+    pub(super) fn change(&self, answer: &Value) -> Result<(), Failure> {
+        let (action, name) = (text(answer, "action"), text(answer, "name"));
+        self.show(answer, || match answer.get("version") {
+            Some(version) => {
+                let kid = text(answer, "kid");
+                format!("{action} {name}: version {version}, key id {kid}")
+            }
+            None => format!("{action} {name}"),
+        })
     }
 
     /// Bytes as they are.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
+use super::table::text;
 use crate::common::policy_file::load_policy;
 
 #[derive(Subcommand)]
@@ -73,11 +74,9 @@ impl Explain {
             Some(Value::Bool(true)) => "allowed",
             _ => "denied",
         };
-        let rule = result
-            .get("rule")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        out.show(&result, || format!("{verdict} by {rule}"))
+        out.show(&result, || {
+            format!("{verdict} by {}", text(&result, "rule"))
+        })
     }
 }
 

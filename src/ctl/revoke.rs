@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::client::request;
 use super::exit::Failure;
-use super::lifecycle::{Level, cell, table, text};
+use super::lifecycle::Level;
 use super::output::Output;
+use super::table::{cell, table, text};
 
 #[derive(Subcommand)]
 pub(super) enum Revoke {

@@ -7,9 +7,6 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
-
 use jarvis_fs::{CONTROL_NAME, XATTRS};
 use jarvis_policy::Pattern;
 use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName, TYPES};
@@ -20,6 +17,7 @@ use zeroize::Zeroizing;
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
+use super::table;
 use crate::common::bounded;
 use crate::common::strict_json::Strict;
 
@@ -146,13 +144,10 @@ pub(super) fn types(out: &Output) -> Result<(), Failure> {
         |(word, options, what)| json!({"type": word, "options": options, "description": what}),
     );
     out.show(&json.collect(), || {
-        let mut table = Table::new();
-        table.load_style(NOTHING);
-        table.set_header(["type", "value", "options"]);
-        for (word, options, what) in TYPES {
-            table.add_row([word, what, options]);
-        }
-        table.trim_fmt()
+        let rows = TYPES
+            .iter()
+            .map(|(word, options, what)| [word, what, options]);
+        table::columns(["type", "value", "options"], rows)
     })
 }
 
@@ -188,7 +183,7 @@ impl Set {
             let cached = self.allow_cached_reads;
             object.extend(cached.map(|allow| ("allow_cached_reads".into(), json!(allow))));
         }
-        done(out, &request(mount, &message)?)
+        out.change(&request(mount, &message)?)
     }
 }
 
@@ -246,12 +241,12 @@ fn meta(path: &Path, name: String, out: &Output) -> Result<(), Failure> {
         name,
         attributes: attributes.collect::<Result<_, _>>()?,
     };
-    out.show(&row.json(), || table(&[&row]))
+    out.show(&row.json(), || listed(&[row]))
 }
 
 impl Named {
     pub(super) fn run(&self, mount: &Path, out: &Output, op: &str) -> Result<(), Failure> {
-        done(out, &request(mount, &json!({"op": op, "name": self.name}))?)
+        out.change(&request(mount, &json!({"op": op, "name": self.name}))?)
     }
 }
 
@@ -261,22 +256,8 @@ impl Generate {
             "op": "generate", "name": self.name, "type": self.kind,
             "options": self.options.given()?,
         });
-        done(out, &request(mount, &message)?)
+        out.change(&request(mount, &message)?)
     }
-}
-
-/// What a change came to, in a sentence or as JSON.
-pub(super) fn done(out: &Output, result: &Value) -> Result<(), Failure> {
-    let text = |key: &str| result.get(key).and_then(Value::as_str).unwrap_or_default();
-    out.show(result, || match result.get("version") {
-        Some(version) => format!(
-            "{} {}: version {version}, key id {}",
-            text("action"),
-            text("name"),
-            text("kid")
-        ),
-        None => format!("{} {}", text("action"), text("name")),
-    })
 }
 
 /// A secret as its file shows it.
@@ -309,7 +290,7 @@ impl List {
         })?;
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         let json = rows.iter().map(Row::json).collect();
-        out.show(&json, || table(&rows.iter().collect::<Vec<_>>()))
+        out.show(&json, || listed(&rows))
     }
 }
 
@@ -337,14 +318,10 @@ impl Row {
     }
 }
 
-fn table(rows: &[&Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(std::iter::once("name").chain(columns()));
-    for row in rows {
-        table.add_row(std::iter::once(&row.name).chain(&row.attributes));
-    }
-    table.trim_fmt()
+fn listed(rows: &[Row]) -> String {
+    let header = std::iter::once("name").chain(columns());
+    let cells = |row: &'_ Row| [&[row.name.clone()], row.attributes.as_slice()].concat();
+    table::columns(header, rows.iter().map(cells))
 }
 
 /// The mount itself shows each caller what it may see: no request is needed.

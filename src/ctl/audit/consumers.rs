@@ -17,9 +17,9 @@ use super::Place;
 use super::query::each;
 use crate::ctl::client::request;
 use crate::ctl::exit::Failure;
-use crate::ctl::lifecycle::{cell, table, text};
 use crate::ctl::output::Output;
 use crate::ctl::secrets::names;
+use crate::ctl::table::{array, cell, table, text};
 
 /// Most programs told of one reader.
 const MAX_PROGRAMS: usize = 32;
@@ -185,8 +185,7 @@ impl Impact {
         let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
         let reads = self.seen.reads(Some(&self.name))?;
         let observed: Vec<_> = reads.of(&self.name).map(|(r, u)| row(r, u)).collect();
-        let declared = known.get("consumers").and_then(Value::as_array);
-        let declared = declared.cloned().unwrap_or_default();
+        let declared = array(&known, "consumers");
         let levels = ["critical", "high", "medium", "low"];
         let worst = levels.into_iter().find(|level| {
             declared
@@ -206,7 +205,7 @@ impl Impact {
         out.show(&found, || {
             let mut shown = format!("criticality: {}\n", worst.unwrap_or("nobody declared any"));
             let declared_columns = ["name", "criticality", "owner", "restart"];
-            shown += &section("declared", &declared, &declared_columns);
+            shown += &section("declared", declared, &declared_columns);
             shown += &section(
                 "observed",
                 &observed,
@@ -230,9 +229,9 @@ impl Adoption {
     /// old one.
     pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
-        let versions = known.get("versions").and_then(Value::as_array);
-        let current = versions
-            .and_then(|versions| versions.last()?.get("version")?.as_u64())
+        let latest = array(&known, "versions").last();
+        let current = latest
+            .and_then(|version| version.get("version")?.as_u64())
             .unwrap_or_default();
         let reads = self.seen.reads(Some(&self.name))?;
         let rows: Vec<_> = reads

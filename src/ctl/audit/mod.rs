@@ -9,8 +9,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use jarvis_audit::{
     Checkpoint, Follower, LogEnd, MAX_CHECKPOINT_BYTES, PublicIdentity, ReceiptError, Record,
     VerifyFailure, VerifyOptions, VerifyReport, read_records, receipt, verify_receipt, verify_with,
@@ -23,6 +21,7 @@ use super::exit::{Code, Failure};
 use super::home::Home;
 use super::output::Output;
 use super::progress::Bar;
+use super::table::columns;
 use crate::common::bounded;
 use query::{LastRead, Query, Summary, Unused};
 use suspicious::Suspicious;
@@ -237,15 +236,13 @@ fn line(record: &Record) -> String {
 
 pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
     let number = |n: Option<u32>| n.map(|n| n.to_string()).unwrap_or_default();
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header([
+    let header = [
         "seq", "time", "action", "result", "name", "version", "uid", "pid", "where", "client",
         "rule", "reason",
-    ]);
-    for r in records {
+    ];
+    let row = |r: &Record| {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        table.add_row([
+        [
             r.seq.to_string(),
             r.time.clone(),
             r.action.to_string(),
@@ -258,9 +255,9 @@ pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String
             text(&r.client),
             text(&r.rule),
             text(&r.reason),
-        ]);
-    }
-    table.trim_fmt()
+        ]
+    };
+    columns(header, records.into_iter().map(row))
 }
 
 impl Verify {

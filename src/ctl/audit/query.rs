@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 use jarvis_audit::{Action, Outcome, Record, read_records};
 use jarvis_policy::{Accounts, Pattern};
 use jiff::civil::Date;
@@ -18,6 +16,7 @@ use crate::common::accounts::SystemAccounts;
 use crate::ctl::exit::{Code, Failure};
 use crate::ctl::output::Output;
 use crate::ctl::secrets::names;
+use crate::ctl::table::columns;
 
 #[derive(Args)]
 pub(in crate::ctl) struct Query {
@@ -322,20 +321,6 @@ fn csv<'r>(records: impl IntoIterator<Item = &'r Record>) -> Result<Vec<u8>, Fai
             .map_err(Failure::other)?;
     }
     writer.into_inner().map_err(Failure::other)
-}
-
-/// Rows of some columns, for people.
-pub(in crate::ctl) fn columns<const N: usize>(
-    header: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(header);
-    for row in rows {
-        table.add_row(row);
-    }
-    table.trim_fmt()
 }
 
 impl Summary {

@@ -7,9 +7,10 @@ use jarvis_audit::{
 use serde_json::json;
 
 use super::Place;
-use super::query::{Period, columns, each};
+use super::query::{Period, each};
 use crate::ctl::exit::Failure;
 use crate::ctl::output::Output;
+use crate::ctl::table::columns;
 
 #[derive(Args)]
 pub(in crate::ctl) struct Suspicious {
