@@ -1,6 +1,5 @@
 //! Histories of secrets in files of their own.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -11,12 +10,12 @@ use jarvis_vault::{History, MAX_HISTORY_FILE, Version};
 use serde_json::{Value, json};
 
 use super::client::request;
+use super::credential_args::CredentialArgs;
 use super::exit::{Code, Failure};
-use super::init::create_with;
-use super::keys::Opener;
+use super::files;
 use super::output::Output;
-use super::secrets::show_value;
 use super::table::{array, table, text};
+use super::value::show_value;
 use crate::common::clock::rfc3339;
 
 #[derive(Subcommand)]
@@ -32,14 +31,14 @@ pub(super) enum Command {
         /// File to make
         file: PathBuf,
         #[command(flatten)]
-        opener: Opener,
+        credential: CredentialArgs,
     },
     /// List the versions in such a file; no daemon is needed
     Show {
         /// The file
         file: PathBuf,
         #[command(flatten)]
-        opener: Opener,
+        credential: CredentialArgs,
     },
     /// Print the value of a version in such a file; no daemon is needed
     Get {
@@ -48,21 +47,25 @@ pub(super) enum Command {
         /// Number of the version
         version: u32,
         #[command(flatten)]
-        opener: Opener,
+        credential: CredentialArgs,
     },
 }
 
 impl Command {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         match self {
-            Self::Export { name, file, opener } => export(mount, (name, file), opener, out),
-            Self::Show { file, opener } => show(&open(file, opener)?, out),
+            Self::Export {
+                name,
+                file,
+                credential,
+            } => export(mount, (name, file), credential, out),
+            Self::Show { file, credential } => show(&open(file, credential)?, out),
             Self::Get {
                 file,
                 version,
-                opener,
+                credential,
             } => {
-                let history = open(file, opener)?;
+                let history = open(file, credential)?;
                 let value = history
                     .value(*version)
                     .map_err(|error| Failure::new(Code::NotFound, error.to_string()))?;
@@ -75,14 +78,14 @@ impl Command {
 fn export(
     mount: &Path,
     (name, file): (&str, &Path),
-    opener: &Opener,
+    credential: &CredentialArgs,
     out: &Output,
 ) -> Result<(), Failure> {
-    let mut message = opener.fields()?;
+    let mut message = credential.fields()?;
     message.insert("op".into(), "history_export".into());
     message.insert("name".into(), name.into());
     let mut answer = Value::Null;
-    create_with(file, || {
+    files::create_with(file, || {
         answer = request(mount, &message.into())?;
         let sealed = answer.as_object_mut().and_then(|a| a.remove("history_b64"));
         let sealed = sealed.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -94,15 +97,15 @@ fn export(
     })
 }
 
-fn open(path: &Path, opener: &Opener) -> Result<History, Failure> {
+fn open(path: &Path, credential: &CredentialArgs) -> Result<History, Failure> {
     let failed = |error: io::Error| Failure::io("read", path, &error);
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| Failure::io("open", path, &error))?;
+    let file = files::open(path)?;
     // One byte more than a history has is enough to find that it is none.
     file.take(MAX_HISTORY_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    History::open(path, &bytes, &opener.credential()?)
+    History::open(path, &bytes, &credential.credential()?)
         .map_err(|error| Failure::new(Code::Integrity, error.to_string()))
 }
 

@@ -1,8 +1,8 @@
 //! `init`: everything a daemon needs, in one directory.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,6 +12,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::exit::{Code, Failure};
+use super::files;
 use super::home::Home;
 use super::output::Output;
 use crate::common::clock::now_ms;
@@ -45,9 +46,9 @@ impl Init {
         jarvis_vault::create(&vault, &self.credential(&dir)?, now_ms()).map_err(Failure::other)?;
         let identity = Identity::create(&dir.join("identity.key"), &dir.join("identity.pub"));
         let identity = identity.map_err(Failure::other)?;
-        write_new(&dir.join("policy.yaml"), &policy())?;
+        files::create(&dir.join("policy.yaml"), policy().as_bytes())?;
         // Last: with it the directory counts as initialised.
-        write_new(&config, &self.config(&mount))?;
+        files::create(&config, self.config(&mount).as_bytes())?;
         let fingerprint = identity.public().fingerprint();
         let json = json!({"dir": dir, "config": config, "identity": fingerprint});
         out.show(&json, || {
@@ -217,42 +218,7 @@ fn make_directory(path: &Path) -> Result<(), Failure> {
 fn make_key_file(path: &Path) -> Result<(), Failure> {
     let mut key = Zeroizing::new([0; KEY_FILE_LEN]);
     let failed = |e: io::Error| Failure::io("create", path, &e);
-    io::Read::read_exact(
-        &mut std::fs::File::open("/dev/urandom").map_err(failed)?,
-        key.as_mut_slice(),
-    )
-    .map_err(failed)?;
-    create(path, key.as_slice())
-}
-
-fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
-    create(path, text.as_bytes())
-}
-
-/// Makes `path`, for its owner alone, with these bytes, durably.
-fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    create_with(path, || Ok(bytes))
-}
-
-/// The same with bytes that are had once it is clear that the file can be made;
-/// without them there is no file.
-pub(super) fn create_with<B: AsRef<[u8]>>(
-    path: &Path,
-    bytes: impl FnOnce() -> Result<B, Failure>,
-) -> Result<(), Failure> {
-    let failed = |e: io::Error| Failure::io("create", path, &e);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
-    let written = bytes().and_then(|bytes| {
-        file.write_all(bytes.as_ref()).map_err(failed)?;
-        file.sync_all().map_err(failed)
-    });
-    written.inspect_err(|_| {
-        // The error that is reported says more than one of this clean-up would.
-        std::fs::remove_file(path).ok();
-    })
+    let mut source = File::open("/dev/urandom").map_err(failed)?;
+    source.read_exact(key.as_mut_slice()).map_err(failed)?;
+    files::create(path, key.as_slice())
 }

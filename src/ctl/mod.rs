@@ -2,20 +2,24 @@
 
 mod audit;
 mod client;
+mod credential_args;
 mod doctor;
 mod exit;
+mod files;
 mod health;
 mod history;
 mod home;
 mod init;
 mod keys;
 mod lifecycle;
+mod listing;
 mod output;
 mod policy;
 mod progress;
 mod revoke;
 mod secrets;
 mod table;
+mod value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,24 +1,22 @@
 //! Commands about single secrets.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use jarvis_fs::{CONTROL_NAME, XATTRS};
+use jarvis_fs::XATTRS;
 use jarvis_policy::Pattern;
-use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName, TYPES};
-use serde::Serialize;
+use jarvis_vault::{SecretBytes, SecretName, TYPES};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::client::request;
 use super::exit::{Code, Failure};
 use super::output::Output;
-use super::table;
-use crate::common::bounded;
+use super::value::{read_value, show_value};
+use super::{files, listing, table};
 use crate::common::strict_json::Strict;
 
 #[derive(Args)]
@@ -109,9 +107,7 @@ impl Options {
         let template = match &self.template {
             None => None,
             Some(path) => {
-                let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-                let text = bounded::text(file, MAX_TEMPLATE);
-                let text = text.map_err(|e| Failure::io("read", path, &e))?;
+                let text = files::read_text(path, MAX_TEMPLATE)?;
                 let parsed = serde_json::from_str(&text).map_err(|error| {
                     let message = format!("{} is no JSON: {error}", path.display());
                     Failure::new(Code::Usage, message)
@@ -160,10 +156,7 @@ pub(super) struct List {
 impl Set {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let value = match &self.from_file {
-            Some(path) => {
-                let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-                read_value(file).map_err(|e| Failure::io("read", path, &e))?
-            }
+            Some(path) => value_of(path)?,
             None => read_value(io::stdin().lock())
                 .map_err(|e| Failure::io("read", Path::new("standard input"), &e))?,
         };
@@ -187,14 +180,6 @@ impl Set {
     }
 }
 
-/// At most one byte over the limit, so that the daemon's refusal is the true one.
-fn read_value(input: impl Read) -> io::Result<SecretBytes> {
-    // Reserved at once: growing would leave copies behind.
-    let mut value = Vec::with_capacity(MAX_VALUE + 8192);
-    input.take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
-    Ok(SecretBytes::new(value))
-}
-
 impl Get {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let name = SecretName::parse(&self.name)
@@ -203,39 +188,18 @@ impl Get {
         if self.meta {
             return meta(&path, self.name.clone(), out);
         }
-        let file = File::open(&path).map_err(|e| Failure::io("open", &path, &e))?;
-        let value = read_value(file).map_err(|e| Failure::io("read", &path, &e))?;
-        show_value(&self.name, &value, out)
+        show_value(&self.name, &value_of(&path)?, out)
     }
 }
 
-/// A value as it is, or as base64 in JSON.
-pub(super) fn show_value(name: &str, value: &SecretBytes, out: &Output) -> Result<(), Failure> {
-    if !out.json() {
-        return out.bytes(value.expose());
-    }
-    let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
-    // Reserved at once: growing would leave copies behind.
-    let mut line = Zeroizing::new(Vec::with_capacity(encoded.len() + 8192));
-    let shown = Shown {
-        name,
-        value_b64: &encoded,
-    };
-    serde_json::to_writer_pretty(&mut *line, &shown).map_err(Failure::other)?;
-    line.push(b'\n');
-    out.bytes(&line)
-}
-
-/// `get --json`
-#[derive(Serialize)]
-struct Shown<'a> {
-    name: &'a str,
-    value_b64: &'a str,
+/// The value in the file at `path`.
+fn value_of(path: &Path) -> Result<SecretBytes, Failure> {
+    read_value(files::open(path)?).map_err(|error| Failure::io("read", path, &error))
 }
 
 fn meta(path: &Path, name: String, out: &Output) -> Result<(), Failure> {
     let attributes = XATTRS.iter().map(|(key, _)| {
-        attribute(path, key).map_err(|errno| Failure::io("look at", path, &errno.into()))
+        listing::attribute(path, key).map_err(|errno| Failure::io("look at", path, &errno.into()))
     });
     let row = Row {
         name,
@@ -276,12 +240,12 @@ impl List {
                 })?),
             };
         let mut rows = Vec::new();
-        walk(mount, String::new(), &mut |name, path| {
+        listing::visit(mount, &mut |name, path| {
             if wanted.as_ref().is_none_or(|pattern| pattern.matches(&name)) {
                 // An attribute that is gone meanwhile shows as a dash.
                 let attributes = XATTRS
                     .iter()
-                    .map(|(key, _)| attribute(path, key).unwrap_or_else(|_| "-".into()));
+                    .map(|(key, _)| listing::attribute(path, key).unwrap_or_else(|_| "-".into()));
                 rows.push(Row {
                     name,
                     attributes: attributes.collect(),
@@ -292,13 +256,6 @@ impl List {
         let json = rows.iter().map(Row::json).collect();
         out.show(&json, || listed(&rows))
     }
-}
-
-/// Every secret that the caller may see.
-pub(super) fn names(mount: &Path) -> Result<Vec<String>, Failure> {
-    let mut names = Vec::new();
-    walk(mount, String::new(), &mut |name, _| names.push(name))?;
-    Ok(names)
 }
 
 /// The attributes' names without their prefix.
@@ -322,27 +279,4 @@ fn listed(rows: &[Row]) -> String {
     let header = std::iter::once("name").chain(columns());
     let cells = |row: &'_ Row| [&[row.name.clone()], row.attributes.as_slice()].concat();
     table::columns(header, rows.iter().map(cells))
-}
-
-/// The mount itself shows each caller what it may see: no request is needed.
-fn walk(dir: &Path, prefix: String, visit: &mut dyn FnMut(String, &Path)) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::io("list", dir, &error);
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() {
-            walk(&entry.path(), format!("{name}/"), visit)?;
-        } else if name != CONTROL_NAME {
-            visit(name, &entry.path());
-        }
-    }
-    Ok(())
-}
-
-fn attribute(path: &Path, key: &str) -> rustix::io::Result<String> {
-    let mut buffer = [0; 512];
-    let len = rustix::fs::getxattr(path, key, &mut buffer)?;
-    let value = buffer.get(..len).unwrap_or_default();
-    Ok(String::from_utf8_lossy(value).into_owned())
 }

@@ -17,8 +17,8 @@ use super::Place;
 use super::query::each;
 use crate::ctl::client::request;
 use crate::ctl::exit::Failure;
+use crate::ctl::listing;
 use crate::ctl::output::Output;
-use crate::ctl::secrets::names;
 use crate::ctl::table::{array, cell, table, text};
 
 /// Most programs told of one reader.
@@ -281,7 +281,7 @@ impl Graph {
                 edges.push(edge);
             }
         }
-        for name in names(mount)? {
+        for name in listing::names(mount)? {
             // What the caller may not see has no declared consumers for it.
             let known = request(mount, &json!({"op": "versions", "name": name}));
             let consumers = known

@@ -5,7 +5,6 @@ pub(super) mod query;
 pub(super) mod suspicious;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -18,11 +17,11 @@ use serde_json::{Value, json};
 
 use super::client::request;
 use super::exit::{Code, Failure};
+use super::files;
 use super::home::Home;
 use super::output::Output;
 use super::progress::Bar;
 use super::table::columns;
-use crate::common::bounded;
 use query::{LastRead, Query, Summary, Unused};
 use suspicious::Suspicious;
 
@@ -158,8 +157,7 @@ impl Receipt {
         }
         let path = self.check.as_deref().unwrap_or(Path::new(""));
         let identity = open_identity(&self.place, self.identity.as_deref())?;
-        let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-        let text = bounded::text(file, MAX_RECEIPT).map_err(|e| Failure::io("read", path, &e))?;
+        let text = files::read_text(path, MAX_RECEIPT)?;
         let record = verify_receipt(text.as_bytes(), &identity)
             .map_err(|error| Failure::new(Code::Integrity, error.to_string()))?;
         let json = serde_json::to_value(&record).map_err(Failure::other)?;
@@ -303,9 +301,7 @@ fn doubts(report: &VerifyReport) -> Option<String> {
 }
 
 fn read_checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
-    let file = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
-    let text = bounded::text(file, MAX_CHECKPOINT_BYTES as u64)
-        .map_err(|e| Failure::io("read", path, &e))?;
+    let text = files::read_text(path, MAX_CHECKPOINT_BYTES as u64)?;
     Checkpoint::parse(&text)
         .map_err(|error| Failure::new(Code::Usage, format!("{}: {error}", path.display())))
 }

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::{Place, table};
 use crate::common::accounts::SystemAccounts;
 use crate::ctl::exit::{Code, Failure};
+use crate::ctl::listing;
 use crate::ctl::output::Output;
-use crate::ctl::secrets::names;
 use crate::ctl::table::columns;
 
 #[derive(Args)]
@@ -400,7 +400,7 @@ impl Unused {
             .map_err(|why| usage("the days", &self.days.to_string(), why))?;
         let last: HashMap<_, _> = last_reads(&self.place, None)?.into_iter().collect();
         let mut unused: Vec<(String, Option<String>)> = Vec::new();
-        for name in names(mount)? {
+        for name in listing::names(mount)? {
             let read = last.get(&name);
             if read.and_then(when).is_none_or(|at| at < limit) {
                 unused.push((name, read.map(|record| record.time.clone())));
