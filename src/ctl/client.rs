@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use jarvis_fs::CONTROL_NAME;
-use serde_json::Value;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::exit::{Code, Failure, code_of};
@@ -29,6 +29,11 @@ pub(super) fn request(mount: &Path, request: &Value) -> Result<Value, Failure> {
         .read_to_end(&mut answer)
         .map_err(|error| Failure::io("read the answer from", &path, &error))?;
     result_of(written, &answer)
+}
+
+/// Versions, settings and consumers of the secret `name`.
+pub(super) fn versions(mount: &Path, name: &str) -> Result<Value, Failure> {
+    request(mount, &json!({"op": "versions", "name": name}))
 }
 
 /// One request is one write(2).

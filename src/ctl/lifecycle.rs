@@ -1,18 +1,14 @@
-//! Commands about what becomes of secrets: versions, settings, rotation.
+//! Commands about what becomes of secrets: versions and settings.
 
 use std::path::Path;
-use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::client::request;
+use super::client::{request, versions};
 use super::exit::{Code, Failure};
 use super::output::Output;
 use super::table::{array, cell, table, text};
-
-/// How often the end of a rotation is looked for while its hook is at work.
-const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(super) struct Versions {
@@ -56,26 +52,6 @@ pub(super) struct Prune {
     /// Versions whose values stay
     #[arg(long)]
     keep: u32,
-}
-
-#[derive(Args)]
-#[command(group(clap::ArgGroup::new("what").required(true)))]
-pub(super) struct Rotate {
-    /// Name of the secret
-    #[arg(group = "what")]
-    name: Option<String>,
-    /// Everything that is due by its schedule
-    #[arg(long, group = "what")]
-    due: bool,
-    /// Everything that has a schedule
-    #[arg(long, group = "what")]
-    all: bool,
-    /// Also outside of calendar windows
-    #[arg(long)]
-    force: bool,
-    /// Say what would be rotated
-    #[arg(long)]
-    dry_run: bool,
 }
 
 /// `default` is the configuration's.
@@ -159,7 +135,7 @@ impl Level {
 
 impl Versions {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
+        let known = versions(mount, &self.name)?;
         let columns = [
             "version",
             "state",
@@ -236,96 +212,6 @@ impl Prune {
     }
 }
 
-impl Rotate {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let (rows, kept_back) = match &self.name {
-            Some(name) => (vec![json!({"name": name})], 0),
-            None => self.scheduled(mount)?,
-        };
-        let listed = |rows: &[Value], columns: &[&str]| {
-            let mut lines = match rows {
-                [] => "nothing to rotate".to_owned(),
-                rows => table(rows, columns),
-            };
-            if kept_back > 0 {
-                lines.push_str(&format!(
-                    "\n{kept_back} kept back outside of calendar windows; --force rotates them, too"
-                ));
-            }
-            lines
-        };
-        if self.dry_run {
-            return out.show(&json!(rows), || listed(&rows, &["name", "due_at", "hook"]));
-        }
-        let mut results = Vec::new();
-        let mut failures = Vec::new();
-        for row in &rows {
-            match rotate(mount, text(row, "name")) {
-                Ok(result) => results.push(result),
-                Err(failure) => failures.push((text(row, "name"), failure)),
-            }
-        }
-        match (self.name.is_some(), results.first()) {
-            (true, Some(result)) => out.change(result)?,
-            (true, None) => {}
-            (false, _) => out.show(&json!(results), || {
-                listed(&results, &["name", "version", "kid"])
-            })?,
-        }
-        match failures.len() {
-            0 => Ok(()),
-            1 if self.name.is_some() => Err(failures.swap_remove(0).1),
-            n => {
-                let list = failures
-                    .iter()
-                    .map(|(name, why)| format!("{name}: {}", why.message()));
-                let list = list.collect::<Vec<_>>().join("\n  ");
-                let message = format!("{n} of {} were not rotated:\n  {list}", rows.len());
-                Err(Failure::new(Code::Other, message))
-            }
-        }
-    }
-
-    /// What is to be rotated, and how many more would be in their windows.
-    fn scheduled(&self, mount: &Path) -> Result<(Vec<Value>, usize), Failure> {
-        let rows = request(mount, &json!({"op": "schedule"}))?;
-        let rows = rows.as_array().cloned().unwrap_or_default();
-        let is = |row: &Value, key: &str| row.get(key) == Some(&Value::Bool(true));
-        let wanted = rows.into_iter().filter(|row| self.all || is(row, "due"));
-        let (rows, kept_back): (Vec<_>, Vec<_>) =
-            wanted.partition(|row| self.force || is(row, "in_window"));
-        Ok((rows, kept_back.len()))
-    }
-}
-
-/// Rotates one secret, and waits while its hook is at work.
-fn rotate(mount: &Path, name: &str) -> Result<Value, Failure> {
-    let begun = request(mount, &json!({"op": "rotate", "name": name}))?;
-    let Some(pending) = begun.get("pending").and_then(Value::as_u64) else {
-        return Ok(begun);
-    };
-    loop {
-        let known = request(mount, &json!({"op": "versions", "name": name}))?;
-        if known.get("pending").is_none_or(Value::is_null) {
-            let made = array(&known, "versions")
-                .iter()
-                .find(|version| version.get("version").and_then(Value::as_u64) == Some(pending));
-            let failed = || {
-                let message = format!(
-                    "the hook of `{name}` failed, the old version stays; \
-                     see: jarvisctl audit query --name {name} --failed"
-                );
-                Failure::new(Code::Other, message)
-            };
-            let made = made.ok_or_else(failed)?;
-            return Ok(json!({
-                "action": "rotate", "name": name, "version": pending, "kid": text(made, "kid"),
-            }));
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
 impl Configure {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
         let mut settings = Map::new();
@@ -353,7 +239,7 @@ impl Configure {
         let ends = self.end_grace_when_adopted;
         settings.extend(ends.map(|b| ("end_grace_when_adopted".into(), json!(b))));
         if settings.is_empty() {
-            let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
+            let known = versions(mount, &self.name)?;
             let settings = known.get("settings").cloned().unwrap_or_default();
             return out.show(&settings, || {
                 let rows = settings.as_object().into_iter().flatten();

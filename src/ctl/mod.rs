@@ -17,6 +17,7 @@ mod output;
 mod policy;
 mod progress;
 mod revoke;
+mod rotate;
 mod secrets;
 mod table;
 mod value;
@@ -66,7 +67,7 @@ enum Command {
     /// Destroy a deleted secret for good
     Purge(secrets::Named),
     /// Have the daemon generate the next value of a secret, or of many
-    Rotate(lifecycle::Rotate),
+    Rotate(rotate::Rotate),
     /// List the versions of a secret: who made them, when, why, their states
     Versions(lifecycle::Versions),
     /// Compare two versions without showing them

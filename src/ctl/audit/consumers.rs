@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::Place;
 use super::query::each;
-use crate::ctl::client::request;
+use crate::ctl::client::versions;
 use crate::ctl::exit::Failure;
 use crate::ctl::listing;
 use crate::ctl::output::Output;
@@ -182,7 +182,7 @@ fn columns(rest: &[&'static str]) -> Vec<&'static str> {
 impl Impact {
     /// Before a rotation: who is affected, how much, and when it disturbs least.
     pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
+        let known = versions(mount, &self.name)?;
         let reads = self.seen.reads(Some(&self.name))?;
         let observed: Vec<_> = reads.of(&self.name).map(|(r, u)| row(r, u)).collect();
         let declared = array(&known, "consumers");
@@ -228,7 +228,7 @@ impl Adoption {
     /// After a rotation: who has the new version, and who was last seen with an
     /// old one.
     pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let known = request(mount, &json!({"op": "versions", "name": self.name}))?;
+        let known = versions(mount, &self.name)?;
         let latest = array(&known, "versions").last();
         let current = latest
             .and_then(|version| version.get("version")?.as_u64())
@@ -283,7 +283,7 @@ impl Graph {
         }
         for name in listing::names(mount)? {
             // What the caller may not see has no declared consumers for it.
-            let known = request(mount, &json!({"op": "versions", "name": name}));
+            let known = versions(mount, &name);
             let consumers = known
                 .ok()
                 .and_then(|k| k.get("consumers")?.as_array().cloned());
