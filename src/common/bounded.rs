@@ -14,14 +14,32 @@ pub(crate) fn bytes(source: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The first bytes of `source`, at most `limit`; what comes after them stays unread.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn first_bytes(source: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The first bytes of `source`, as [`first_bytes`] gives them, in memory that is wiped.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn first_secret(source: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = reserved(limit);
+    source.take(limit as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// At most `limit` bytes of `source`, in memory that is wiped.
 ///
 /// # Errors
 /// `FileTooLarge` when there are more; else what the system says.
 pub(crate) fn secret(source: impl Read, limit: u32) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Reserved at once: growing would leave copies behind. `read_to_end` probes
-    // for the end with 32 bytes more than it has.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit as usize + 64));
+    let mut bytes = reserved(limit as usize);
     fill(source, limit.into(), &mut bytes)?;
     Ok(bytes)
 }
@@ -34,6 +52,12 @@ pub(crate) fn secret(source: impl Read, limit: u32) -> io::Result<Zeroizing<Vec<
 pub(crate) fn text(source: impl Read, limit: u64) -> io::Result<String> {
     let bytes = bytes(source, limit)?;
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Memory for a secret of up to `limit` bytes: growing would leave copies behind.
+fn reserved(limit: usize) -> Zeroizing<Vec<u8>> {
+    // `read_to_end` probes for the end with 32 bytes more than it has.
+    Zeroizing::new(Vec::with_capacity(limit + 64))
 }
 
 fn fill(source: impl Read, limit: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
@@ -61,9 +85,21 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_the_first_bytes_stays_unread() {
+        assert_eq!(first_bytes(&b"abcd"[..], 3).unwrap(), b"abc");
+        assert_eq!(first_bytes(&b"ab"[..], 3).unwrap(), b"ab");
+        let mut source = &b"abcd"[..];
+        assert_eq!(*first_secret(&mut source, 3).unwrap(), b"abc");
+        assert_eq!(source, b"d");
+    }
+
+    #[test]
     fn a_secret_never_moves_while_it_is_read() {
         let read = secret(io::repeat(7).take(4096), 4096).unwrap();
         assert_eq!(read.len(), 4096);
         assert!(read.capacity() <= 4096 + 64, "it grew");
+        let first = first_secret(io::repeat(7), 4096).unwrap();
+        assert_eq!(first.len(), 4096);
+        assert!(first.capacity() <= 4096 + 64, "it grew");
     }
 }

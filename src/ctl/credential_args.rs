@@ -9,7 +9,7 @@ use clap::Args;
 use jarvis_vault::Credential;
 use serde_json::{Map, Value};
 
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use crate::process::credential::{read_key_file, read_passphrase};
 
 /// Key file or passphrase that opens something.
@@ -25,12 +25,13 @@ pub(super) struct CredentialArgs {
 }
 
 impl CredentialArgs {
-    /// The credential as fields of a request.
-    pub(super) fn fields(&self) -> Result<Map<String, Value>, Failure> {
+    /// Credential as fields of a request.
+    pub(super) fn fields(&self) -> Result<Map<String, Value>, CommandError> {
         let (field, text) = match self.credential()? {
             Credential::Passphrase(line) => {
-                let text = str::from_utf8(line.expose())
-                    .map_err(|_| Failure::new(Code::Usage, "the passphrase is not UTF-8"))?;
+                let text = str::from_utf8(line.expose()).map_err(|_| {
+                    CommandError::new(ErrorCode::Usage, "the passphrase is not UTF-8")
+                })?;
                 ("passphrase", text.to_owned())
             }
             Credential::KeyFile(key) => ("key_b64", STANDARD.encode(key.expose())),
@@ -38,12 +39,12 @@ impl CredentialArgs {
         Ok(Map::from_iter([(field.to_owned(), text.into())]))
     }
 
-    /// The credential itself.
-    pub(super) fn credential(&self) -> Result<Credential, Failure> {
+    /// Credential itself.
+    pub(super) fn credential(&self) -> Result<Credential, CommandError> {
         match &self.key_file {
             Some(path) => read_key_file(path).map(Credential::KeyFile),
             None => read_passphrase(io::stdin().lock()).map(Credential::Passphrase),
         }
-        .map_err(Failure::other)
+        .map_err(CommandError::other)
     }
 }

@@ -1,76 +1,111 @@
 //! `doctor`: findings and remedies.
 
 use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use jarvis_fs::MountError;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::{Value, json};
 
-use super::exit::{Code, Failure};
-use super::home::Home;
+use super::exit::{CommandError, ErrorCode};
+use super::home::HomeDirectory;
 use super::output::Output;
-use crate::common::policy_file::load_policy;
-use crate::config::Config;
-use crate::process::NoSuchUser;
+use crate::common::policy_file::{LoadError, load_policy};
+use crate::config::{Config, ConfigError};
+use crate::process::{NoSuchUser, is_root};
 
-/// The first kernel that sends requests again to a new daemon.
+/// First kernel that sends requests again to a new daemon.
 const RESEND: (u32, u32) = (6, 9);
 
 #[derive(Args)]
-pub(super) struct Doctor {
+pub(super) struct DoctorCommand {
     #[command(flatten)]
-    home: Home,
+    home: HomeDirectory,
 }
 
-/// One thing that was looked at.
-struct Finding {
+/// Problem, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(
+        "{release} is older than 6.9: a restart of the daemon will break open handles; update the kernel"
+    )]
+    OldKernel { release: String },
+    #[error("/dev/fuse: {0}; run: modprobe fuse (in a container: --device /dev/fuse)")]
+    NoFuseDevice(io::Error),
+    #[error("not root and no fusermount3; install the package fuse3")]
+    NoFusermount,
+    #[error(
+        "at most {limit} bytes; set LimitMEMLOCK=infinity, --ulimit memlock=-1 or `ulimit -l unlimited`, \
+         or developer = true in config.toml"
+    )]
+    LockedMemory { limit: u64 },
+    #[error("{0}")]
+    Proc(String),
+    #[error("{0}; run: jarvisctl init")]
+    NotInitialised(ConfigError),
+    #[error(transparent)]
+    Config(ConfigError),
+    #[error(transparent)]
+    Policy(#[from] LoadError),
+    #[error("{path}: {source}; run: jarvisctl init")]
+    MissingFile { path: PathBuf, source: io::Error },
+    #[error("{path} has mode {mode:04o}; run: chmod {want:04o} {path}")]
+    WideMode { path: PathBuf, mode: u32, want: u32 },
+    #[error(transparent)]
+    User(#[from] NoSuchUser),
+    #[error(transparent)]
+    MountPoint(#[from] MountError),
+    #[error("{0} is mounted and dead; starting the daemon clears it")]
+    DeadMount(PathBuf),
+    #[error(
+        "{path} is mounted and nobody answers (connection {connection}): is the daemon being \
+         restarted? Who reads there waits. Start it, or give the mount up with \
+         jarvis-secretsd --config FILE --unmount"
+    )]
+    SilentMount { path: PathBuf, connection: u32 },
+}
+
+/// Result of looking at one thing.
+struct Diagnosis {
     what: &'static str,
-    /// What is there, or what is wrong and what to do.
-    verdict: Result<String, String>,
+    /// Text for people on what is there, or what is wrong.
+    verdict: Result<String, Problem>,
 }
 
-impl Doctor {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let findings = [
+impl DoctorCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let diagnoses = [
             ("kernel", kernel()),
             ("fuse device", fuse_device()),
             ("mounting", mounting()),
             ("locked memory", locked_memory()),
-            (
-                "/proc",
-                jarvis_fs::check_proc()
-                    .map(|()| "shows every process".into())
-                    .map_err(|error| error.to_string()),
-            ),
+            ("/proc", proc()),
             ("configuration", self.configuration()),
             ("files", self.files()),
             ("users", self.users()),
             ("mount point", mount_point(mount)),
         ]
-        .map(|(what, verdict)| Finding { what, verdict });
-        let json = findings.iter().map(Finding::json).collect();
-        out.show(&json, || findings.iter().map(Finding::line).collect())?;
-        match findings
-            .iter()
-            .filter(|finding| finding.verdict.is_err())
-            .count()
-        {
+        .map(|(what, verdict)| Diagnosis { what, verdict });
+        let json = diagnoses.iter().map(Diagnosis::json).collect();
+        out.show(&json, || diagnoses.iter().map(Diagnosis::line).collect())?;
+        let is_bad = |diagnosis: &&Diagnosis| diagnosis.verdict.is_err();
+        match diagnoses.iter().filter(is_bad).count() {
             0 => Ok(()),
-            bad => Err(Failure::new(
-                Code::Other,
-                format!("{bad} finding(s) to look at"),
-            )),
+            bad => {
+                let message = format!("{bad} finding(s) to look at");
+                Err(CommandError::new(ErrorCode::Other, message))
+            }
         }
     }
 
-    fn configuration(&self) -> Result<String, String> {
+    fn configuration(&self) -> Result<String, Problem> {
         let path = self.home.dir.join("config.toml");
-        let config =
-            Config::load(&path).map_err(|error| format!("{error}; run: jarvisctl init"))?;
-        let policy = load_policy(&config.policy.path).map_err(|error| error.to_string())?;
+        let config = Config::load(&path).map_err(Problem::NotInitialised)?;
+        let policy = load_policy(&config.policy.path)?;
         Ok(format!(
             "{} and a policy of {} clients",
             path.display(),
@@ -78,25 +113,22 @@ impl Doctor {
         ))
     }
 
-    /// Who the processes without privilege run as.
-    fn users(&self) -> Result<String, String> {
-        if !nix::unistd::geteuid().is_root() {
+    /// Users as whom the processes without privilege run.
+    fn users(&self) -> Result<String, Problem> {
+        if !is_root() {
             return Ok("not root: all processes run as you".into());
         }
-        let config = Config::load(&self.home.dir.join("config.toml")).map_err(|e| e.to_string())?;
-        for name in [&config.worker.user, &config.worker.runner_user] {
-            match nix::unistd::User::from_name(name) {
-                Ok(Some(_)) => {}
-                _ => return Err(NoSuchUser(name.clone()).to_string()),
+        let path = self.home.dir.join("config.toml");
+        let worker = Config::load(&path).map_err(Problem::Config)?.worker;
+        for name in [&worker.user, &worker.runner_user] {
+            if !matches!(nix::unistd::User::from_name(name), Ok(Some(_))) {
+                return Err(NoSuchUser(name.clone()).into());
             }
         }
-        Ok(format!(
-            "{} and {}",
-            config.worker.user, config.worker.runner_user
-        ))
+        Ok(format!("{} and {}", worker.user, worker.runner_user))
     }
 
-    fn files(&self) -> Result<String, String> {
+    fn files(&self) -> Result<String, Problem> {
         let private = [
             ("", 0o700),
             ("vault", 0o700),
@@ -105,39 +137,36 @@ impl Doctor {
         ];
         for (part, want) in private {
             let path = self.home.dir.join(part);
-            let mode = fs::metadata(&path)
-                .map_err(|error| format!("{}: {error}; run: jarvisctl init", path.display()))?
-                .mode()
-                & 0o7777;
+            let mode = match fs::metadata(&path) {
+                Ok(metadata) => metadata.mode() & 0o7777,
+                Err(source) => return Err(Problem::MissingFile { path, source }),
+            };
             if mode & !want != 0 {
-                let path = path.display();
-                return Err(format!(
-                    "{path} has mode {mode:04o}; run: chmod {want:04o} {path}"
-                ));
+                return Err(Problem::WideMode { path, mode, want });
             }
         }
         Ok("for nobody else to read".into())
     }
 }
 
-impl Finding {
+impl Diagnosis {
     fn json(&self) -> Value {
-        let (ok, text) = match &self.verdict {
-            Ok(text) => (true, text),
-            Err(text) => (false, text),
+        let finding = match &self.verdict {
+            Ok(text) => text.clone(),
+            Err(problem) => problem.to_string(),
         };
-        json!({"what": self.what, "ok": ok, "finding": text})
+        json!({"what": self.what, "ok": self.verdict.is_ok(), "finding": finding})
     }
 
     fn line(&self) -> String {
         match &self.verdict {
             Ok(text) => format!("ok    {}: {text}\n", self.what),
-            Err(text) => format!("LOOK  {}: {text}\n", self.what),
+            Err(problem) => format!("LOOK  {}: {problem}\n", self.what),
         }
     }
 }
 
-fn kernel() -> Result<String, String> {
+fn kernel() -> Result<String, Problem> {
     let release = rustix::system::uname()
         .release()
         .to_string_lossy()
@@ -146,66 +175,54 @@ fn kernel() -> Result<String, String> {
         .split(['.', '-'])
         .map_while(|part| part.parse().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= RESEND {
-        return Ok(release);
+    if version < RESEND {
+        return Err(Problem::OldKernel { release });
     }
-    Err(format!(
-        "{release} is older than 6.9: a restart of the daemon will break open handles; update the kernel"
-    ))
+    Ok(release)
 }
 
-fn fuse_device() -> Result<String, String> {
-    match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
-        Ok(_) => Ok("/dev/fuse can be opened".into()),
-        Err(error) => Err(format!(
-            "/dev/fuse: {error}; run: modprobe fuse (in a container: --device /dev/fuse)"
-        )),
-    }
+fn fuse_device() -> Result<String, Problem> {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    device.map_err(Problem::NoFuseDevice)?;
+    Ok("/dev/fuse can be opened".into())
 }
 
-fn mounting() -> Result<String, String> {
-    if nix::unistd::geteuid().is_root() {
+fn mounting() -> Result<String, Problem> {
+    if is_root() {
         return Ok("as root, for every user".into());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|dir| dir.join("fusermount3").exists());
-    match found {
-        true => Ok("with fusermount3, for you alone".into()),
-        false => Err("not root and no fusermount3; install the package fuse3".into()),
+    if !std::env::split_paths(&path).any(|dir| dir.join("fusermount3").exists()) {
+        return Err(Problem::NoFusermount);
     }
+    Ok("with fusermount3, for you alone".into())
 }
 
-fn locked_memory() -> Result<String, String> {
+fn locked_memory() -> Result<String, Problem> {
     let capable = capabilities(None).is_ok_and(|c| c.effective.contains(CapabilitySet::IPC_LOCK));
     match getrlimit(Resource::Memlock).current {
         _ if capable => Ok("without limit (CAP_IPC_LOCK)".into()),
         None => Ok("without limit".into()),
-        Some(limit) => Err(format!(
-            "at most {limit} bytes; set LimitMEMLOCK=infinity, --ulimit memlock=-1 or `ulimit -l unlimited`, \
-             or developer = true in config.toml"
-        )),
+        Some(limit) => Err(Problem::LockedMemory { limit }),
     }
 }
 
-fn mount_point(mount: &Path) -> Result<String, String> {
-    match jarvis_fs::connection(mount) {
-        Err(error) => Err(error.to_string()),
-        Ok(None) => Ok(format!("nothing is mounted on {}", mount.display())),
-        Ok(Some(number)) => match jarvis_fs::answers(mount) {
-            Some(true) => Ok(format!(
-                "{} is served (connection {number})",
-                mount.display()
-            )),
-            Some(false) => Err(format!(
-                "{} is mounted and dead; starting the daemon clears it",
-                mount.display()
-            )),
-            None => Err(format!(
-                "{} is mounted and nobody answers (connection {number}): is the daemon being \
-                 restarted? Who reads there waits. Start it, or give the mount up with \
-                 jarvis-secretsd --config FILE --unmount",
-                mount.display()
-            )),
-        },
+fn proc() -> Result<String, Problem> {
+    jarvis_fs::check_proc().map_err(|error| Problem::Proc(error.to_string()))?;
+    Ok("shows every process".into())
+}
+
+fn mount_point(mount: &Path) -> Result<String, Problem> {
+    let Some(connection) = jarvis_fs::connection(mount)? else {
+        return Ok(format!("nothing is mounted on {}", mount.display()));
+    };
+    let path = mount.to_owned();
+    match jarvis_fs::answers(mount) {
+        Some(true) => Ok(format!(
+            "{} is served (connection {connection})",
+            mount.display()
+        )),
+        Some(false) => Err(Problem::DeadMount(path)),
+        None => Err(Problem::SilentMount { path, connection }),
     }
 }

@@ -1,17 +1,18 @@
 //! Exit codes, a documented interface.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Shown under `--help`.
+/// Text under `--help`.
 pub(super) const HELP: &str = "Exit codes: 0 ok, 1 other failure, 2 usage, 3 denied, 4 not found, \
      5 daemon unreachable, 6 integrity failure";
 
-/// Why a command failed.
+/// Exit code of a failed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Code {
+pub(super) enum ErrorCode {
     Other = 1,
     Usage = 2,
     Denied = 3,
@@ -20,26 +21,30 @@ pub(super) enum Code {
     Integrity = 6,
 }
 
-/// A failure and what to tell.
-#[derive(Debug)]
-pub(super) struct Failure {
-    code: Code,
+/// Failure of a command: its exit code, and a sentence for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct CommandError {
+    code: ErrorCode,
     message: String,
 }
 
-impl Failure {
-    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+impl CommandError {
+    pub(super) fn new(code: ErrorCode, message: impl Display) -> Self {
+        let message = message.to_string();
+        Self { code, message }
     }
 
-    pub(super) fn other(error: impl std::fmt::Display) -> Self {
-        Self::new(Code::Other, error.to_string())
+    pub(super) fn other(error: impl Display) -> Self {
+        Self::new(ErrorCode::Other, error)
     }
 
-    /// A failure of `what` on `path`, its code by the errno.
+    /// Refusal of `text`: it is no good as `what`.
+    pub(super) fn invalid(what: &str, text: &str, why: impl Display) -> Self {
+        Self::new(ErrorCode::Usage, format!("{what} {text:?}: {why}"))
+    }
+
+    /// Failure of `what` on `path`, its code by the errno.
     pub(super) fn io(what: &str, path: &Path, error: &io::Error) -> Self {
         Self::new(
             code_of(error),
@@ -47,25 +52,24 @@ impl Failure {
         )
     }
 
-    pub(super) fn message(&self) -> &str {
-        &self.message
-    }
-
+    /// Tells the failure on standard error.
     pub(super) fn report(&self) -> ExitCode {
         // Nobody is left to tell when this fails too.
-        writeln!(io::stderr(), "jarvisctl: {}", self.message).ok();
+        writeln!(io::stderr(), "jarvisctl: {self}").ok();
         ExitCode::from(self.code as u8)
     }
 }
 
-/// The code for an errno of the file system.
-pub(super) fn code_of(error: &io::Error) -> Code {
+/// Code for an errno of the file system.
+pub(super) fn code_of(error: &io::Error) -> ErrorCode {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
-        Some(Errno::ACCESS | Errno::PERM | Errno::KEYREVOKED | Errno::KEYEXPIRED) => Code::Denied,
-        Some(Errno::NOENT) => Code::NotFound,
-        Some(Errno::NOTCONN | Errno::CONNABORTED) => Code::Unreachable,
-        Some(Errno::INVAL | Errno::MSGSIZE | Errno::NAMETOOLONG) => Code::Usage,
-        _ => Code::Other,
+        Some(Errno::ACCESS | Errno::PERM | Errno::KEYREVOKED | Errno::KEYEXPIRED) => {
+            ErrorCode::Denied
+        }
+        Some(Errno::NOENT) => ErrorCode::NotFound,
+        Some(Errno::NOTCONN | Errno::CONNABORTED) => ErrorCode::Unreachable,
+        Some(Errno::INVAL | Errno::MSGSIZE | Errno::NAMETOOLONG) => ErrorCode::Usage,
+        _ => ErrorCode::Other,
     }
 }

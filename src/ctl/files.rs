@@ -5,21 +5,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::exit::Failure;
+use super::exit::CommandError;
 use crate::common::bounded;
 
 /// Opens `path` for reading.
-pub(super) fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| Failure::io("open", path, &error))
+pub(super) fn open(path: &Path) -> Result<File, CommandError> {
+    File::open(path).map_err(|error| CommandError::io("open", path, &error))
 }
 
-/// The text of the file at `path`, of at most `limit` bytes.
-pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
-    bounded::text(open(path)?, limit).map_err(|error| Failure::io("read", path, &error))
+/// Text of the file at `path`, of at most `limit` bytes.
+pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, CommandError> {
+    bounded::text(open(path)?, limit).map_err(|error| CommandError::io("read", path, &error))
 }
 
 /// Makes `path`, for its owner alone, with these bytes, durably.
-pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
     create_with(path, || Ok(bytes))
 }
 
@@ -27,9 +27,9 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 /// file can be made; without them there is no file.
 pub(super) fn create_with<B: AsRef<[u8]>>(
     path: &Path,
-    bytes: impl FnOnce() -> Result<B, Failure>,
-) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::io("create", path, &error);
+    bytes: impl FnOnce() -> Result<B, CommandError>,
+) -> Result<(), CommandError> {
+    let failed = |error: io::Error| CommandError::io("create", path, &error);
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

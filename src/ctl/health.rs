@@ -1,4 +1,4 @@
-//! Is the daemon well, and is it there yet?
+//! Commands that tell how the daemon is, and wait for it.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,28 +10,28 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use super::client::request;
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 
 /// Largest answer read from the HTTP port, in bytes.
 const MAX_BODY: u64 = 4 * 1024 * 1024;
 
 #[derive(Args)]
-pub(super) struct Http {
+pub(super) struct HttpEndpoint {
     /// Address of the daemon's HTTP port
     #[arg(long, env = "JARVIS_HTTP", default_value = "http://127.0.0.1:8081")]
     url: String,
 }
 
 #[derive(Args)]
-pub(super) struct Wait {
+pub(super) struct WaitCommand {
     /// Give up after this many seconds
     #[arg(long, default_value_t = 30)]
     timeout: u64,
 }
 
-/// `status`: what the control file says.
-pub(super) fn status(mount: &Path, out: &Output) -> Result<(), Failure> {
+/// Prints what the control file says of the daemon: `status`.
+pub(super) fn status(mount: &Path, out: &Output) -> Result<(), CommandError> {
     let result = request(mount, &json!({"op": "status"}))?;
     out.show(&result, || lines(&result))
 }
@@ -48,14 +48,14 @@ fn lines(object: &Value) -> String {
         .collect()
 }
 
-impl Http {
-    pub(super) fn health(&self, out: &Output) -> Result<(), Failure> {
+impl HttpEndpoint {
+    pub(super) fn health(&self, out: &Output) -> Result<(), CommandError> {
         let body = self.get("/healthz")?;
-        let value: Value = serde_json::from_str(&body).map_err(Failure::other)?;
+        let value: Value = serde_json::from_str(&body).map_err(CommandError::other)?;
         out.show(&value, || lines(&value))
     }
 
-    pub(super) fn metrics(&self, out: &Output) -> Result<(), Failure> {
+    pub(super) fn metrics(&self, out: &Output) -> Result<(), CommandError> {
         let text = self.get("/metrics")?;
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| {
@@ -65,11 +65,11 @@ impl Http {
         out.show(&Value::Object(samples.collect()), || text.clone())
     }
 
-    fn get(&self, path: &str) -> Result<String, Failure> {
+    fn get(&self, path: &str) -> Result<String, CommandError> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
         let unreachable = |error: ureq::Error| {
-            Failure::new(
-                Code::Unreachable,
+            CommandError::new(
+                ErrorCode::Unreachable,
                 format!("{url}: {error}; is [http] enabled?"),
             )
         };
@@ -85,21 +85,21 @@ impl Http {
     }
 }
 
-impl Wait {
-    /// The kernel tells of every change of the mount table: nothing is polled.
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl WaitCommand {
+    /// Waits for the kernel's word of a change of the mount table: nothing is polled.
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let path = Path::new("/proc/self/mountinfo");
-        let mounts = File::open(path).map_err(|e| Failure::io("open", path, &e))?;
+        let mounts = File::open(path).map_err(|e| CommandError::io("open", path, &e))?;
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
         while !serves(mount) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let message = format!("no daemon serves {} yet", mount.display());
-                return Err(Failure::new(Code::Unreachable, message));
+                return Err(CommandError::new(ErrorCode::Unreachable, message));
             }
-            let timeout = Timespec::try_from(left).map_err(Failure::other)?;
+            let timeout = Timespec::try_from(left).map_err(CommandError::other)?;
             let mut changed = [PollFd::new(&mounts, PollFlags::PRI)];
-            poll(&mut changed, Some(&timeout)).map_err(Failure::other)?;
+            poll(&mut changed, Some(&timeout)).map_err(CommandError::other)?;
         }
         out.show(&json!({"mount": mount}), || {
             format!("{} is served", mount.display())
@@ -107,7 +107,7 @@ impl Wait {
     }
 }
 
-/// The control file is there for everybody who looks it up.
+/// Whether the mount is served: then everybody finds the control file.
 fn serves(mount: &Path) -> bool {
     std::fs::symlink_metadata(mount.join(CONTROL_NAME)).is_ok()
 }

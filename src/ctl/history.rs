@@ -1,6 +1,5 @@
 //! Histories of secrets in files of their own.
 
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -11,15 +10,16 @@ use serde_json::{Value, json};
 
 use super::client::request;
 use super::credential_args::CredentialArgs;
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use super::files;
 use super::output::Output;
 use super::table::{array, table, text};
 use super::value::show_value;
+use crate::common::bounded;
 use crate::common::clock::rfc3339;
 
 #[derive(Subcommand)]
-pub(super) enum Command {
+pub(super) enum HistoryCommand {
     /// Write all that is kept of a secret, values included, into an encrypted file
     #[command(
         after_help = "Needs the verbs read and rotate. A key file has 32 random bytes: \
@@ -51,8 +51,8 @@ pub(super) enum Command {
     },
 }
 
-impl Command {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl HistoryCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         match self {
             Self::Export {
                 name,
@@ -68,7 +68,7 @@ impl Command {
                 let history = open(file, credential)?;
                 let value = history
                     .value(*version)
-                    .map_err(|error| Failure::new(Code::NotFound, error.to_string()))?;
+                    .map_err(|error| CommandError::new(ErrorCode::NotFound, error))?;
                 show_value(&history.metadata().name, &value, out)
             }
         }
@@ -80,7 +80,7 @@ fn export(
     (name, file): (&str, &Path),
     credential: &CredentialArgs,
     out: &Output,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let mut message = credential.fields()?;
     message.insert("op".into(), "history_export".into());
     message.insert("name".into(), name.into());
@@ -89,7 +89,7 @@ fn export(
         answer = request(mount, &message.into())?;
         let sealed = answer.as_object_mut().and_then(|a| a.remove("history_b64"));
         let sealed = sealed.as_ref().and_then(Value::as_str).unwrap_or_default();
-        STANDARD.decode(sealed).map_err(Failure::other)
+        STANDARD.decode(sealed).map_err(CommandError::other)
     })?;
     out.show(&answer, || {
         let values = array(&answer, "versions").len();
@@ -97,19 +97,15 @@ fn export(
     })
 }
 
-fn open(path: &Path, credential: &CredentialArgs) -> Result<History, Failure> {
-    let failed = |error: io::Error| Failure::io("read", path, &error);
-    let mut bytes = Vec::new();
-    let file = files::open(path)?;
+fn open(path: &Path, credential: &CredentialArgs) -> Result<History, CommandError> {
     // One byte more than a history has is enough to find that it is none.
-    file.take(MAX_HISTORY_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    let bytes = bounded::first_bytes(files::open(path)?, MAX_HISTORY_FILE + 1)
+        .map_err(|error| CommandError::io("read", path, &error))?;
     History::open(path, &bytes, &credential.credential()?)
-        .map_err(|error| Failure::new(Code::Integrity, error.to_string()))
+        .map_err(|error| CommandError::new(ErrorCode::Integrity, error))
 }
 
-fn show(history: &History, out: &Output) -> Result<(), Failure> {
+fn show(history: &History, out: &Output) -> Result<(), CommandError> {
     let metadata = history.metadata();
     let versions: Vec<Value> = metadata.versions.iter().map(|v| row(history, v)).collect();
     let known = json!({

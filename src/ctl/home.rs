@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+/// Option that names the directory that `init` makes.
 #[derive(Args)]
-pub(super) struct Home {
+pub(super) struct HomeDirectory {
     /// Directory made by `init`
     #[arg(
         long,

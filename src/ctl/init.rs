@@ -11,17 +11,18 @@ use jarvis_vault::{Credential, KEY_FILE_LEN};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use super::files;
-use super::home::Home;
+use super::home::HomeDirectory;
 use super::output::Output;
 use crate::common::clock::now_ms;
 use crate::process::credential::{read_key_file, read_passphrase};
+use crate::process::is_root;
 
 #[derive(Args)]
-pub(super) struct Init {
+pub(super) struct InitCommand {
     #[command(flatten)]
-    home: Home,
+    home: HomeDirectory,
     /// Key file that opens the vault; made when missing (default: DIR/vault.key)
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_stdin")]
     key_file: Option<PathBuf>,
@@ -30,22 +31,23 @@ pub(super) struct Init {
     passphrase_stdin: bool,
 }
 
-impl Init {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let dir = std::path::absolute(&self.home.dir).map_err(Failure::other)?;
-        let mount = std::path::absolute(mount).map_err(Failure::other)?;
+impl InitCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let dir = std::path::absolute(&self.home.dir).map_err(CommandError::other)?;
+        let mount = std::path::absolute(mount).map_err(CommandError::other)?;
         let config = dir.join("config.toml");
         if config.exists() {
             let message = format!("{} exists already; nothing was changed", config.display());
-            return Err(Failure::new(Code::Other, message));
+            return Err(CommandError::new(ErrorCode::Other, message));
         }
         for part in [&dir, &dir.join("vault"), &dir.join("audit")] {
             make_directory(part)?;
         }
         let vault = dir.join("vault/vault.redb");
-        jarvis_vault::create(&vault, &self.credential(&dir)?, now_ms()).map_err(Failure::other)?;
+        jarvis_vault::create(&vault, &self.credential(&dir)?, now_ms())
+            .map_err(CommandError::other)?;
         let identity = Identity::create(&dir.join("identity.key"), &dir.join("identity.pub"));
-        let identity = identity.map_err(Failure::other)?;
+        let identity = identity.map_err(CommandError::other)?;
         files::create(&dir.join("policy.yaml"), policy().as_bytes())?;
         // Last: with it the directory counts as initialised.
         files::create(&config, self.config(&mount).as_bytes())?;
@@ -62,9 +64,9 @@ impl Init {
         })
     }
 
-    fn credential(&self, dir: &Path) -> Result<Credential, Failure> {
+    fn credential(&self, dir: &Path) -> Result<Credential, CommandError> {
         if self.passphrase_stdin {
-            let line = read_passphrase(io::stdin().lock()).map_err(Failure::other)?;
+            let line = read_passphrase(io::stdin().lock()).map_err(CommandError::other)?;
             return Ok(Credential::Passphrase(line));
         }
         let default = dir.join("vault.key");
@@ -72,12 +74,12 @@ impl Init {
         if !path.exists() {
             make_key_file(path)?;
         }
-        let key = read_key_file(path).map_err(Failure::other)?;
+        let key = read_key_file(path).map_err(CommandError::other)?;
         Ok(Credential::KeyFile(key))
     }
 
     fn config(&self, mount: &Path) -> String {
-        let root = nix::unistd::geteuid().is_root();
+        let developer = !is_root();
         let key_file = match (&self.key_file, self.passphrase_stdin) {
             (_, true) => "# started with --passphrase-stdin".to_owned(),
             (None, false) => r#"key_file = "vault.key""#.to_owned(),
@@ -87,13 +89,13 @@ impl Init {
             }
         };
         CONFIG
-            .replace("@DEVELOPER@", if root { "false" } else { "true" })
+            .replace("@DEVELOPER@", &developer.to_string())
             .replace("@MOUNT@", &quoted(mount))
             .replace("@KEY@", &key_file)
     }
 }
 
-/// A path as a TOML string.
+/// Path as a TOML string.
 fn quoted(path: &Path) -> String {
     toml::Value::String(path.to_string_lossy().into_owned()).to_string()
 }
@@ -207,17 +209,17 @@ clients:
 #    deny: [backend/root_password]
 "#;
 
-fn make_directory(path: &Path) -> Result<(), Failure> {
+fn make_directory(path: &Path) -> Result<(), CommandError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| Failure::io("create", path, &e))
+        .map_err(|e| CommandError::io("create", path, &e))
 }
 
-fn make_key_file(path: &Path) -> Result<(), Failure> {
+fn make_key_file(path: &Path) -> Result<(), CommandError> {
     let mut key = Zeroizing::new([0; KEY_FILE_LEN]);
-    let failed = |e: io::Error| Failure::io("create", path, &e);
+    let failed = |e: io::Error| CommandError::io("create", path, &e);
     let mut source = File::open("/dev/urandom").map_err(failed)?;
     source.read_exact(key.as_mut_slice()).map_err(failed)?;
     files::create(path, key.as_slice())

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::client::request;
 use super::credential_args::CredentialArgs;
-use super::exit::Failure;
+use super::exit::CommandError;
 use super::output::Output;
 use super::table::text;
 
 #[derive(Subcommand)]
-pub(super) enum Key {
+pub(super) enum KeyCommand {
     /// Show the key slots
     List,
     /// Add a key slot for a key file or a passphrase
@@ -24,8 +24,8 @@ pub(super) enum Key {
     },
 }
 
-impl Key {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl KeyCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = match self {
             Self::List => {
                 let slots = request(mount, &json!({"op": "key_list"}))?;

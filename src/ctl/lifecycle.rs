@@ -1,23 +1,25 @@
-//! Commands about what becomes of secrets: versions and settings.
+//! Commands about versions, settings and consumers of secrets.
 
 use std::path::Path;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+use jarvis_vault::Criticality;
 use serde_json::{Map, Value, json};
 
 use super::client::{request, versions};
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::table::{array, cell, table, text};
+use super::vocabulary::{self, LEVELS};
 
 #[derive(Args)]
-pub(super) struct Versions {
+pub(super) struct VersionsCommand {
     /// Name of the secret
     name: String,
 }
 
 #[derive(Args)]
-pub(super) struct Diff {
+pub(super) struct DiffCommand {
     /// Name of the secret
     name: String,
     /// Number of a version
@@ -27,7 +29,7 @@ pub(super) struct Diff {
 }
 
 #[derive(Args)]
-pub(super) struct Rollback {
+pub(super) struct RollbackCommand {
     /// Name of the secret
     name: String,
     /// Number of the version whose value is to be current again
@@ -38,7 +40,7 @@ pub(super) struct Rollback {
 }
 
 #[derive(Args)]
-pub(super) struct Deprecate {
+pub(super) struct DeprecateCommand {
     /// Name of the secret
     name: String,
     /// Number of a superseded version
@@ -46,7 +48,7 @@ pub(super) struct Deprecate {
 }
 
 #[derive(Args)]
-pub(super) struct Prune {
+pub(super) struct PruneCommand {
     /// Name of the secret
     name: String,
     /// Versions whose values stay
@@ -54,9 +56,9 @@ pub(super) struct Prune {
     keep: u32,
 }
 
-/// `default` is the configuration's.
+/// Settings of a secret; `default` is the configuration's.
 #[derive(Args)]
-pub(super) struct Configure {
+pub(super) struct ConfigureCommand {
     /// Name of the secret
     name: String,
     /// Versions whose values are kept
@@ -85,9 +87,9 @@ pub(super) struct Configure {
     end_grace_when_adopted: Option<bool>,
 }
 
-/// Who depends on a secret.
+/// Declarations of who depends on a secret.
 #[derive(Subcommand)]
-pub(super) enum Consumer {
+pub(super) enum ConsumerCommand {
     /// Declare who depends on a secret
     Add {
         /// Name of the secret
@@ -95,8 +97,8 @@ pub(super) enum Consumer {
         /// Name of the consumer
         consumer: String,
         /// How much depends on it
-        #[arg(long, default_value = "medium")]
-        criticality: Level,
+        #[arg(long, default_value = "medium", value_parser = vocabulary::one_of::<Criticality>(LEVELS))]
+        criticality: Criticality,
         /// Whom to ask
         #[arg(long)]
         owner: Option<String>,
@@ -113,28 +115,8 @@ pub(super) enum Consumer {
     },
 }
 
-/// How much, how urgent.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum Level {
-    Low,
-    Medium,
-    High,
-    Critical,
-}
-
-impl Level {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-impl Versions {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl VersionsCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let known = versions(mount, &self.name)?;
         let columns = [
             "version",
@@ -160,8 +142,8 @@ impl Versions {
     }
 }
 
-impl Diff {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl DiffCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = json!({"op": "diff", "name": self.name, "from": self.from, "to": self.to});
         let found = request(mount, &message)?;
         out.show(&found, || {
@@ -189,8 +171,8 @@ impl Diff {
     }
 }
 
-impl Rollback {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl RollbackCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = json!({
             "op": "rollback", "name": self.name, "version": self.version, "reason": self.reason,
         });
@@ -198,22 +180,22 @@ impl Rollback {
     }
 }
 
-impl Deprecate {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl DeprecateCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = json!({"op": "deprecate", "name": self.name, "version": self.version});
         out.change(&request(mount, &message)?)
     }
 }
 
-impl Prune {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl PruneCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = json!({"op": "prune", "name": self.name, "keep": self.keep});
         out.change(&request(mount, &message)?)
     }
 }
 
-impl Configure {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl ConfigureCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let mut settings = Map::new();
         let numbers = [
             ("keep_versions", &self.keep_versions),
@@ -252,21 +234,21 @@ impl Configure {
     }
 }
 
-fn number(field: &str, given: &str) -> Result<Value, Failure> {
+fn number(field: &str, given: &str) -> Result<Value, CommandError> {
     if given == "default" {
         return Ok(Value::Null);
     }
     given.parse::<u32>().map(Value::from).map_err(|_| {
         let option = field.replace('_', "-");
-        Failure::new(
-            Code::Usage,
+        CommandError::new(
+            ErrorCode::Usage,
             format!("--{option} takes a number or `default`"),
         )
     })
 }
 
-impl Consumer {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl ConsumerCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = match self {
             Self::Add {
                 name,
@@ -276,7 +258,7 @@ impl Consumer {
                 restart,
             } => json!({
                 "op": "consumer_add", "name": name, "consumer": consumer,
-                "criticality": criticality.as_str(), "owner": owner, "restart": restart,
+                "criticality": criticality, "owner": owner, "restart": restart,
             }),
             Self::Remove { name, consumer } => {
                 json!({"op": "consumer_remove", "name": name, "consumer": consumer})

@@ -5,22 +5,29 @@ use std::path::Path;
 
 use jarvis_fs::CONTROL_NAME;
 
-use super::exit::Failure;
+use super::exit::CommandError;
 
 /// Names of all secrets that the caller may see.
-pub(super) fn names(mount: &Path) -> Result<Vec<String>, Failure> {
+pub(super) fn names(mount: &Path) -> Result<Vec<String>, CommandError> {
     let mut names = Vec::new();
     visit(mount, &mut |name, _| names.push(name))?;
     Ok(names)
 }
 
 /// Shows name and path of every secret that the caller may see to `visitor`.
-pub(super) fn visit(mount: &Path, visitor: &mut dyn FnMut(String, &Path)) -> Result<(), Failure> {
+pub(super) fn visit(
+    mount: &Path,
+    visitor: &mut dyn FnMut(String, &Path),
+) -> Result<(), CommandError> {
     walk(mount, String::new(), visitor)
 }
 
-fn walk(dir: &Path, prefix: String, visitor: &mut dyn FnMut(String, &Path)) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::io("list", dir, &error);
+fn walk(
+    dir: &Path,
+    prefix: String,
+    visitor: &mut dyn FnMut(String, &Path),
+) -> Result<(), CommandError> {
+    let failed = |error: io::Error| CommandError::io("list", dir, &error);
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());

@@ -1,4 +1,12 @@
 //! `jarvisctl`: one file a family of commands.
+//!
+//! Runs in: `jarvisctl`, a process of its user with no other rights than theirs.
+//! Touches: values and credentials that go in or out (plaintext), the control file, the
+//! mount, the HTTP port (network), the audit log's files; `init` makes vault and keys.
+//! Imported by: `bin/jarvisctl.rs`.
+//!
+//! No command imports another one. Below them stand the daemon (`client`), what they
+//! print (`output`, `table`) and how they end (`exit`), and what some of them share.
 
 mod audit;
 mod client;
@@ -21,19 +29,20 @@ mod rotate;
 mod secrets;
 mod table;
 mod value;
+mod vocabulary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use exit::Failure;
+use exit::CommandError;
 use output::Output;
 
 /// Administers a jarvis-secretsd.
 #[derive(Parser)]
 #[command(name = "jarvisctl", version, after_help = exit::HELP)]
-struct Arguments {
+struct CommandLine {
     /// The mount point of the daemon
     #[arg(
         long,
@@ -53,71 +62,71 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Create vault, keys, configuration and a commented policy
-    Init(init::Init),
+    Init(init::InitCommand),
     /// Store a value (from standard input) as the new version of a secret
-    Set(secrets::Set),
+    Set(secrets::SetCommand),
     /// Print a secret's value
-    Get(secrets::Get),
+    Get(secrets::GetCommand),
     /// List the secrets you may see
-    List(secrets::List),
+    List(secrets::ListCommand),
     /// Take a secret out of the tree; it can be restored for some days
-    Delete(secrets::Named),
+    Delete(secrets::NamedSecret),
     /// Bring a deleted secret back
-    Restore(secrets::Named),
+    Restore(secrets::NamedSecret),
     /// Destroy a deleted secret for good
-    Purge(secrets::Named),
+    Purge(secrets::NamedSecret),
     /// Have the daemon generate the next value of a secret, or of many
-    Rotate(rotate::Rotate),
+    Rotate(rotate::RotateCommand),
     /// List the versions of a secret: who made them, when, why, their states
-    Versions(lifecycle::Versions),
+    Versions(lifecycle::VersionsCommand),
     /// Compare two versions without showing them
-    Diff(lifecycle::Diff),
+    Diff(lifecycle::DiffCommand),
     /// Take what is kept of a secret elsewhere, encrypted
     #[command(subcommand)]
-    History(history::Command),
+    History(history::HistoryCommand),
     /// Make the value of an older version current again
-    Rollback(lifecycle::Rollback),
+    Rollback(lifecycle::RollbackCommand),
     /// End the grace of a superseded version
-    Deprecate(lifecycle::Deprecate),
+    Deprecate(lifecycle::DeprecateCommand),
     /// Destroy the values of old versions
-    Prune(lifecycle::Prune),
+    Prune(lifecycle::PruneCommand),
     /// Show or change a secret's own settings
-    Configure(lifecycle::Configure),
+    Configure(lifecycle::ConfigureCommand),
     /// Declare who depends on a secret
     #[command(subcommand)]
-    Consumer(lifecycle::Consumer),
+    Consumer(lifecycle::ConsumerCommand),
     /// Before a rotation: who is affected, how much, and when it disturbs least
-    Impact(audit::consumers::Impact),
+    Impact(audit::consumers::ImpactCommand),
     /// After a rotation: who has the new version, and who was last seen with an old one
-    Adoption(audit::consumers::Adoption),
+    Adoption(audit::consumers::AdoptionCommand),
     /// Which consumers read which secrets
-    Graph(audit::consumers::Graph),
+    Graph(audit::consumers::GraphCommand),
     /// Take secrets out of service
     #[command(subcommand)]
-    Revoke(revoke::Revoke),
+    Revoke(revoke::RevokeCommand),
     /// Create a secret with a generated value
-    Generate(secrets::Generate),
+    Generate(secrets::GenerateCommand),
     /// List the types of secrets and their options
     Types,
     /// Check, explain and reload the policy
     #[command(subcommand)]
-    Policy(policy::Policy),
+    Policy(policy::PolicyCommand),
     /// Manage the vault's key slots
     #[command(subcommand)]
-    Key(keys::Key),
+    Key(keys::KeyCommand),
     /// Work with the audit log
     #[command(subcommand)]
-    Audit(audit::Audit),
+    Audit(audit::AuditCommand),
     /// Show how the daemon is, by the control file
     Status,
     /// Show how the daemon is, by its HTTP port
-    Health(health::Http),
+    Health(health::HttpEndpoint),
     /// Print the metrics, from the HTTP port
-    Metrics(health::Http),
+    Metrics(health::HttpEndpoint),
     /// Wait until the daemon serves the mount
-    Wait(health::Wait),
+    Wait(health::WaitCommand),
     /// Look for what keeps a daemon from working here, and say what to do
-    Doctor(doctor::Doctor),
+    Doctor(doctor::DoctorCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -128,14 +137,14 @@ enum Command {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = CommandLine::parse();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(error) => error.report(),
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Failure> {
+fn run(arguments: &CommandLine) -> Result<(), CommandError> {
     let mount = &arguments.mount;
     let out = Output::new(arguments.json);
     match &arguments.command {
@@ -170,7 +179,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Wait(wait) => wait.run(mount, &out),
         Command::Doctor(doctor) => doctor.run(mount, &out),
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
+            let mut command = CommandLine::command();
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut command, "jarvisctl", &mut script);
             out.bytes(&script)

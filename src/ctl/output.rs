@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::exit::Failure;
+use super::exit::CommandError;
 use super::table::text;
 
-/// How to print.
+/// Standard output, and how to print there.
 pub(super) struct Output {
     json: bool,
 }
@@ -23,11 +23,16 @@ impl Output {
         self.json
     }
 
-    /// `value` as JSON, or `text` for people.
-    pub(super) fn show(&self, value: &Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        let mut line = match self.json {
-            true => serde_json::to_string_pretty(value).map_err(Failure::other)?,
-            false => text(),
+    /// Prints `value` as JSON, or `text` for people.
+    pub(super) fn show(
+        &self,
+        value: &Value,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CommandError> {
+        let mut line = if self.json {
+            serde_json::to_string_pretty(value).map_err(CommandError::other)?
+        } else {
+            text()
         };
         if !line.ends_with('\n') {
             line.push('\n');
@@ -35,22 +40,23 @@ impl Output {
         self.bytes(line.as_bytes())
     }
 
-    /// One of many, as JSON in a line of its own, or as `text` for people.
+    /// Prints one value of many, as JSON in a line of its own, or as `text` for people.
     pub(super) fn line(
         &self,
         value: &impl Serialize,
         text: impl FnOnce() -> String,
-    ) -> Result<(), Failure> {
-        let mut line = match self.json {
-            true => serde_json::to_string(value).map_err(Failure::other)?,
-            false => text(),
+    ) -> Result<(), CommandError> {
+        let mut line = if self.json {
+            serde_json::to_string(value).map_err(CommandError::other)?
+        } else {
+            text()
         };
         line.push('\n');
         self.bytes(line.as_bytes())
     }
 
-    /// The answer to a change: what it came to, in a sentence for people.
-    pub(super) fn change(&self, answer: &Value) -> Result<(), Failure> {
+    /// Prints the answer to a change, for people a sentence on what it came to.
+    pub(super) fn change(&self, answer: &Value) -> Result<(), CommandError> {
         let (action, name) = (text(answer, "action"), text(answer, "name"));
         self.show(answer, || match answer.get("version") {
             Some(version) => {
@@ -61,13 +67,13 @@ impl Output {
         })
     }
 
-    /// Bytes as they are.
-    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+    /// Prints bytes as they are.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), CommandError> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             // `jarvisctl list | head` is no failure.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(Failure::other),
+            result => result.map_err(CommandError::other),
         }
     }
 }

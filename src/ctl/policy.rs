@@ -8,26 +8,26 @@ use nix::unistd::{User, getgrouplist};
 use serde_json::{Value, json};
 
 use super::client::request;
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::table::text;
 use crate::common::policy_file::load_policy;
 
 #[derive(Subcommand)]
-pub(super) enum Policy {
+pub(super) enum PolicyCommand {
     /// Check a policy file; no daemon is needed
     Check {
         /// The file
         file: PathBuf,
     },
     /// Which rule of the policy in force decides for somebody
-    Explain(Explain),
+    Explain(ExplainCommand),
     /// Have the daemon load its policy anew
     Reload,
 }
 
 #[derive(Args)]
-pub(super) struct Explain {
+pub(super) struct ExplainCommand {
     /// Name of a secret; it need not exist
     name: String,
     /// Who would ask: a user's name
@@ -38,12 +38,12 @@ pub(super) struct Explain {
     verb: String,
 }
 
-impl Policy {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl PolicyCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         match self {
             Self::Check { file } => {
                 let policy = load_policy(file)
-                    .map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+                    .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
                 let clients = policy.clients();
                 out.show(&json!({"clients": clients}), || {
                     format!("good: {clients} clients")
@@ -62,8 +62,8 @@ impl Policy {
     }
 }
 
-impl Explain {
-    fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl ExplainCommand {
+    fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let (uid, gid, groups) = account(&self.user)?;
         let question = json!({
             "op": "explain", "name": self.name, "verb": self.verb,
@@ -80,14 +80,14 @@ impl Explain {
     }
 }
 
-/// uid, gid and all groups of `user`, as a login gives them.
-fn account(user: &str) -> Result<(u32, u32, Vec<u32>), Failure> {
-    let missing = || Failure::new(Code::NotFound, format!("there is no user `{user}`"));
+/// Uid, gid and all groups of `user`, as a login gives them.
+fn account(user: &str) -> Result<(u32, u32, Vec<u32>), CommandError> {
+    let missing = || CommandError::new(ErrorCode::NotFound, format!("there is no user `{user}`"));
     let account = User::from_name(user)
-        .map_err(Failure::other)?
+        .map_err(CommandError::other)?
         .ok_or_else(missing)?;
-    let name = CString::new(user).map_err(Failure::other)?;
-    let groups = getgrouplist(&name, account.gid).map_err(Failure::other)?;
+    let name = CString::new(user).map_err(CommandError::other)?;
+    let groups = getgrouplist(&name, account.gid).map_err(CommandError::other)?;
     let groups = groups.into_iter().map(nix::unistd::Gid::as_raw).collect();
     Ok((account.uid.as_raw(), account.gid.as_raw(), groups))
 }

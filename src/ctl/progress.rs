@@ -1,4 +1,4 @@
-//! How far a long command is, for who looks at it.
+//! Progress of a long command, for people who wait.
 
 use std::io::{self, IsTerminal};
 
@@ -9,10 +9,10 @@ use super::output::Output;
 
 const TEMPLATE: &str = "[{bar:40}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
-/// A bar on standard error; none where that is no terminal, or with `--json`.
-pub(super) struct Bar(ProgressBar);
+/// Bar on standard error; none where that is no terminal, or with `--json`.
+pub(super) struct ProgressMeter(ProgressBar);
 
-impl Bar {
+impl ProgressMeter {
     pub(super) fn new(out: &Output) -> Self {
         if out.json() || !io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
@@ -29,7 +29,7 @@ impl Bar {
         self.0.set_position(progress.done);
     }
 
-    /// Leaves the line to what follows.
+    /// Removes the bar: the line is for what follows.
     pub(super) fn clear(&self) {
         self.0.finish_and_clear();
     }

@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+use jarvis_vault::{RevocationReason, Severity};
 use serde_json::json;
 
 use super::client::request;
-use super::exit::Failure;
-use super::lifecycle::Level;
+use super::exit::CommandError;
 use super::output::Output;
 use super::table::{cell, table, text};
+use super::vocabulary::{self, LEVELS, REASONS};
 
 #[derive(Subcommand)]
-pub(super) enum Revoke {
+pub(super) enum RevokeCommand {
     /// Ask for a secret to be taken out of service; somebody else must approve
-    Request(Request),
+    Request(RevokeRequestArgs),
     /// Agree to a request of somebody else
     Approve {
         /// Number of the revocation
@@ -43,15 +44,15 @@ pub(super) enum Revoke {
 }
 
 #[derive(Args)]
-pub(super) struct Request {
+pub(super) struct RevokeRequestArgs {
     /// Name of the secret
     name: String,
     /// Why
-    #[arg(long)]
-    reason: Reason,
+    #[arg(long, value_parser = vocabulary::one_of::<RevocationReason>(REASONS))]
+    reason: RevocationReason,
     /// How urgent
-    #[arg(long, default_value = "high")]
-    severity: Level,
+    #[arg(long, default_value = "high", value_parser = vocabulary::one_of::<Severity>(LEVELS))]
+    severity: Severity,
     /// More about it
     #[arg(long)]
     note: Option<String>,
@@ -63,38 +64,12 @@ pub(super) struct Request {
     rotate: bool,
 }
 
-/// Why a secret is taken out of service.
-#[derive(Clone, Copy, ValueEnum)]
-enum Reason {
-    SecurityIncident,
-    UnauthorisedAccess,
-    EmployeeTermination,
-    PolicyViolation,
-    SuspectedCompromise,
-    SystemBreach,
-    ManualRequest,
-}
-
-impl Reason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::SecurityIncident => "security_incident",
-            Self::UnauthorisedAccess => "unauthorised_access",
-            Self::EmployeeTermination => "employee_termination",
-            Self::PolicyViolation => "policy_violation",
-            Self::SuspectedCompromise => "suspected_compromise",
-            Self::SystemBreach => "system_breach",
-            Self::ManualRequest => "manual_request",
-        }
-    }
-}
-
-impl Revoke {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl RevokeCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = match self {
             Self::Request(asked) => json!({
-                "op": "revoke", "name": asked.name, "reason": asked.reason.as_str(),
-                "severity": asked.severity.as_str(), "note": asked.note,
+                "op": "revoke", "name": asked.name, "reason": asked.reason,
+                "severity": asked.severity, "note": asked.note,
                 "immediate": asked.immediate, "rotate": asked.rotate,
             }),
             Self::Approve { id } => json!({"op": "revoke_approve", "id": id}),
@@ -112,7 +87,7 @@ impl Revoke {
     }
 }
 
-fn list(mount: &Path, out: &Output) -> Result<(), Failure> {
+fn list(mount: &Path, out: &Output) -> Result<(), CommandError> {
     let all = request(mount, &json!({"op": "revocations"}))?;
     let rows = all.as_array().cloned().unwrap_or_default();
     let columns = [
@@ -127,7 +102,7 @@ fn list(mount: &Path, out: &Output) -> Result<(), Failure> {
     out.show(&all, || table(&rows, &columns))
 }
 
-fn show(mount: &Path, id: u64, out: &Output) -> Result<(), Failure> {
+fn show(mount: &Path, id: u64, out: &Output) -> Result<(), CommandError> {
     let one = request(mount, &json!({"op": "revocation", "id": id}))?;
     out.show(&one, || {
         let act = |key: &str| match one.get(key).filter(|act| !act.is_null()) {

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::{request, versions};
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::table::{array, table, text};
 
@@ -16,7 +16,7 @@ const PENDING_POLL: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
-pub(super) struct Rotate {
+pub(super) struct RotateCommand {
     /// Name of the secret
     #[arg(group = "what")]
     name: Option<String>,
@@ -35,16 +35,16 @@ pub(super) struct Rotate {
 }
 
 /// Secrets to rotate.
-struct Selection {
+struct RotationSelection {
     rows: Vec<Value>,
-    /// How many more there would be in their windows.
+    /// Number of those outside of their calendar windows.
     kept_back: usize,
 }
 
-impl Rotate {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl RotateCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let selected = match &self.name {
-            Some(name) => Selection {
+            Some(name) => RotationSelection {
                 rows: vec![json!({"name": name})],
                 kept_back: 0,
             },
@@ -60,29 +60,29 @@ impl Rotate {
     }
 
     /// Secrets whose schedule the options ask for.
-    fn scheduled(&self, mount: &Path) -> Result<Selection, Failure> {
+    fn scheduled(&self, mount: &Path) -> Result<RotationSelection, CommandError> {
         let rows = request(mount, &json!({"op": "schedule"}))?;
         let rows = rows.as_array().cloned().unwrap_or_default();
         let is = |row: &Value, key: &str| row.get(key) == Some(&Value::Bool(true));
         let wanted = rows.into_iter().filter(|row| self.all || is(row, "due"));
         let (rows, kept_back): (Vec<_>, Vec<_>) =
             wanted.partition(|row| self.force || is(row, "in_window"));
-        Ok(Selection {
+        Ok(RotationSelection {
             rows,
             kept_back: kept_back.len(),
         })
     }
 }
 
-impl Selection {
-    fn rotate_all(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl RotationSelection {
+    fn rotate_all(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let mut results = Vec::new();
         let mut failures = Vec::new();
         for row in &self.rows {
             let name = text(row, "name");
             match rotate(mount, name) {
                 Ok(result) => results.push(result),
-                Err(error) => failures.push(format!("{name}: {}", error.message())),
+                Err(error) => failures.push(format!("{name}: {error}")),
             }
         }
         self.show(out, &results, &["name", "version", "kid"])?;
@@ -95,11 +95,11 @@ impl Selection {
             self.rows.len(),
             failures.join("\n  ")
         );
-        Err(Failure::new(Code::Other, message))
+        Err(CommandError::new(ErrorCode::Other, message))
     }
 
     /// Prints `rows`, and how many secrets were kept back.
-    fn show(&self, out: &Output, rows: &[Value], columns: &[&str]) -> Result<(), Failure> {
+    fn show(&self, out: &Output, rows: &[Value], columns: &[&str]) -> Result<(), CommandError> {
         out.show(&json!(rows), || {
             let mut lines = match rows {
                 [] => "nothing to rotate".to_owned(),
@@ -117,7 +117,7 @@ impl Selection {
 }
 
 /// Rotates one secret, and waits while its hook is at work.
-fn rotate(mount: &Path, name: &str) -> Result<Value, Failure> {
+fn rotate(mount: &Path, name: &str) -> Result<Value, CommandError> {
     let begun = request(mount, &json!({"op": "rotate", "name": name}))?;
     let Some(pending) = begun.get("pending").and_then(Value::as_u64) else {
         return Ok(begun);
@@ -131,15 +131,15 @@ fn rotate(mount: &Path, name: &str) -> Result<Value, Failure> {
     }
 }
 
-/// The answer to a rotation whose hook is through, as one without a hook gets it.
-fn rotated(known: &Value, name: &str, version: u64) -> Result<Value, Failure> {
+/// Answer to a rotation whose hook is through, as one without a hook gets it.
+fn rotated(known: &Value, name: &str, version: u64) -> Result<Value, CommandError> {
     let is_new = |row: &&Value| row.get("version").and_then(Value::as_u64) == Some(version);
     let Some(made) = array(known, "versions").iter().find(is_new) else {
         let message = format!(
             "the hook of `{name}` failed, the old version stays; \
              see: jarvisctl audit query --name {name} --failed"
         );
-        return Err(Failure::new(Code::Other, message));
+        return Err(CommandError::new(ErrorCode::Other, message));
     };
     Ok(json!({
         "action": "rotate", "name": name, "version": version, "kid": text(made, "kid"),

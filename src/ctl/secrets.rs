@@ -13,14 +13,14 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::client::request;
-use super::exit::{Code, Failure};
+use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::value::{read_value, show_value};
 use super::{files, listing, table};
 use crate::common::strict_json::Strict;
 
 #[derive(Args)]
-pub(super) struct Set {
+pub(super) struct SetCommand {
     /// Name, such as team/db/password
     name: String,
     /// Take the value from a file instead of standard input
@@ -30,7 +30,7 @@ pub(super) struct Set {
     #[arg(long = "type")]
     kind: Option<String>,
     #[command(flatten)]
-    options: Options,
+    options: TypeOptions,
     /// Only if the current version has this key id ("none": only if there is no such secret)
     #[arg(long, value_name = "KID")]
     if_kid: Option<String>,
@@ -40,7 +40,7 @@ pub(super) struct Set {
 }
 
 #[derive(Args)]
-pub(super) struct Get {
+pub(super) struct GetCommand {
     /// Name of the secret
     name: String,
     /// Print what is known of it instead of its value
@@ -49,25 +49,25 @@ pub(super) struct Get {
 }
 
 #[derive(Args)]
-pub(super) struct Named {
+pub(super) struct NamedSecret {
     /// Name of the secret
     name: String,
 }
 
 #[derive(Args)]
-pub(super) struct Generate {
+pub(super) struct GenerateCommand {
     /// Name of the secret
     name: String,
     /// What to generate: a type that `jarvisctl types` lists
     #[arg(long = "type", default_value = "password")]
     kind: String,
     #[command(flatten)]
-    options: Options,
+    options: TypeOptions,
 }
 
 /// Options of types; `jarvisctl types` tells which type takes which.
 #[derive(Args)]
-struct Options {
+struct TypeOptions {
     /// Characters
     #[arg(long)]
     length: Option<usize>,
@@ -101,16 +101,16 @@ struct Options {
 /// Largest template file read, in bytes.
 const MAX_TEMPLATE: u64 = 64 * 1024;
 
-impl Options {
-    /// Those that were given, as a request has them.
-    fn given(&self) -> Result<Map<String, Value>, Failure> {
+impl TypeOptions {
+    /// Options that were given, as a request has them.
+    fn given(&self) -> Result<Map<String, Value>, CommandError> {
         let template = match &self.template {
             None => None,
             Some(path) => {
                 let text = files::read_text(path, MAX_TEMPLATE)?;
                 let parsed = serde_json::from_str(&text).map_err(|error| {
                     let message = format!("{} is no JSON: {error}", path.display());
-                    Failure::new(Code::Usage, message)
+                    CommandError::new(ErrorCode::Usage, message)
                 });
                 let Strict(template) = parsed?;
                 Some(template)
@@ -135,7 +135,7 @@ impl Options {
 }
 
 /// The types of secrets and their options.
-pub(super) fn types(out: &Output) -> Result<(), Failure> {
+pub(super) fn types(out: &Output) -> Result<(), CommandError> {
     let json = TYPES.iter().map(
         |(word, options, what)| json!({"type": word, "options": options, "description": what}),
     );
@@ -148,17 +148,17 @@ pub(super) fn types(out: &Output) -> Result<(), Failure> {
 }
 
 #[derive(Args)]
-pub(super) struct List {
+pub(super) struct ListCommand {
     /// Only names that match, as in a policy: * within a segment, ** across them
     pattern: Option<String>,
 }
 
-impl Set {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl SetCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let value = match &self.from_file {
             Some(path) => value_of(path)?,
             None => read_value(io::stdin().lock())
-                .map_err(|e| Failure::io("read", Path::new("standard input"), &e))?,
+                .map_err(|e| CommandError::io("read", Path::new("standard input"), &e))?,
         };
         let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
         let mut message = json!({"op": "set", "name": self.name, "value_b64": *encoded});
@@ -180,10 +180,10 @@ impl Set {
     }
 }
 
-impl Get {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl GetCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let name = SecretName::parse(&self.name)
-            .map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+            .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
         let path = mount.join(name.as_str());
         if self.meta {
             return meta(&path, self.name.clone(), out);
@@ -193,29 +193,30 @@ impl Get {
 }
 
 /// The value in the file at `path`.
-fn value_of(path: &Path) -> Result<SecretBytes, Failure> {
-    read_value(files::open(path)?).map_err(|error| Failure::io("read", path, &error))
+fn value_of(path: &Path) -> Result<SecretBytes, CommandError> {
+    read_value(files::open(path)?).map_err(|error| CommandError::io("read", path, &error))
 }
 
-fn meta(path: &Path, name: String, out: &Output) -> Result<(), Failure> {
+fn meta(path: &Path, name: String, out: &Output) -> Result<(), CommandError> {
     let attributes = XATTRS.iter().map(|(key, _)| {
-        listing::attribute(path, key).map_err(|errno| Failure::io("look at", path, &errno.into()))
+        listing::attribute(path, key)
+            .map_err(|errno| CommandError::io("look at", path, &errno.into()))
     });
-    let row = Row {
+    let row = ListedSecret {
         name,
         attributes: attributes.collect::<Result<_, _>>()?,
     };
     out.show(&row.json(), || listed(&[row]))
 }
 
-impl Named {
-    pub(super) fn run(&self, mount: &Path, out: &Output, op: &str) -> Result<(), Failure> {
+impl NamedSecret {
+    pub(super) fn run(&self, mount: &Path, out: &Output, op: &str) -> Result<(), CommandError> {
         out.change(&request(mount, &json!({"op": op, "name": self.name}))?)
     }
 }
 
-impl Generate {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl GenerateCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let message = json!({
             "op": "generate", "name": self.name, "type": self.kind,
             "options": self.options.given()?,
@@ -224,21 +225,20 @@ impl Generate {
     }
 }
 
-/// A secret as its file shows it.
-struct Row {
+/// Secret as its file shows it.
+struct ListedSecret {
     name: String,
     attributes: Vec<String>,
 }
 
-impl List {
-    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let wanted =
-            match &self.pattern {
-                None => None,
-                Some(text) => Some(Pattern::parse(text).map_err(|why| {
-                    Failure::new(Code::Usage, format!("the pattern {text:?} {why}"))
-                })?),
-            };
+impl ListCommand {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let wanted = match &self.pattern {
+            None => None,
+            Some(text) => Some(Pattern::parse(text).map_err(|why| {
+                CommandError::new(ErrorCode::Usage, format!("the pattern {text:?} {why}"))
+            })?),
+        };
         let mut rows = Vec::new();
         listing::visit(mount, &mut |name, path| {
             if wanted.as_ref().is_none_or(|pattern| pattern.matches(&name)) {
@@ -246,26 +246,26 @@ impl List {
                 let attributes = XATTRS
                     .iter()
                     .map(|(key, _)| listing::attribute(path, key).unwrap_or_else(|_| "-".into()));
-                rows.push(Row {
+                rows.push(ListedSecret {
                     name,
                     attributes: attributes.collect(),
                 });
             }
         })?;
         rows.sort_by(|a, b| a.name.cmp(&b.name));
-        let json = rows.iter().map(Row::json).collect();
+        let json = rows.iter().map(ListedSecret::json).collect();
         out.show(&json, || listed(&rows))
     }
 }
 
-/// The attributes' names without their prefix.
+/// Names of the attributes without their prefix.
 fn columns() -> impl Iterator<Item = &'static str> {
     XATTRS
         .iter()
         .map(|(name, _)| name.trim_start_matches("user.jarvis."))
 }
 
-impl Row {
+impl ListedSecret {
     fn json(&self) -> Value {
         let attributes = columns()
             .zip(&self.attributes)
@@ -275,8 +275,10 @@ impl Row {
     }
 }
 
-fn listed(rows: &[Row]) -> String {
+fn listed(rows: &[ListedSecret]) -> String {
     let header = std::iter::once("name").chain(columns());
-    let cells = |row: &'_ Row| [&[row.name.clone()], row.attributes.as_slice()].concat();
-    table::columns(header, rows.iter().map(cells))
+    let rows = rows
+        .iter()
+        .map(|row| std::iter::once(&row.name).chain(&row.attributes));
+    table::columns(header, rows)
 }

@@ -8,10 +8,11 @@ use jarvis_vault::{MAX_VALUE, SecretBytes};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::exit::Failure;
+use super::exit::CommandError;
 use super::output::Output;
+use crate::common::bounded;
 
-/// A value as JSON.
+/// Value as JSON.
 #[derive(Serialize)]
 struct ShownValue<'a> {
     name: &'a str,
@@ -20,14 +21,16 @@ struct ShownValue<'a> {
 
 /// Reads at most one byte over the limit, so that the daemon's refusal is the true one.
 pub(super) fn read_value(input: impl Read) -> io::Result<SecretBytes> {
-    // Reserved at once: growing would leave copies behind.
-    let mut value = Vec::with_capacity(MAX_VALUE + 8192);
-    input.take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
-    Ok(SecretBytes::new(value))
+    let mut value = bounded::first_secret(input, MAX_VALUE + 1)?;
+    Ok(SecretBytes::new(std::mem::take(&mut value)))
 }
 
 /// Prints a value as it is, or as base64 in JSON.
-pub(super) fn show_value(name: &str, value: &SecretBytes, out: &Output) -> Result<(), Failure> {
+pub(super) fn show_value(
+    name: &str,
+    value: &SecretBytes,
+    out: &Output,
+) -> Result<(), CommandError> {
     if !out.json() {
         return out.bytes(value.expose());
     }
@@ -38,7 +41,7 @@ pub(super) fn show_value(name: &str, value: &SecretBytes, out: &Output) -> Resul
         name,
         value_b64: &encoded,
     };
-    serde_json::to_writer_pretty(&mut *line, &shown).map_err(Failure::other)?;
+    serde_json::to_writer_pretty(&mut *line, &shown).map_err(CommandError::other)?;
     line.push(b'\n');
     out.bytes(&line)
 }

@@ -9,14 +9,13 @@ use jarvis_sys::{Cell, SecretPage};
 use jarvis_vault::SecretBytes;
 use zeroize::Zeroizing;
 
+use crate::common::bounded;
 use crate::config::Config;
 
 /// Longest passphrase line read from standard input, in bytes.
-const MAX_PASSPHRASE: u64 = 4096;
+const MAX_PASSPHRASE: usize = 4096;
 /// Most bytes read of a key file: more than one that fits, so that a longer one shows.
-const MAX_KEY_FILE: u64 = 4096;
-/// Memory reserved for either, in bytes: growing would leave copies behind.
-const RESERVED: usize = 8192;
+const MAX_KEY_FILE: usize = 4096;
 
 /// Why there is no credential.
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +87,8 @@ pub(crate) fn read_key_file(path: &Path) -> Result<SecretBytes, CredentialError>
         let path = path.to_owned();
         return Err(CredentialError::TooWide { path, mode });
     }
-    let mut bytes = Vec::with_capacity(RESERVED);
-    file.take(MAX_KEY_FILE)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    Ok(SecretBytes::new(bytes))
+    let mut bytes = bounded::first_secret(file, MAX_KEY_FILE).map_err(failed)?;
+    Ok(SecretBytes::new(std::mem::take(&mut bytes)))
 }
 
 /// One line without its newline.
@@ -100,11 +96,8 @@ pub(crate) fn read_key_file(path: &Path) -> Result<SecretBytes, CredentialError>
 /// # Errors
 /// [`CredentialError::Passphrase`].
 pub(crate) fn read_passphrase(input: impl Read) -> Result<SecretBytes, CredentialError> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(RESERVED));
-    input
-        .take(MAX_PASSPHRASE)
-        .read_to_end(&mut bytes)
-        .map_err(CredentialError::Passphrase)?;
+    let bytes =
+        bounded::first_secret(input, MAX_PASSPHRASE).map_err(CredentialError::Passphrase)?;
     let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
     Ok(SecretBytes::new(line.to_vec()))
 }

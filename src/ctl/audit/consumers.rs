@@ -1,22 +1,22 @@
-//! Who depends on a secret: those who declared it, and those seen reading it.
+//! Consumers of a secret: those that somebody declared, and those seen reading it.
 //!
-//! What was read, by whom and in which version stands in the audit log; nothing
-//! else has to be kept.
+//! The audit log has what was read, by whom and in which version; nothing else has
+//! to be kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use jarvis_audit::{Action, Outcome, Record};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Place;
-use super::query::each;
+use super::log::LogLocation;
+use super::period::{days_ago, time_of};
 use crate::ctl::client::versions;
-use crate::ctl::exit::Failure;
+use crate::ctl::exit::CommandError;
 use crate::ctl::listing;
 use crate::ctl::output::Output;
 use crate::ctl::table::{array, cell, table, text};
@@ -25,83 +25,80 @@ use crate::ctl::table::{array, cell, table, text};
 const MAX_PROGRAMS: usize = 32;
 
 #[derive(Args)]
-pub(in crate::ctl) struct Impact {
+pub(in crate::ctl) struct ImpactCommand {
     #[command(flatten)]
-    seen: Seen,
+    look_back: LookBackArgs,
     /// Name of the secret
     name: String,
 }
 
 #[derive(Args)]
-pub(in crate::ctl) struct Adoption {
+pub(in crate::ctl) struct AdoptionCommand {
     #[command(flatten)]
-    seen: Seen,
+    look_back: LookBackArgs,
     /// Name of the secret
     name: String,
 }
 
 #[derive(Args)]
-pub(in crate::ctl) struct Graph {
+pub(in crate::ctl) struct GraphCommand {
     #[command(flatten)]
-    seen: Seen,
+    look_back: LookBackArgs,
     /// How to write it down; --json is the same as json
-    #[arg(long, value_enum, default_value_t = Format::Dot)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+    format: GraphFormat,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum GraphFormat {
     /// For Graphviz
     Dot,
     Json,
 }
 
-/// How far back the log is looked at.
+/// Options for how far back the log is looked at.
 #[derive(Args)]
-struct Seen {
+struct LookBackArgs {
     #[command(flatten)]
-    place: Place,
+    location: LogLocation,
     /// Who has not read for so many days is no consumer any more
     #[arg(long, value_name = "N", default_value_t = 90)]
     days: u32,
 }
 
-/// Who reads, as far as the kernel tells.
+/// Reader, as far as the kernel tells who it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-struct Reader {
+struct ReaderIdentity {
     uid: u32,
     unit: Option<String>,
     container: Option<String>,
 }
 
-/// What a reader did with one secret.
+/// Reads of one secret by one reader.
 #[derive(Clone, Debug, Serialize)]
-struct Use {
+struct ReaderUse {
     reads: u64,
     first: String,
     last: String,
-    /// The version it read last.
+    /// Version that it read last.
     version: Option<u32>,
-    /// What it read with, as far as it was asked.
+    /// Programs that it read with, as far as records name them.
     programs: BTreeSet<String>,
 }
 
 /// Granted reads of secrets, by name and reader, and by the hour of the day.
 #[derive(Default)]
-struct Reads {
-    by_name: BTreeMap<String, BTreeMap<Reader, Use>>,
+struct ReadsSeen {
+    by_name: BTreeMap<String, BTreeMap<ReaderIdentity, ReaderUse>>,
     by_hour: [u64; 24],
 }
 
-impl Seen {
-    /// The reads of `name`, or of all secrets.
-    fn reads(&self, name: Option<&str>) -> Result<Reads, Failure> {
-        let hours = i64::from(self.days).saturating_mul(24).hours();
-        let since = Timestamp::now()
-            .checked_sub(hours)
-            .map_err(Failure::other)?;
-        let mut reads = Reads::default();
-        each(&self.place, |record| {
+impl LookBackArgs {
+    /// Reads of `name`, or of all secrets.
+    fn reads(&self, name: Option<&str>) -> Result<ReadsSeen, CommandError> {
+        let since = days_ago(self.days).map_err(CommandError::other)?;
+        let mut reads = ReadsSeen::default();
+        self.location.each_record(|record| {
             let granted = record.action == Action::Read && record.result == Outcome::Ok;
             let wanted = name.is_none_or(|name| record.name.as_deref() == Some(name));
             if granted && wanted {
@@ -112,30 +109,25 @@ impl Seen {
     }
 }
 
-impl Reads {
+impl ReadsSeen {
     fn add(&mut self, record: &Record, since: Timestamp) {
         let (Some(name), Some(uid)) = (&record.name, record.uid) else {
             return;
         };
-        let Some(time) = record
-            .time
-            .parse::<Timestamp>()
-            .ok()
-            .filter(|t| *t >= since)
-        else {
+        let Some(time) = time_of(record).filter(|time| *time >= since) else {
             return;
         };
         let hour = time.to_zoned(TimeZone::UTC).hour().unsigned_abs();
         if let Some(count) = self.by_hour.get_mut(usize::from(hour)) {
             *count += 1;
         }
-        let reader = Reader {
+        let reader = ReaderIdentity {
             uid,
             unit: record.unit.clone(),
             container: record.container.clone(),
         };
         let readers = self.by_name.entry(name.clone()).or_default();
-        let seen = readers.entry(reader).or_insert_with(|| Use {
+        let seen = readers.entry(reader).or_insert_with(|| ReaderUse {
             reads: 0,
             first: record.time.clone(),
             last: String::new(),
@@ -152,11 +144,11 @@ impl Reads {
         }
     }
 
-    fn of(&self, name: &str) -> impl Iterator<Item = (&Reader, &Use)> {
+    fn of(&self, name: &str) -> impl Iterator<Item = (&ReaderIdentity, &ReaderUse)> {
         self.by_name.get(name).into_iter().flatten()
     }
 
-    /// The hour of the day (UTC) with the fewest reads; the first of several.
+    /// Hour of the day (UTC) with the fewest reads; the first of several.
     fn quietest(&self) -> usize {
         let hours = self.by_hour.iter().enumerate();
         hours
@@ -165,7 +157,7 @@ impl Reads {
     }
 }
 
-fn row(reader: &Reader, used: &Use) -> Value {
+fn row(reader: &ReaderIdentity, used: &ReaderUse) -> Value {
     let mut row = json!(used);
     if let (Some(row), Value::Object(reader)) = (row.as_object_mut(), json!(reader)) {
         row.extend(reader);
@@ -175,15 +167,15 @@ fn row(reader: &Reader, used: &Use) -> Value {
 
 const READER: [&str; 3] = ["uid", "unit", "container"];
 
-fn columns(rest: &[&'static str]) -> Vec<&'static str> {
+fn reader_columns(rest: &[&'static str]) -> Vec<&'static str> {
     READER.iter().chain(rest).copied().collect()
 }
 
-impl Impact {
-    /// Before a rotation: who is affected, how much, and when it disturbs least.
-    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl ImpactCommand {
+    /// Shows before a rotation who is affected, how much, and when it disturbs least.
+    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let known = versions(mount, &self.name)?;
-        let reads = self.seen.reads(Some(&self.name))?;
+        let reads = self.look_back.reads(Some(&self.name))?;
         let observed: Vec<_> = reads.of(&self.name).map(|(r, u)| row(r, u)).collect();
         let declared = array(&known, "consumers");
         let levels = ["critical", "high", "medium", "low"];
@@ -209,7 +201,7 @@ impl Impact {
             shown += &section(
                 "observed",
                 &observed,
-                &columns(&["programs", "reads", "last", "version"]),
+                &reader_columns(&["programs", "reads", "last", "version"]),
             );
             shown += &format!("fewest reads: {window}\n");
             shown
@@ -224,16 +216,16 @@ fn section(title: &str, rows: &[Value], columns: &[&str]) -> String {
     }
 }
 
-impl Adoption {
-    /// After a rotation: who has the new version, and who was last seen with an
-    /// old one.
-    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
+impl AdoptionCommand {
+    /// Shows after a rotation who has the new version, and who was last seen with
+    /// an old one.
+    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let known = versions(mount, &self.name)?;
         let latest = array(&known, "versions").last();
         let current = latest
             .and_then(|version| version.get("version")?.as_u64())
             .unwrap_or_default();
-        let reads = self.seen.reads(Some(&self.name))?;
+        let reads = self.look_back.reads(Some(&self.name))?;
         let rows: Vec<_> = reads
             .of(&self.name)
             .map(|(reader, used)| {
@@ -259,16 +251,19 @@ impl Adoption {
             format!(
                 "{adopted} of {} consumers have version {current}\n{}",
                 rows.len(),
-                table(&rows, &columns(&["programs", "version", "adopted", "last"]))
+                table(
+                    &rows,
+                    &reader_columns(&["programs", "version", "adopted", "last"])
+                )
             )
         })
     }
 }
 
-impl Graph {
-    /// Which consumers read which secrets.
-    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), Failure> {
-        let reads = self.seen.reads(None)?;
+impl GraphCommand {
+    /// Shows which consumers read which secrets.
+    pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let reads = self.look_back.reads(None)?;
         let mut edges = Vec::new();
         for (name, readers) in &reads.by_name {
             for (reader, used) in readers {
@@ -283,27 +278,24 @@ impl Graph {
         }
         for name in listing::names(mount)? {
             // What the caller may not see has no declared consumers for it.
-            let known = versions(mount, &name);
-            let consumers = known
-                .ok()
-                .and_then(|k| k.get("consumers")?.as_array().cloned());
-            for consumer in consumers.into_iter().flatten() {
-                edges.push(json!({
+            let known = versions(mount, &name).unwrap_or_default();
+            edges.extend(array(&known, "consumers").iter().map(|consumer| {
+                json!({
                     "secret": name,
-                    "consumer": text(&consumer, "name"),
-                    "criticality": cell(&consumer, "criticality"),
+                    "consumer": text(consumer, "name"),
+                    "criticality": cell(consumer, "criticality"),
                     "kind": "declared",
-                }));
-            }
+                })
+            }));
         }
-        if self.format == Format::Json {
+        if self.format == GraphFormat::Json {
             return Output::new(true).show(&json!(edges), String::new);
         }
         out.show(&json!(edges), || dot(&edges))
     }
 }
 
-impl Reader {
+impl ReaderIdentity {
     fn label(&self) -> String {
         match (&self.container, &self.unit) {
             (Some(container), _) => {
@@ -316,7 +308,7 @@ impl Reader {
     }
 }
 
-/// The DOT language (<https://graphviz.org/doc/info/lang.html>).
+/// Graph in the DOT language (<https://graphviz.org/doc/info/lang.html>).
 fn dot(edges: &[Value]) -> String {
     let quoted = |text: &str| {
         let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");

@@ -6,18 +6,18 @@ use jarvis_audit::{
 };
 use serde_json::json;
 
-use super::Place;
-use super::query::{Period, each};
-use crate::ctl::exit::Failure;
+use super::log::LogLocation;
+use super::period::PeriodArgs;
+use crate::ctl::exit::CommandError;
 use crate::ctl::output::Output;
 use crate::ctl::table::columns;
 
 #[derive(Args)]
-pub(in crate::ctl) struct Suspicious {
+pub(in crate::ctl) struct SuspiciousCommand {
     #[command(flatten)]
-    place: Place,
+    location: LogLocation,
     #[command(flatten)]
-    period: Period,
+    period: PeriodArgs,
     /// Denials of one user that are a burst; 0: never
     #[arg(long, value_name = "N", default_value_t = default().denials.count)]
     #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_DENIALS)))]
@@ -40,11 +40,11 @@ fn default() -> Thresholds {
     Thresholds::default()
 }
 
-/// A finding and the record in which it came to light.
-type Found = (Finding, Record);
+/// Finding and the record in which it came to light.
+type FoundInRecord = (Finding, Record);
 
-impl Suspicious {
-    pub(in crate::ctl) fn run(&self, out: &Output) -> Result<(), Failure> {
+impl SuspiciousCommand {
+    pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
         let found = self.search()?;
         let json = found.iter().map(|(finding, record)| {
             json!({
@@ -60,18 +60,18 @@ impl Suspicious {
         out.show(&json.collect(), || table(&found))
     }
 
-    /// The detector sees all of the log: what came before the period tells what
-    /// is new in it.
-    fn search(&self) -> Result<Vec<Found>, Failure> {
-        let span = self.period.understood()?;
+    /// Findings of the period. The detector sees all of the log: what came before
+    /// tells what is new.
+    fn search(&self) -> Result<Vec<FoundInRecord>, CommandError> {
+        let period = self.period.parse()?;
         let mut detector = Detector::new(self.thresholds());
         let mut found = Vec::new();
-        each(&self.place, |record| {
+        self.location.each_record(|record| {
             let Some(seen) = Observation::of_record(&record) else {
                 return;
             };
             let findings = detector.observe(&seen).into_iter().flatten();
-            if span.has(&record) {
+            if period.contains(&record) {
                 found.extend(findings.map(|finding| (finding, record.clone())));
             }
         })?;
@@ -90,7 +90,7 @@ fn name<'r>(finding: &Finding, record: &'r Record) -> Option<&'r str> {
     record.name.as_deref().filter(|_| finding.id.is_some())
 }
 
-fn table(found: &[Found]) -> String {
+fn table(found: &[FoundInRecord]) -> String {
     let rows = found.iter().map(|(finding, record)| {
         [
             record.seq.to_string(),

@@ -1,0 +1,149 @@
+//! `audit verify`: what a log proves.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use jarvis_audit::{
+    Checkpoint, LogEnd, MAX_CHECKPOINT_BYTES, PublicIdentity, VerifyOptions, VerifyReport,
+    verify_with,
+};
+use serde_json::{Value, json};
+
+use super::log::LogLocation;
+use crate::ctl::exit::{CommandError, ErrorCode};
+use crate::ctl::files;
+use crate::ctl::output::Output;
+use crate::ctl::progress::ProgressMeter;
+
+#[derive(Args)]
+pub(in crate::ctl) struct VerifyCommand {
+    #[command(flatten)]
+    location: LogLocation,
+    /// Public key of the host, best a copy kept elsewhere (default: DIR/identity.pub)
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// A checkpoint that was kept elsewhere: the log must have what it says
+    #[arg(long, value_name = "NOTE")]
+    against: Option<PathBuf>,
+    /// Leave no doubt: check each signature by itself, not many in one equation, and
+    /// fail (6) also when no checkpoint vouches for the end, when the last segment was
+    /// closed and none follows, or when a start came after an unclean end
+    #[arg(long)]
+    strict: bool,
+}
+
+impl VerifyCommand {
+    pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
+        let identity = self.location.identity(self.identity.as_deref())?;
+        let note = self.against.as_deref().map(read_checkpoint).transpose()?;
+        let meter = ProgressMeter::new(out);
+        let options = VerifyOptions {
+            against: note.as_ref(),
+            strict: self.strict,
+            progress: Some(&mut |progress| meter.show(progress)),
+        };
+        let report = verify_with(&self.location.directory(), &identity, options);
+        meter.clear();
+        let report = report.map_err(|error| CommandError::new(ErrorCode::Integrity, error))?;
+        out.show(&report_json(&report, &identity), || {
+            report_text(&report, &identity)
+        })?;
+        if self.strict
+            && let Some(doubts) = doubts(&report)
+        {
+            return Err(CommandError::new(ErrorCode::Integrity, doubts));
+        }
+        Ok(())
+    }
+}
+
+/// Doubts that every record being good leaves open.
+fn doubts(report: &VerifyReport) -> Option<String> {
+    let mut doubts = Vec::new();
+    if !report.anchored {
+        doubts.push("no checkpoint vouches for its end".to_owned());
+    }
+    if report.end == LogEnd::Closed {
+        doubts.push("the segment after the last one is missing".to_owned());
+    }
+    // What was cut off before such a start a later checkpoint does not show.
+    if report.unclean_starts > 0 {
+        let starts = report.unclean_starts;
+        doubts.push(format!("{starts} start(s) came after an unclean end"));
+    }
+    let all = doubts.join("; ");
+    (!all.is_empty()).then(|| format!("every record is good, but not beyond doubt: {all}"))
+}
+
+fn read_checkpoint(path: &Path) -> Result<Checkpoint, CommandError> {
+    let text = files::read_text(path, MAX_CHECKPOINT_BYTES as u64)?;
+    Checkpoint::parse(&text).map_err(|error| {
+        CommandError::new(ErrorCode::Usage, format!("{}: {error}", path.display()))
+    })
+}
+
+fn report_json(report: &VerifyReport, identity: &PublicIdentity) -> Value {
+    let counts = report.counts.iter();
+    let counts = counts.map(|((a, r), n)| json!({"action": a, "result": r, "count": n}));
+    json!({
+        "host": identity.host().to_string(),
+        "identity": identity.fingerprint(),
+        "records": report.records,
+        "segments": report.segments,
+        "first_seq": report.first_seq,
+        "first_time": report.first_time,
+        "last_time": report.last_time,
+        "starts": report.starts,
+        "unclean_starts": report.unclean_starts,
+        "head": report.head,
+        "stopped": report.end == LogEnd::Stopped,
+        "segment_missing": report.end == LogEnd::Closed,
+        "tail_anchored": report.anchored,
+        "counts": counts.collect::<Value>(),
+    })
+}
+
+fn report_text(report: &VerifyReport, identity: &PublicIdentity) -> String {
+    let mut text = format!(
+        "host      {} (identity {})\n\
+         records   {} in {} segment(s), {} to {}\n\
+         starts    {}, {} of them after an unclean end\n\
+         head      {}\n",
+        identity.host(),
+        identity.fingerprint(),
+        report.records,
+        report.segments,
+        report.first_time,
+        report.last_time,
+        report.starts,
+        report.unclean_starts,
+        report.head,
+    );
+    if report.first_seq > 1 {
+        text.push_str(&format!(
+            "pruned    all before record {}, as a signed record says\n",
+            report.first_seq
+        ));
+    }
+    for ((action, result), count) in &report.counts {
+        text.push_str(&format!("  {action} {result}: {count}\n"));
+    }
+    text.push_str(match report.end {
+        LogEnd::Stopped => "end       the daemon stopped in order\n",
+        LogEnd::Open => "end       no stop record: the daemon runs, or it died\n",
+        LogEnd::Closed => {
+            "end       the last segment is closed and no other is there: it was removed, unless\n\
+             \x20         the daemon died in that moment\n"
+        }
+    });
+    text.push_str(
+        "checked   form, sequence, chain, host, certificates and signatures of every record: all good\n",
+    );
+    text.push_str(if report.anchored {
+        "anchored  the log has what the checkpoint says; records after it may have been cut off\n"
+    } else {
+        "not shown by the log alone: whether records after the head were cut off; compare the\n\
+         log with a checkpoint that was kept elsewhere (--against NOTE)\n"
+    });
+    text
+}
