@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jarvis_audit::{MAX_BULK_SECRETS, MAX_DENIALS, Threshold, Thresholds};
 use serde::{Deserialize, Serialize};
 
-use super::rule::{MAX_HOURS, Rule};
+use super::rule::{MAX_HOURS, SettingRule};
 
 /// `[audit]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -49,10 +49,10 @@ impl AuditConfig {
     }
 
     /// Rules of this section.
-    pub(super) fn rules(&self) -> Vec<Rule> {
+    pub(super) fn rules(&self) -> Vec<SettingRule> {
         let mut rules = vec![
-            Rule::within("audit.segment_mb", self.segment_mb, 1..=4096),
-            Rule::within("audit.segment_hours", self.segment_hours, 1..=MAX_HOURS),
+            SettingRule::within("audit.segment_mb", self.segment_mb, 1..=4096),
+            SettingRule::within("audit.segment_hours", self.segment_hours, 1..=MAX_HOURS),
         ];
         rules.extend(self.suspicion.rules());
         rules
@@ -86,21 +86,21 @@ impl Default for SuspicionConfig {
 }
 
 impl SuspicionConfig {
-    fn rules(&self) -> [Rule; 4] {
+    fn rules(&self) -> [SettingRule; 4] {
         [
-            Rule::within_or_never("audit.suspicion.denials", self.denials, 1..=MAX_DENIALS),
-            Rule::within(
+            SettingRule::within_or_never("audit.suspicion.denials", self.denials, 1..=MAX_DENIALS),
+            SettingRule::within(
                 "audit.suspicion.denials_minutes",
                 self.denials_minutes,
                 1..=24 * 60,
             ),
             // One secret would make every read a bulk read.
-            Rule::within_or_never(
+            SettingRule::within_or_never(
                 "audit.suspicion.bulk_secrets",
                 self.bulk_secrets,
                 2..=MAX_BULK_SECRETS,
             ),
-            Rule::within("audit.suspicion.bulk_seconds", self.bulk_seconds, 1..=3600),
+            SettingRule::within("audit.suspicion.bulk_seconds", self.bulk_seconds, 1..=3600),
         ]
     }
 

@@ -26,7 +26,7 @@ pub use mount::MountConfig;
 pub(crate) use notify::Receiver;
 pub use notify::{EventKind, NotifyConfig};
 pub use rotation::RotationConfig;
-use rule::Rule;
+use rule::SettingRule;
 
 /// Largest configuration accepted, in bytes.
 const MAX_CONFIG: u64 = 256 * 1024;
@@ -207,13 +207,13 @@ impl Config {
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let remote = !self.http.listen.ip().is_loopback() && !self.http.allow_remote;
         let own = [
-            Rule::within("hooks.timeout_secs", self.hooks.timeout_secs, 1..=600),
-            Rule::new(
+            SettingRule::within("hooks.timeout_secs", self.hooks.timeout_secs, 1..=600),
+            SettingRule::new(
                 self.notify.len() <= MAX_NOTIFY,
                 "notify",
                 format!("must not be there more than {MAX_NOTIFY} times"),
             ),
-            Rule::new(
+            SettingRule::new(
                 !remote,
                 "http.listen",
                 "can be reached by other hosts; set http.allow_remote = true if that is meant",
@@ -228,7 +228,7 @@ impl Config {
         let rules = rules.chain(self.notify.iter().flat_map(NotifyConfig::rules));
         match rules.into_iter().find(|rule| !rule.holds) {
             None => Ok(()),
-            Some(Rule { key, must, .. }) => Err(ConfigError::Value {
+            Some(SettingRule { key, must, .. }) => Err(ConfigError::Value {
                 path: path.to_owned(),
                 key,
                 rule: must,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::Rule;
+use super::rule::SettingRule;
 
 /// `[mount]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -44,11 +44,11 @@ impl MountConfig {
     }
 
     /// Rules of this section.
-    pub(super) fn rules(&self) -> Vec<Rule> {
+    pub(super) fn rules(&self) -> Vec<SettingRule> {
         vec![
-            Rule::within("mount.threads", self.threads, 2..=64),
-            Rule::at_least_one("mount.handles_per_uid", self.handles_per_uid),
-            Rule::at_least_one("mount.pending_opens_per_uid", self.pending_opens_per_uid),
+            SettingRule::within("mount.threads", self.threads, 2..=64),
+            SettingRule::at_least_one("mount.handles_per_uid", self.handles_per_uid),
+            SettingRule::at_least_one("mount.pending_opens_per_uid", self.pending_opens_per_uid),
         ]
     }
 }

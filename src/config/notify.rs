@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::Rule;
+use super::rule::SettingRule;
 
 /// `[[notify]]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -61,36 +61,36 @@ impl NotifyConfig {
     }
 
     /// Rules of this section.
-    pub(super) fn rules(&self) -> Vec<Rule> {
+    pub(super) fn rules(&self) -> Vec<SettingRule> {
         let signed = self.secret_file.is_some();
         vec![
-            Rule::new(
+            SettingRule::new(
                 self.receiver().is_some(),
                 "notify",
                 "must have either command or webhook",
             ),
-            Rule::new(
+            SettingRule::new(
                 self.webhook.is_some() || !(signed || self.allow_http),
                 "notify.secret_file and notify.allow_http",
                 "are for a webhook",
             ),
-            Rule::new(
+            SettingRule::new(
                 self.webhook.as_deref().is_none_or(is_address),
                 "notify.webhook",
                 "must be https://HOST or http://HOST, without user and password",
             ),
-            Rule::new(
+            SettingRule::new(
                 self.allow_http || self.webhook.as_deref().is_none_or(stays_private),
                 "notify.webhook",
                 "would be read by others on its way; use https, or set allow_http = true if that is meant",
             ),
-            Rule::new(
+            SettingRule::new(
                 !self.events.is_empty(),
                 "notify.events",
                 "must name something",
             ),
-            Rule::within("notify.attempts", self.attempts, 1..=20),
-            Rule::within("notify.timeout_secs", self.timeout_secs, 1..=60),
+            SettingRule::within("notify.attempts", self.attempts, 1..=20),
+            SettingRule::within("notify.timeout_secs", self.timeout_secs, 1..=60),
         ]
     }
 }

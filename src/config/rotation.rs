@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::{MAX_HOURS, Rule};
+use super::rule::{MAX_HOURS, SettingRule};
 use crate::common::calendar::Windows;
 use crate::common::clock::HOUR_MS;
 
@@ -50,22 +50,22 @@ impl Default for RotationConfig {
 
 impl RotationConfig {
     /// Rules of this section.
-    pub(super) fn rules(&self) -> Vec<Rule> {
+    pub(super) fn rules(&self) -> Vec<SettingRule> {
         let windows = self.windows.as_deref();
         vec![
-            Rule::within("rotation.keep_versions", self.keep_versions, 1..=1000),
-            Rule::at_least_one("rotation.schedule_days", self.schedule_days.unwrap_or(1)),
-            Rule::new(
+            SettingRule::within("rotation.keep_versions", self.keep_versions, 1..=1000),
+            SettingRule::at_least_one("rotation.schedule_days", self.schedule_days.unwrap_or(1)),
+            SettingRule::new(
                 self.warning_hours.len() <= MAX_WARNINGS,
                 "rotation.warning_hours",
                 format!("must be at most {MAX_WARNINGS} numbers"),
             ),
-            Rule::within(
+            SettingRule::within(
                 "rotation.revocation_hours",
                 self.revocation_hours,
                 1..=MAX_HOURS,
             ),
-            Rule::new(
+            SettingRule::new(
                 windows.is_none_or(|windows| Windows::parse(windows).is_ok()),
                 "rotation.windows",
                 "must be windows such as \"mon-fri 02:00-04:00; sun 00:00-24:00\"",

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 pub(super) const MAX_HOURS: u32 = 366 * 24;
 
 /// One rule about one key of the configuration.
-pub(super) struct Rule {
+pub(super) struct SettingRule {
     /// Whether the value is good.
     pub(super) holds: bool,
     /// The key, with its section.
@@ -17,7 +17,7 @@ pub(super) struct Rule {
     pub(super) must: Cow<'static, str>,
 }
 
-impl Rule {
+impl SettingRule {
     /// `key` is good where `holds`; otherwise it `must` (a half sentence).
     pub(super) fn new(holds: bool, key: &'static str, must: impl Into<Cow<'static, str>>) -> Self {
         let must = must.into();

@@ -42,7 +42,7 @@ pub(crate) enum SupervisorError {
     Directory(#[from] DirectoryError),
     /// The runner can't have what it needs.
     #[error(transparent)]
-    Runner(#[from] RunnerError),
+    Runner(#[from] RunnerStartError),
     /// The host's identity can't be read, or does not sign.
     #[error(transparent)]
     Identity(#[from] KeyError),
@@ -108,7 +108,7 @@ pub(crate) enum SupervisorError {
 
 /// Reason why the runner was not started.
 #[derive(Debug, thiserror::Error)]
-pub enum RunnerError {
+pub enum RunnerStartError {
     /// The directory of the hooks or of a command can't be opened.
     #[error("cannot use the directory {path}: {source}")]
     Directory {

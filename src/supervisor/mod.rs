@@ -53,7 +53,7 @@ use events::SupervisorEvent;
 use executable::Executable;
 use mount::FuseMount;
 use policy::PolicyText;
-use requests::Rule;
+use requests::MessageRule;
 pub use runner::RunnerProcess;
 use runner::{RunnerFiles, RunnerSlot};
 use service::Service;
@@ -196,9 +196,9 @@ impl Supervisor {
             return Ok(());
         };
         match requests::rule(role, worker.phase, &message) {
-            Rule::Answer => {}
-            Rule::Ignore => return Ok(()),
-            Rule::Kill => {
+            MessageRule::Answer => {}
+            MessageRule::Ignore => return Ok(()),
+            MessageRule::Kill => {
                 worker.kill();
                 return Ok(());
             }

@@ -16,7 +16,7 @@ use crate::ipc::worker::{FromWorker, ToWorker};
 
 /// Fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum MessageRule {
     /// The worker may say so now.
     Answer,
     /// The message means nothing now, and does no harm.
@@ -25,8 +25,8 @@ pub(super) enum Rule {
     Kill,
 }
 
-/// Rule for `message` from a worker that is in `role` and `phase`.
-pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> Rule {
+/// MessageRule for `message` from a worker that is in `role` and `phase`.
+pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> MessageRule {
     use Role::{Active, Standby};
     use WorkerPhase::{Attaching, Opening, Serving, Starting};
     match (message, role, phase) {
@@ -34,18 +34,18 @@ pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> Rule
         // has the vault open, and to no other.
         (FromWorker::Ready, _, Starting)
         | (FromWorker::Opened(_), Active, Opening)
-        | (FromWorker::Serving, Active, Attaching) => Rule::Answer,
-        (FromWorker::Ready | FromWorker::Opened(_) | FromWorker::Serving, ..) => Rule::Kill,
+        | (FromWorker::Serving, Active, Attaching) => MessageRule::Answer,
+        (FromWorker::Ready | FromWorker::Opened(_) | FromWorker::Serving, ..) => MessageRule::Kill,
         // A start is certified to the one that opens the log, whose predecessor is dead:
         // two that write to the log at once would fork it.
-        (FromWorker::Certify(_), Active, Opening) => Rule::Answer,
-        (FromWorker::Certify(_), ..) => Rule::Ignore,
+        (FromWorker::Certify(_), Active, Opening) => MessageRule::Answer,
+        (FromWorker::Certify(_), ..) => MessageRule::Ignore,
         // Only who serves comes to the end of a segment.
-        (FromWorker::CertifySegment(_), Active, Serving) => Rule::Answer,
-        (FromWorker::CertifySegment(_), ..) => Rule::Kill,
+        (FromWorker::CertifySegment(_), Active, Serving) => MessageRule::Answer,
+        (FromWorker::CertifySegment(_), ..) => MessageRule::Kill,
         // What is in force, and how far the log has come, is for the active one to say.
-        (FromWorker::Accepted | FromWorker::Checkpoint(_), Active, _) => Rule::Answer,
-        (FromWorker::Accepted | FromWorker::Checkpoint(_), Standby, _) => Rule::Ignore,
+        (FromWorker::Accepted | FromWorker::Checkpoint(_), Active, _) => MessageRule::Answer,
+        (FromWorker::Accepted | FromWorker::Checkpoint(_), Standby, _) => MessageRule::Ignore,
         // A sign of life, a text that any worker gets when it opens, or the worker's own end.
         (
             FromWorker::Pong(_)
@@ -54,7 +54,7 @@ pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> Rule
             | FromWorker::Ended(_)
             | FromWorker::Retired,
             ..,
-        ) => Rule::Answer,
+        ) => MessageRule::Answer,
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use super::backoff::Backoff;
 use super::child::ChildProcess;
 use super::directories::excess_mode;
-use super::error::RunnerError;
+use super::error::RunnerStartError;
 use super::events::{EventSource, SupervisorEvent};
 use crate::config::{Config, NotifyConfig};
 use crate::ipc::runner::{RunnerChannel, RunnerConfig, ToRunner};
@@ -27,13 +27,13 @@ impl RunnerProcess {
     /// Starts `program` as a runner that becomes `user` and serves `config`.
     ///
     /// # Errors
-    /// [`RunnerError`].
+    /// [`RunnerStartError`].
     pub fn spawn(
         program: &Path,
         user: Option<(u32, u32)>,
         config: &Config,
         host: &HostId,
-    ) -> Result<Self, RunnerError> {
+    ) -> Result<Self, RunnerStartError> {
         let files = RunnerFiles::open(config)?;
         let (child, channel) = ChildProcess::spawn(program, "runner")?;
         let runner = Self { child, channel };
@@ -141,8 +141,8 @@ impl RunnerFiles {
     /// Opens what `config` names.
     ///
     /// # Errors
-    /// [`RunnerError`] about the one that can't be opened.
-    pub(super) fn open(config: &Config) -> Result<Self, RunnerError> {
+    /// [`RunnerStartError`] about the one that can't be opened.
+    pub(super) fn open(config: &Config) -> Result<Self, RunnerStartError> {
         let hooks = config.hooks.dir.as_deref().map(open_directory);
         Ok(Self {
             hooks: hooks.transpose()?,
@@ -155,7 +155,7 @@ impl RunnerFiles {
     }
 }
 
-fn open_for_sink(notify: &NotifyConfig) -> Result<Option<OwnedFd>, RunnerError> {
+fn open_for_sink(notify: &NotifyConfig) -> Result<Option<OwnedFd>, RunnerStartError> {
     match (&notify.command, &notify.secret_file) {
         (Some(command), _) => {
             let parent = command.parent().unwrap_or(Path::new("/"));
@@ -166,24 +166,24 @@ fn open_for_sink(notify: &NotifyConfig) -> Result<Option<OwnedFd>, RunnerError> 
     }
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, RunnerError> {
+fn open_directory(path: &Path) -> Result<OwnedFd, RunnerStartError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|source| RunnerError::Directory {
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|source| RunnerStartError::Directory {
         path: path.to_owned(),
         source,
     })
 }
 
 /// A key that nobody else can read.
-fn open_key(path: &Path) -> Result<OwnedFd, RunnerError> {
-    let failed = |source| RunnerError::Key {
+fn open_key(path: &Path) -> Result<OwnedFd, RunnerStartError> {
+    let failed = |source| RunnerStartError::Key {
         path: path.to_owned(),
         source,
     };
     let file = File::open(path).map_err(failed)?;
     match excess_mode(&file.metadata().map_err(failed)?) {
         None => Ok(file.into()),
-        Some(mode) => Err(RunnerError::KeyTooWide {
+        Some(mode) => Err(RunnerStartError::KeyTooWide {
             path: path.to_owned(),
             mode,
         }),
