@@ -51,7 +51,13 @@ pub(crate) fn secret(source: impl Read, limit: u32) -> io::Result<Zeroizing<Vec<
 /// what the system says.
 pub(crate) fn text(source: impl Read, limit: u64) -> io::Result<String> {
     let bytes = bytes(source, limit)?;
-    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    let no_text = |_| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "stream did not contain valid UTF-8",
+        )
+    };
+    String::from_utf8(bytes).map_err(no_text)
 }
 
 /// Memory for a secret of up to `limit` bytes: growing would leave copies behind.

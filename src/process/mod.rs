@@ -1,6 +1,6 @@
 //! Steps that each process of ours takes when it starts.
 //!
-//! Runs in: supervisor, workers, runner, keepers; `jarvisctl` asks for credentials here.
+//! Runs in: supervisor, workers, runner, keepers; `jarvisctl` asks here for credentials and accounts.
 //! Touches: the credential (plaintext), the process's own rights.
 //! Imported by: processes.
 

@@ -45,7 +45,10 @@ pub(crate) fn main() -> ExitCode {
     rustix::thread::set_name(c"jarvis-runner").ok();
     match RunnerLoop::start().and_then(RunnerLoop::run) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!(%error, "the runner cannot go on");
+            ExitCode::FAILURE
+        }
     }
 }
 

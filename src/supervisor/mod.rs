@@ -1,8 +1,9 @@
-//! The process that has the mount and no secret.
+//! The process that has the mount and shows no secret.
 //!
 //! Runs in: the supervisor, as root.
-//! Touches: root, device, memory files, systemd, policy text, the credential for the vault;
-//! never a value, the vault, or what a client wrote.
+//! Touches: root, device, the host's identity key, memory files (the root key among them),
+//! directories of vault and audit log (as their owner), systemd, policy text, the credential
+//! for the vault; never a value, what is in the vault, or what a client wrote.
 //! Imported by: daemon.
 //!
 //! The supervisor mounts, keeps the device, starts workers and puts one in another's
@@ -394,7 +395,11 @@ impl Supervisor {
     /// Has a worker of the installed program take over. The old one goes on until the new
     /// one is ready, and its program is kept until the new one has served.
     fn upgrade(&mut self) {
-        if self.service.stopping || self.workers.serving().is_none() {
+        if self.service.stopping {
+            return;
+        }
+        if self.workers.serving().is_none() {
+            tracing::warn!("nobody serves: the worker is not replaced; reload again");
             return;
         }
         tracing::info!("replacing the worker");

@@ -187,6 +187,22 @@ fn an_upgrade_after_a_long_life_is_no_outage() {
 }
 
 #[test]
+fn a_standby_that_was_promoted_before_it_was_ready_is_not_replaced() {
+    let home = tempfile::tempdir().unwrap();
+    let mut supervisor = supervisor(home.path());
+    supervisor.service.start = StartState::Announced;
+    let trial = worker(&supervisor);
+    supervisor.workers.begin_upgrade(trial);
+    // The active worker ended meanwhile.
+    supervisor.workers.active = supervisor.workers.standby.take();
+    supervisor.answer(Role::Active, FromWorker::Ready).unwrap();
+    active(&mut supervisor).enter(WorkerPhase::Serving);
+    supervisor.workers.standby = Some(worker(&supervisor));
+    supervisor.answer(Role::Standby, FromWorker::Ready).unwrap();
+    assert_eq!(active(&mut supervisor).phase, WorkerPhase::Serving);
+}
+
+#[test]
 fn who_serves_cannot_be_ready_again() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());

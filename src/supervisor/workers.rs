@@ -173,7 +173,10 @@ impl Workers {
         if let Some(worker) = self.get(role) {
             worker.enter(WorkerPhase::Ready);
         }
-        role == Role::Standby && std::mem::take(&mut self.upgrading)
+        // Taken in any case: a standby of the program on trial that was promoted before it
+        // was ready is no reason for the next one to replace it.
+        let upgrading = std::mem::take(&mut self.upgrading);
+        role == Role::Standby && upgrading
     }
 
     /// Goes back to the program that served.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use jarvis_fs::FsError;
 use jarvis_vault::{
-    Body, Credential, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo, Vault,
-    VaultError, Version, VersionState,
+    Body, Credential, NameError, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo,
+    Vault, VaultError, Version, VersionState,
 };
 
 use crate::common::clock::now_ms;
@@ -269,5 +269,51 @@ impl Secrets {
                 Err(FsError::NotFound)
             }
         }
+    }
+}
+
+/// Errno and code of what a caller can do something about; `None` for failures.
+pub(crate) fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
+    match error {
+        VaultError::Name(NameError::LongSegment(..) | NameError::TooDeep(_)) => {
+            Some((FsError::NameTooLong, "name_too_long"))
+        }
+        VaultError::Name(_)
+        | VaultError::Option { .. }
+        | VaultError::Value(_)
+        | VaultError::KeyFileLength { .. }
+        | VaultError::PassphraseLength { .. } => Some((FsError::Invalid, "invalid")),
+        VaultError::NotFound(_)
+        | VaultError::NoSuchSlot(_)
+        | VaultError::NoSuchVersion { .. }
+        | VaultError::NoSuchRevocation(_) => Some((FsError::NotFound, "not_found")),
+        VaultError::TooManyConsumers(_) => Some((FsError::NotSupported, "too_many_consumers")),
+        VaultError::Unusable { .. } => Some((FsError::NotSupported, "unusable")),
+        VaultError::RotationPending(_) => Some((FsError::Busy, "rotation_pending")),
+        VaultError::NoRotation(_) => Some((FsError::Conflict, "no_rotation")),
+        VaultError::WrongStatus { .. } => Some((FsError::Conflict, "wrong_status")),
+        VaultError::SamePerson(_) => Some((FsError::Denied, "same_person")),
+        VaultError::LastSlot(_) => Some((FsError::NotSupported, "last_slot")),
+        VaultError::NoFreeSlot => Some((FsError::NotSupported, "no_free_slot")),
+        VaultError::IsDirectory(_) => Some((FsError::IsDirectory, "is_directory")),
+        VaultError::NotDirectory(_) => Some((FsError::NotDirectory, "not_directory")),
+        VaultError::TooLarge { .. } => Some((FsError::TooLong, "too_long")),
+        VaultError::Conflict { .. } => Some((FsError::Conflict, "conflict")),
+        VaultError::NoGenerator(_) => Some((FsError::NotSupported, "no_generator")),
+        VaultError::Occupied(_) => Some((FsError::Exists, "exists")),
+        VaultError::NotAVault { .. }
+        | VaultError::NotAHistory { .. }
+        | VaultError::Newer { .. }
+        | VaultError::Damaged { .. }
+        | VaultError::WrongPassphrase { .. }
+        | VaultError::WrongKeyFile { .. }
+        | VaultError::NoSlot { .. }
+        | VaultError::SlotParameters { .. }
+        | VaultError::InUse { .. }
+        | VaultError::TooWide { .. }
+        | VaultError::Exists { .. }
+        | VaultError::Io { .. }
+        | VaultError::Store(_)
+        | VaultError::Keys(_) => None,
     }
 }

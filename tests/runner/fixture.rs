@@ -81,8 +81,8 @@ impl RunnerFixture {
         let user = user("jarvis-runner");
         let host = Identity::open(&self.path("id")).unwrap().host();
         let program = Path::new(env!("CARGO_BIN_EXE_jarvis-secretsd"));
-        self.runner =
-            Some(Runner::spawn(program, Some((user.uid, user.gid)), &self.config, &host).unwrap());
+        let runner = Runner::spawn(program, Some((user.uid, user.gid)), &self.config, &host);
+        self.runner = Some(runner.unwrap_or_else(|error| panic!("{error}")));
     }
 
     pub(crate) fn runner(&self) -> &Runner {

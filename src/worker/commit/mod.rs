@@ -30,7 +30,7 @@ use crate::ipc::runner as notification;
 use crate::worker::audit::AuditTrail;
 use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
-use crate::worker::secrets::Secrets;
+use crate::worker::secrets::{Secrets, refusal};
 use crate::worker::settings::Settings;
 
 pub(crate) mod change;
@@ -47,9 +47,12 @@ pub(crate) use wake::SchedulerWake;
 /// caller.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {
-    /// The vault's answer, or its failure.
+    /// The vault's refusal, about which who asked can do something.
     #[error(transparent)]
-    Vault(#[from] VaultError),
+    Refused(#[from] VaultError),
+    /// The vault failed; it is logged and counted.
+    #[error("the vault failed; see the daemon's log")]
+    VaultFailed,
     /// The change's note could not be written down, so nothing was changed.
     #[error("the change could not be noted, so nothing was changed: {0}")]
     Note(#[from] serde_json::Error),
@@ -155,14 +158,15 @@ impl Committer {
         let turn = self.changing.lock();
         self.flush_outbox_locked(&turn)
             .map_err(|_| CommitError::AuditUnavailable)?;
-        let (seq, changes) = self.vault.write(|txn| -> Result<_, CommitError> {
+        let written = self.vault.write(|txn| -> Result<_, CommitError> {
             let changes = change(txn)?;
             for change in &changes {
                 // A change without its note would be one without its record.
                 txn.note(&serde_json::to_vec(change)?)?;
             }
             Ok((txn.seq(), changes))
-        })?;
+        });
+        let (seq, changes) = written.map_err(|error| self.classified(error))?;
         // Before anybody is told that it is done: whoever reads after that must
         // find that the handle's version is revoked.
         if changes.iter().any(|change| change.fences) {
@@ -185,13 +189,26 @@ impl Committer {
         recorded.map_err(|_| CommitError::NotRecorded)
     }
 
+    /// Tells failures of the vault from refusals: a failure is for the log and the
+    /// counters, and its text (paths, records) for nobody else.
+    fn classified(&self, error: CommitError) -> CommitError {
+        match error {
+            CommitError::Refused(error) if refusal(&error).is_none() => {
+                self.secrets.vault_failed(&error);
+                CommitError::VaultFailed
+            }
+            error => error,
+        }
+    }
+
     /// Destroys what was deleted longer ago than the recovery window.
     ///
     /// # Errors
     /// [`CommitError`].
     pub(crate) fn purge_expired(&self) -> Result<(), CommitError> {
         let before = now_ms().saturating_sub(self.settings.versions.recovery_ms);
-        if !self.secrets.any_deleted_before(before)? {
+        let look = self.secrets.any_deleted_before(before);
+        if !look.map_err(|error| self.classified(error.into()))? {
             return Ok(());
         }
         self.commit(|txn| {

@@ -45,3 +45,21 @@ fn what_another_worker_committed_is_recorded_once_and_marked() {
     assert!(created[0].recovered && created[0].result == Outcome::Ok);
     assert_eq!(fixture.parts.audit.recorded_seq(), written.unwrap());
 }
+
+#[test]
+fn a_failure_of_the_vault_is_told_without_its_text() {
+    let fixture = WorkerFixture::new();
+    let damaged = || VaultError::Damaged {
+        path: "/proc/self/fd/5/vault".into(),
+        what: "a node".into(),
+    };
+    let failed = fixture.parts.committer.commit(|_| Err(damaged()));
+    let failed = failed.unwrap_err();
+    assert!(matches!(failed, CommitError::VaultFailed), "{failed:?}");
+    assert_eq!(failed.to_string(), "the vault failed; see the daemon's log");
+    let refused = fixture
+        .parts
+        .committer
+        .commit(|_| Err(VaultError::NotFound("a".into())));
+    assert!(matches!(refused, Err(CommitError::Refused(_))));
+}

@@ -1,7 +1,7 @@
 //! Answers to control requests: JSON, and the errno of the write.
 
 use jarvis_fs::{Answer, FsError};
-use jarvis_vault::{NameError, VaultError};
+use jarvis_vault::VaultError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::common::policy_file::LoadError;
 use crate::worker::commit::CommitError;
 use crate::worker::commit::change::{Change, ChangeKind};
 use crate::worker::request::Malformed;
-use crate::worker::secrets::Secrets;
+use crate::worker::secrets::{Secrets, refusal};
 
 /// A refused request: for the caller as errno and as JSON.
 pub(crate) struct ControlError {
@@ -42,8 +42,8 @@ impl ControlError {
     /// A change that was not made, or not recorded.
     pub(super) fn commit(secrets: &Secrets, error: &CommitError) -> Self {
         let code = match error {
-            CommitError::Vault(error) => return Self::vault(secrets, error),
-            CommitError::Note(_) => "io",
+            CommitError::Refused(error) => return Self::vault(secrets, error),
+            CommitError::VaultFailed | CommitError::Note(_) => "io",
             CommitError::NotRecorded => "not_recorded",
             CommitError::AuditUnavailable => "audit_unavailable",
         };
@@ -83,52 +83,6 @@ impl From<Malformed> for ControlError {
 impl From<LoadError> for ControlError {
     fn from(error: LoadError) -> Self {
         Self::new(FsError::Invalid, "policy", error.to_string())
-    }
-}
-
-/// Errno and code of what a caller can do something about; `None` for failures.
-fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
-    match error {
-        VaultError::Name(NameError::LongSegment(..) | NameError::TooDeep(_)) => {
-            Some((FsError::NameTooLong, "name_too_long"))
-        }
-        VaultError::Name(_)
-        | VaultError::Option { .. }
-        | VaultError::Value(_)
-        | VaultError::KeyFileLength { .. }
-        | VaultError::PassphraseLength { .. } => Some((FsError::Invalid, "invalid")),
-        VaultError::NotFound(_)
-        | VaultError::NoSuchSlot(_)
-        | VaultError::NoSuchVersion { .. }
-        | VaultError::NoSuchRevocation(_) => Some((FsError::NotFound, "not_found")),
-        VaultError::TooManyConsumers(_) => Some((FsError::NotSupported, "too_many_consumers")),
-        VaultError::Unusable { .. } => Some((FsError::NotSupported, "unusable")),
-        VaultError::RotationPending(_) => Some((FsError::Busy, "rotation_pending")),
-        VaultError::NoRotation(_) => Some((FsError::Conflict, "no_rotation")),
-        VaultError::WrongStatus { .. } => Some((FsError::Conflict, "wrong_status")),
-        VaultError::SamePerson(_) => Some((FsError::Denied, "same_person")),
-        VaultError::LastSlot(_) => Some((FsError::NotSupported, "last_slot")),
-        VaultError::NoFreeSlot => Some((FsError::NotSupported, "no_free_slot")),
-        VaultError::IsDirectory(_) => Some((FsError::IsDirectory, "is_directory")),
-        VaultError::NotDirectory(_) => Some((FsError::NotDirectory, "not_directory")),
-        VaultError::TooLarge { .. } => Some((FsError::TooLong, "too_long")),
-        VaultError::Conflict { .. } => Some((FsError::Conflict, "conflict")),
-        VaultError::NoGenerator(_) => Some((FsError::NotSupported, "no_generator")),
-        VaultError::Occupied(_) => Some((FsError::Exists, "exists")),
-        VaultError::NotAVault { .. }
-        | VaultError::NotAHistory { .. }
-        | VaultError::Newer { .. }
-        | VaultError::Damaged { .. }
-        | VaultError::WrongPassphrase { .. }
-        | VaultError::WrongKeyFile { .. }
-        | VaultError::NoSlot { .. }
-        | VaultError::SlotParameters { .. }
-        | VaultError::InUse { .. }
-        | VaultError::TooWide { .. }
-        | VaultError::Exists { .. }
-        | VaultError::Io { .. }
-        | VaultError::Store(_)
-        | VaultError::Keys(_) => None,
     }
 }
 

@@ -9,7 +9,7 @@ const MAX_TEXT: usize = 512;
 /// Longest name of a consumer, hook or owner, in bytes.
 const MAX_WORD: usize = 128;
 
-/// RevocationReason why bytes are no request.
+/// Reason why bytes are no request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
     /// Wrong, and what and where.

@@ -67,7 +67,7 @@ pub(super) fn carry_out(
             match &error {
                 ValuesError::Vault(error) => drop(parts.secrets.vault_failed(error)),
                 ValuesError::Failed(_) | ValuesError::Unrecorded(_) => {
-                    tracing::error!(%error, "a hook waits");
+                    tracing::warn!(%error, "a hook waits");
                 }
             }
             return rollback_owed.map_or(HookOutcome::Waits, HookOutcome::RollbackOwed);
@@ -93,6 +93,12 @@ impl<'p> HookRun<'p> {
         let Some((secret, pending)) = waiting(&node) else {
             return Ok(None);
         };
+        // The record of the commit that began it may be owed; a hook gets no value before.
+        let recorded = parts
+            .committer
+            .flush_outbox()
+            .and_then(|()| parts.audit.hook(id, pending.seq))
+            .map_err(ValuesError::Unrecorded)?;
         let hook = secret.settings.hook.as_deref().and_then(HookName::new);
         // Also one that was revoked: a rollback must find what was there.
         let old = match secret.newest() {
@@ -102,8 +108,6 @@ impl<'p> HookRun<'p> {
         let Some(new) = parts.secrets.value(&node, pending.number)? else {
             return Ok(None);
         };
-        let recorded = parts.audit.hook(id, pending.seq);
-        let recorded = recorded.map_err(ValuesError::Unrecorded)?;
         let open = |value: Unrecorded<SecretBytes>| value.open(&recorded);
         Ok(Some(Self {
             parts,
@@ -125,7 +129,8 @@ impl<'p> HookRun<'p> {
             }
         }
         match self.finish() {
-            Ok(()) => HookOutcome::Settled,
+            // Its record is owed, but the new version is current: nothing to undo.
+            Ok(()) | Err(CommitError::NotRecorded) => HookOutcome::Settled,
             Err(error) => self.roll_back(&error.to_string()),
         }
     }
