@@ -35,7 +35,10 @@ pub use filesystem::{FileSystem, MAX_REQUEST};
 pub use handles::{HANDLE_WORDS, HandleLimits, HandleTable};
 pub use in_flight::{IN_FLIGHT_WORDS, InFlight};
 pub use inode::{CONTROL, CONTROL_NAME, Inode, KEY_IDS_NAME};
-pub use mount::{Device, MountError, Server, answers, clear_stale, connection, resend, unmount};
+pub use mount::{
+    Device, DeviceGuard, Guarded, MountError, Server, answers, clear_stale, connection, resend,
+    unmount,
+};
 pub use tree::{
     Answer, Backend, CallerIds, Control, DirEntry, Entry, EntryKind, KeptAnswer, LimitScope,
     OpenRequest, OpenedSecret, Refusals, RequestOrigin, SharedRead, Tree, XATTRS, Xattr,

@@ -4,6 +4,8 @@
 //! Touches: the FUSE device, mount(2), umount(2), fusermount3, mountinfo, fusectl.
 //! Imported by: adapter, for what is agreed with the kernel.
 
+mod guard;
+mod root;
 mod session;
 mod stale;
 
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{MountOption, Session};
 
+pub use guard::{DeviceGuard, Guarded};
 pub(crate) use session::negotiate;
 pub use session::{Server, resend};
 pub use stale::{answers, clear_stale, connection, unmount};
@@ -64,8 +67,8 @@ pub struct Device {
 enum DeviceFd {
     /// Owned by fuser's session, which would unmount when dropped.
     Session(Option<Box<Session<InitHandler>>>),
-    /// Owned by us: an earlier process made the mount.
-    Adopted(OwnedFd),
+    /// Owned by us: mounted as root, or by an earlier process.
+    Own(OwnedFd),
 }
 
 impl Drop for DeviceFd {
@@ -88,7 +91,27 @@ impl Device {
     /// # Errors
     /// [`MountError::Mount`] or [`MountError::MountPoint`].
     pub fn mount(path: &Path, root: bool) -> Result<Self, MountError> {
-        let mut config = session_config(root, 1);
+        let path = mount_path(path)?;
+        let (fd, resends) = if root {
+            let (fd, resends) = root::mount(&path).map_err(|source| MountError::Mount {
+                path: path.clone(),
+                source,
+            })?;
+            (DeviceFd::Own(fd), resends)
+        } else {
+            Self::mount_as_user(&path)?
+        };
+        Ok(Self {
+            connection: find_connection(&path)?,
+            path,
+            fd,
+            resends,
+        })
+    }
+
+    /// Has fusermount3 mount, through fuser.
+    fn mount_as_user(path: &Path) -> Result<(DeviceFd, bool), MountError> {
+        let mut config = session_config(false, 1);
         config.mount_options = vec![
             MountOption::FSName(MOUNT_SOURCE.into()),
             MountOption::Subtype("jarvis".into()),
@@ -97,20 +120,14 @@ impl Device {
             MountOption::NoExec,
             MountOption::NoAtime,
         ];
-        let failed = |source| MountError::Mount {
-            path: path.to_owned(),
-            source,
-        };
-        let path = mount_path(path)?;
         let resends = Arc::new(AtomicBool::new(false));
         let handler = InitHandler(resends.clone());
-        let session = Session::new(handler, &path, &config).map_err(failed)?;
-        Ok(Self {
-            connection: find_connection(&path)?,
-            path,
-            fd: DeviceFd::Session(Some(Box::new(session))),
-            resends: resends.load(Ordering::Acquire),
-        })
+        let session = Session::new(handler, path, &config).map_err(|source| MountError::Mount {
+            path: path.to_owned(),
+            source,
+        })?;
+        let fd = DeviceFd::Session(Some(Box::new(session)));
+        Ok((fd, resends.load(Ordering::Acquire)))
     }
 
     /// The mount on `path` that an earlier process left with its device; `None`
@@ -123,7 +140,7 @@ impl Device {
         let connection = find_connection(&path)?;
         Ok(connection.map(|number| Self {
             path,
-            fd: DeviceFd::Adopted(fd),
+            fd: DeviceFd::Own(fd),
             connection: Some(number),
             // A mount is only left to a successor where that holds.
             resends: true,
@@ -135,7 +152,7 @@ impl Device {
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.fd {
             DeviceFd::Session(session) => Some(session.as_ref()?.as_fd()),
-            DeviceFd::Adopted(fd) => Some(fd.as_fd()),
+            DeviceFd::Own(fd) => Some(fd.as_fd()),
         }
     }
 
