@@ -8,7 +8,7 @@ use clap::Parser;
 use crate::config::{Config, ConfigError};
 use crate::process::{abort_on_panic, start_logging};
 use crate::supervisor::{Arguments, SupervisorError};
-use crate::{runner, supervisor, worker};
+use crate::{holder, runner, supervisor, worker};
 
 /// Reason why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,7 @@ pub fn main() -> ExitCode {
     abort_on_panic();
     let role = std::env::args_os().nth(1);
     match role.as_ref().and_then(|role| role.to_str()) {
+        Some("holder") => return holder::main(),
         Some("worker") => return worker::main(),
         Some("runner") => return runner::main(),
         Some("keeper") => return runner::keeper::main(),

@@ -9,6 +9,7 @@ mod common;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
+mod holder;
 mod ipc;
 mod process;
 mod runner;

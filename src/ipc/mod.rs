@@ -5,6 +5,7 @@
 //! Touches: sockets and fds; values only inside pipes ([`pipe_of`]).
 //! Imported by: processes.
 
+pub(crate) mod holder;
 pub(crate) mod keeper;
 pub(crate) mod programs;
 pub(crate) mod runner;

@@ -11,6 +11,7 @@ use crate::config::LogLevel;
 pub(crate) mod credential;
 pub(crate) mod privileges;
 pub(crate) mod signals;
+pub(crate) mod watchdog;
 
 /// Ends the process when a thread panics: a file system that lost one thread
 /// looks alive and serves nothing.

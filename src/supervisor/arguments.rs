@@ -14,9 +14,9 @@ pub(crate) struct Arguments {
     /// Read the vault's passphrase from standard input (one line)
     #[arg(long)]
     pub(crate) passphrase_stdin: bool,
-    /// Leave the mount to systemd's fd store when told to stop, and take it from there
-    #[arg(long)]
-    pub(crate) fd_store: bool,
+    /// Leave the mount to the holder at this socket when told to stop, and take it from there
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) holder: Option<PathBuf>,
     /// Take the mount away that a daemon left, and end
     #[arg(long)]
     pub(crate) unmount: bool,

@@ -31,6 +31,14 @@ pub(crate) enum SupervisorError {
         /// The system's answer.
         source: io::Error,
     },
+    /// There is no holder.
+    #[error("no holder answers at {socket} ({source}); is jarvis-secretsd-mount.service running?")]
+    Holder {
+        /// The holder's socket.
+        socket: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The user database can't be read.
     #[error(transparent)]
     Account(#[from] nix::Error),

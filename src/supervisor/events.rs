@@ -23,6 +23,8 @@ pub(super) enum SupervisorEvent {
     Exited(Role),
     /// The runner ended.
     RunnerExited,
+    /// The holder said something, or is gone.
+    Holder,
 }
 
 /// Event, and the fd that is readable once it has happened.

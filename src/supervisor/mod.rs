@@ -24,6 +24,7 @@ use crate::ipc::short;
 use crate::ipc::worker::{FromWorker, Start, ToWorker};
 use crate::process::credential::put_credential;
 use crate::process::is_root;
+use crate::process::watchdog::Watchdog;
 
 mod arguments;
 mod backoff;
@@ -34,6 +35,7 @@ mod directories;
 mod error;
 mod events;
 mod executable;
+mod holder_client;
 mod mount;
 mod policy;
 mod programs;
@@ -43,7 +45,6 @@ mod service;
 mod signals;
 mod startup;
 mod tables;
-mod watchdog;
 mod worker;
 mod workers;
 
@@ -59,7 +60,6 @@ pub use runner::RunnerProcess;
 use runner::{RunnerFiles, RunnerSlot};
 use service::Service;
 use signals::Signals;
-use watchdog::Watchdog;
 use worker::{ExitReason, Role, WorkerExit, WorkerPhase, WorkerProcess};
 use workers::Workers;
 
@@ -99,11 +99,6 @@ impl Supervisor {
     /// Checks and opens what is needed; starts nothing.
     fn new(config: Config, arguments: &Arguments) -> Result<Self, SupervisorError> {
         startup::protect(&config)?;
-        let inherited = if arguments.fd_store {
-            mount::take_inheritance(&config.mount.path)?
-        } else {
-            None
-        };
         let listener = startup::listen(&config.http)?;
         // Opened only to find out whether they can be: each runner gets its own.
         RunnerFiles::open(&config)?;
@@ -111,7 +106,8 @@ impl Supervisor {
         let user = startup::account(&config, &config.worker.user)?;
         let runner_user = startup::account(&config, &config.worker.runner_user)?;
         let directories = directories::open_for_worker(&config, user)?;
-        let mount = FuseMount::open(&config.mount, arguments.fd_store, inherited)?;
+        let holder = startup::connect_holder(arguments.holder.as_deref())?;
+        let mount = FuseMount::open(&config.mount, holder)?;
         let adopted = mount.is_mounted();
         let policy = PolicyText::at_start(&config.policy.path, &mount.tables, adopted)?;
         let executable = Executable::own().map_err(SupervisorError::Executable)?;
@@ -148,6 +144,7 @@ impl Supervisor {
         loop {
             self.ensure_workers()?;
             self.ensure_runner();
+            self.mount.ensure_holder();
             for event in self.wait(signals)? {
                 signals.drain(event);
                 self.handle(event)?;
@@ -166,6 +163,7 @@ impl Supervisor {
         let mut sources = vec![stop, reload];
         sources.extend(self.workers.event_sources());
         sources.extend(self.runner.event_source());
+        sources.extend(self.mount.event_source());
         // Last, as an upgrade puts another standby in the place of one that events
         // before it are about.
         sources.push(upgrade);
@@ -187,6 +185,10 @@ impl Supervisor {
             }
             SupervisorEvent::Exited(role) => self.on_exit(role)?,
             SupervisorEvent::RunnerExited => self.runner.on_exit(),
+            SupervisorEvent::Holder if self.mount.holder_took_requests() => {
+                self.workers.kill_serving("requests waited too long");
+            }
+            SupervisorEvent::Holder => {}
         }
         Ok(())
     }
@@ -324,6 +326,7 @@ impl Supervisor {
     fn on_serving(&mut self) {
         let generation = self.mount.tables.next_generation();
         self.service.note_serving(generation, &self.mount);
+        self.mount.set_serving(true);
         self.workers.executable.confirm();
         if let Some(active) = &mut self.workers.active {
             active.enter(WorkerPhase::Serving);
@@ -355,6 +358,7 @@ impl Supervisor {
             return Err(SupervisorError::FirstWorker(exit.report));
         }
         self.service.note_exit(&exit);
+        self.mount.set_serving(false);
         self.workers.note_active_exit(exit);
         if self.mount.is_mounted() && !self.mount.outlives_worker() {
             // Nobody can answer what the dead worker had read; a standby has the old tables.
@@ -385,11 +389,7 @@ impl Supervisor {
             return Ok(());
         }
         self.mount.give_up();
-        let last = self.workers.last_exit.take();
-        Err(SupervisorError::Outage {
-            seconds: OUTAGE_LIMIT.as_secs(),
-            report: last.map(|exit| exit.report).unwrap_or_default(),
-        })
+        Err(self.workers.outage(OUTAGE_LIMIT))
     }
 
     /// Has a worker of the installed program take over. The old one goes on until the new

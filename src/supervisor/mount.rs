@@ -8,6 +8,8 @@ use jarvis_fs::{Device, MountError};
 use jarvis_sys::SecretPage;
 
 use super::error::SupervisorError;
+use super::events::{EventSource, SupervisorEvent};
+use super::holder_client::HolderClient;
 use super::tables::PersistentTables;
 use crate::config::MountConfig;
 use crate::process::is_root;
@@ -21,26 +23,33 @@ pub(super) struct FuseMount {
     path: PathBuf,
     /// A dead worker's mount is to be kept (`[mount] keep`).
     keep: bool,
-    /// systemd keeps device and tables for the next supervisor.
-    fd_store: bool,
+    /// Keeps device and tables for the next supervisor, and answers PID 1 meanwhile.
+    holder: Option<HolderClient>,
     device: Option<Device>,
     pub(super) tables: PersistentTables,
 }
 
 /// Tables and device that an earlier supervisor left.
-pub(super) type Inheritance = (PersistentTables, OwnedFd);
+type Inheritance = (PersistentTables, OwnedFd);
 
-/// Takes what an earlier supervisor left in systemd's fd store for the mount on
-/// `path`; what can't be used is given up.
+/// Takes what an earlier supervisor left with `holder` for the mount on `path`; what
+/// can't be used is given up.
 ///
 /// # Errors
 /// [`MountError`]: a mount that can't be used stays.
-pub(super) fn take_inheritance(path: &Path) -> Result<Option<Inheritance>, MountError> {
-    match PersistentTables::recover() {
-        Ok(left) => Ok(left),
+fn take_inheritance(
+    path: &Path,
+    holder: &mut HolderClient,
+) -> Result<Option<Inheritance>, MountError> {
+    let fds = holder.recover();
+    if fds.is_empty() {
+        return Ok(None);
+    }
+    match PersistentTables::recover(fds) {
+        Ok(left) => Ok(Some(left)),
         Err(why) => {
-            tracing::error!(%why, "the mount in the fd store cannot be taken over: mounting anew");
-            PersistentTables::withdraw();
+            tracing::error!(%why, "the mount that was kept cannot be taken over: mounting anew");
+            holder.withdraw();
             jarvis_fs::unmount(path)?;
             Ok(None)
         }
@@ -48,31 +57,32 @@ pub(super) fn take_inheritance(path: &Path) -> Result<Option<Inheritance>, Mount
 }
 
 impl FuseMount {
-    /// Takes over the mount that was `inherited`, or prepares one to be made.
+    /// Takes over the mount that `holder` keeps, or prepares one to be made.
     ///
     /// # Errors
     /// [`SupervisorError::Mount`], [`SupervisorError::Tables`],
     /// [`SupervisorError::KeyPage`].
     pub(super) fn open(
         settings: &MountConfig,
-        fd_store: bool,
-        inherited: Option<Inheritance>,
+        mut holder: Option<HolderClient>,
     ) -> Result<Self, SupervisorError> {
+        let inherited = match &mut holder {
+            Some(holder) => take_inheritance(&settings.path, holder)?,
+            None => None,
+        };
         let Some((tables, fd)) = inherited else {
             let keys = SecretPage::create().map_err(SupervisorError::KeyPage)?;
             let tables = PersistentTables::new(keys)?;
-            return Ok(Self::new(settings, fd_store, tables, None));
+            return Ok(Self::new(settings, holder, tables, None));
         };
         match Device::adopt(&settings.path, fd)? {
-            Some(device) if settings.keep => {
-                Ok(Self::new(settings, fd_store, tables, Some(device)))
-            }
+            Some(device) if settings.keep => Ok(Self::new(settings, holder, tables, Some(device))),
             device => {
                 // The mount was taken away meanwhile, or is not to be kept any more.
-                PersistentTables::withdraw();
+                holder.iter_mut().for_each(HolderClient::withdraw);
                 device.map_or(Ok(()), Device::unmount)?;
                 let tables = PersistentTables::new(tables.keys)?;
-                Ok(Self::new(settings, fd_store, tables, None))
+                Ok(Self::new(settings, holder, tables, None))
             }
         }
     }
@@ -80,14 +90,14 @@ impl FuseMount {
     /// Composes a mount; without a `device` it is still to be made.
     pub(super) fn new(
         settings: &MountConfig,
-        fd_store: bool,
+        holder: Option<HolderClient>,
         tables: PersistentTables,
         device: Option<Device>,
     ) -> Self {
         Self {
             path: settings.path.clone(),
             keep: settings.keep,
-            fd_store,
+            holder,
             device,
             tables,
         }
@@ -111,7 +121,7 @@ impl FuseMount {
 
     /// Whether the mount survives the supervisor, too.
     pub(super) fn outlives_supervisor(&self) -> bool {
-        self.fd_store && self.outlives_worker()
+        self.holder.is_some() && self.outlives_worker()
     }
 
     /// Makes the mount point when it is missing, and clears a dead mount on it.
@@ -138,31 +148,68 @@ impl FuseMount {
         Ok(())
     }
 
-    /// Mounts, if nothing is mounted yet; gives the device for a worker.
+    /// Mounts, if nothing is mounted yet; gives the device for a worker, which nobody else
+    /// reads from now on.
     ///
     /// # Errors
     /// [`MountError`].
     pub(super) fn attach(&mut self) -> Result<Option<BorrowedFd<'_>>, MountError> {
-        let device = match self.device.take() {
-            Some(device) => device,
-            None => {
-                let device = Device::mount(&self.path, is_root())?;
-                // Stored at once: should the supervisor be killed, the next one finds it.
-                if self.fd_store && self.keep && device.resends() {
-                    device.fd().into_iter().for_each(|fd| self.tables.store(fd));
-                }
-                device
-            }
-        };
-        Ok(self.device.insert(device).fd())
+        if self.device.is_none() {
+            self.device = Some(Device::mount(&self.path, is_root())?);
+            // Kept at once: should the supervisor be killed, the next one finds it.
+            self.hand_to_holder();
+        }
+        if let Some(holder) = &mut self.holder {
+            holder.pause();
+        }
+        Ok(self.device.as_ref().and_then(Device::fd))
+    }
+
+    /// Has the holder keep the mount, where that is of use.
+    fn hand_to_holder(&mut self) {
+        let device = self.device.as_ref().filter(|device| device.resends());
+        if let (Some(holder), Some(fd), true) =
+            (&mut self.holder, device.and_then(Device::fd), self.keep)
+        {
+            holder.keep(&self.path, &self.tables.kept_fds(fd));
+        }
+    }
+
+    /// Source of [`SupervisorEvent::Holder`].
+    pub(super) fn event_source(&self) -> Option<EventSource<'_>> {
+        let fd = self.holder.as_ref().and_then(HolderClient::event_fd)?;
+        Some((SupervisorEvent::Holder, fd))
+    }
+
+    /// Takes what the holder says; whether it has read requests because nobody did: only
+    /// the next worker gets those.
+    pub(super) fn holder_took_requests(&mut self) -> bool {
+        self.holder.as_mut().is_some_and(HolderClient::receive)
+    }
+
+    /// Tells the holder whether a worker serves.
+    pub(super) fn set_serving(&mut self, serving: bool) {
+        if let Some(holder) = &mut self.holder {
+            holder.set_serving(serving);
+        }
+    }
+
+    /// Gives the mount to a new holder, where the last one is gone.
+    pub(super) fn ensure_holder(&mut self) {
+        if self.holder.as_mut().is_some_and(HolderClient::ensure) {
+            self.hand_to_holder();
+            self.holder
+                .iter_mut()
+                .for_each(HolderClient::repeat_serving);
+        }
     }
 
     /// Takes the mount away, so that who waits gets an error.
     pub(super) fn give_up(&mut self) {
         // A supervisor that is killed in between must not be followed by one that is
         // given a device without a mount.
-        if self.fd_store && self.device.is_some() {
-            PersistentTables::withdraw();
+        if let (Some(holder), true) = (&mut self.holder, self.device.is_some()) {
+            holder.withdraw();
         }
         if let Some(device) = self.device.take() {
             match device.unmount() {

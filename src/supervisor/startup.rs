@@ -1,11 +1,13 @@
 //! Checks and preparations before the first worker is started.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use jarvis_sys::Locking;
 use nix::unistd::User;
 
 use super::error::SupervisorError;
+use super::holder_client::HolderClient;
 use crate::config::{Config, HttpConfig};
 use crate::process::{NoSuchUser, is_root};
 
@@ -63,4 +65,20 @@ pub(super) fn account(config: &Config, name: &str) -> Result<Option<(u32, u32)>,
         }
         None => Err(NoSuchUser(name.into()).into()),
     }
+}
+
+/// Connects to the holder at `socket`, which is to keep the mount, if there is to be one.
+///
+/// # Errors
+/// [`SupervisorError::Holder`].
+pub(super) fn connect_holder(
+    socket: Option<&Path>,
+) -> Result<Option<HolderClient>, SupervisorError> {
+    let connect = |socket: &Path| {
+        HolderClient::connect(socket).map_err(|source| SupervisorError::Holder {
+            socket: socket.to_owned(),
+            source,
+        })
+    };
+    socket.map(connect).transpose()
 }

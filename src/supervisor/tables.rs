@@ -1,4 +1,4 @@
-//! Tables in memory that outlive a worker, and with systemd's help the supervisor.
+//! Tables in memory that outlive a worker, and with the holder's help the supervisor.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,19 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jarvis_fs::{HANDLE_WORDS, IN_FLIGHT_WORDS};
 use jarvis_sys::{SecretPage, SharedWords};
 use rustix::fs::{MemfdFlags, memfd_create};
-use sd_notify::NotifyState;
 
 use super::error::TablesError;
 use crate::common::clock::now_ms;
 use crate::common::policy_file::MAX_POLICY;
 
-/// Names in the fd store.
-const DEVICE: &str = "device";
+/// Names of the tables, as /proc shows them.
 const HANDLES: &str = "handles";
-const WATCH: &str = "watch";
-const KEYS: &str = "keys";
+const IN_FLIGHT: &str = "in-flight";
 const INFO: &str = "info";
-const POLICY: &str = "policy";
 
 /// Words in the table about the mount, and what each of them is.
 const INFO_WORDS: usize = 4;
@@ -32,7 +28,7 @@ const GENERATION: usize = 3;
 /// Tables of one mount.
 pub(super) struct PersistentTables {
     handles: SharedWords,
-    watch: SharedWords,
+    in_flight: SharedWords,
     pub(super) keys: SecretPage,
     info: SharedWords,
     /// Text of the policy in force.
@@ -56,7 +52,7 @@ impl PersistentTables {
         }
         Ok(Self {
             handles: create(HANDLES, HANDLE_WORDS)?,
-            watch: create(WATCH, IN_FLIGHT_WORDS)?,
+            in_flight: create(IN_FLIGHT, IN_FLIGHT_WORDS)?,
             keys,
             info,
             policy: policy.into(),
@@ -80,67 +76,41 @@ impl PersistentTables {
         Ok(tables)
     }
 
-    /// Takes what an earlier supervisor left in the fd store, with the device; `None`
-    /// when that is nothing.
+    /// Takes the fds that an earlier supervisor left, in the order of [`Self::kept_fds`];
+    /// gives the device beside them.
     ///
     /// # Errors
     /// [`TablesError`]: something is missing, or is another release's.
-    pub(super) fn recover() -> Result<Option<(Self, OwnedFd)>, TablesError> {
-        let names: Vec<String> = match sd_notify::listen_fds_with_names() {
-            Ok(fds) => fds.map(|(_, name)| name).collect(),
-            Err(_) => return Ok(None),
-        };
-        if names.is_empty() {
-            return Ok(None);
-        }
-        let fds = jarvis_sys::take_passed_fds(names.len())?;
-        let mut found: Vec<_> = names.into_iter().zip(fds).collect();
-        let mut take = |name: &str| {
-            let at = found.iter().position(|(n, _)| n == name);
-            let at = at.ok_or(TablesError::Incomplete)?;
-            Ok::<_, TablesError>(found.swap_remove(at).1)
-        };
-        let device = take(DEVICE)?;
+    pub(super) fn recover(fds: Vec<OwnedFd>) -> Result<(Self, OwnedFd), TablesError> {
+        let mut fds = fds.into_iter();
+        let mut take = || fds.next().ok_or(TablesError::Incomplete);
+        let device = take()?;
         let tables = Self {
-            handles: map(take(HANDLES)?, HANDLE_WORDS)?,
-            watch: map(take(WATCH)?, IN_FLIGHT_WORDS)?,
-            keys: SecretPage::map(take(KEYS)?)?,
-            info: map(take(INFO)?, INFO_WORDS)?,
-            policy: take(POLICY)?.into(),
+            handles: map(take()?, HANDLE_WORDS)?,
+            in_flight: map(take()?, IN_FLIGHT_WORDS)?,
+            keys: SecretPage::map(take()?)?,
+            info: map(take()?, INFO_WORDS)?,
+            policy: take()?.into(),
         };
-        Ok(Some((tables, device)))
+        Ok((tables, device))
     }
 
-    /// Leaves the tables and `device` with systemd, which gives them to the next
-    /// supervisor: either of them is useless without the other.
-    pub(super) fn store(&self, device: BorrowedFd<'_>) {
-        for (name, fd) in [
-            (DEVICE, device),
-            (HANDLES, self.handles.fd()),
-            (WATCH, self.watch.fd()),
-            (KEYS, self.keys.fd()),
-            (INFO, self.info.fd()),
-            (POLICY, self.policy.as_fd()),
-        ] {
-            let state = [NotifyState::FdStore, NotifyState::FdName(name)];
-            if let Err(error) = sd_notify::notify_with_fds(&state, &[fd.as_fd()]) {
-                tracing::error!(%error, name, "systemd did not take an fd");
-            }
-        }
-    }
-
-    /// Takes everything back from systemd: the mount is gone.
-    pub(super) fn withdraw() {
-        for name in [DEVICE, HANDLES, WATCH, KEYS, INFO, POLICY] {
-            let state = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
-            // Without systemd nothing was stored.
-            sd_notify::notify(&state).ok();
-        }
+    /// Fds of `device` and tables for the next supervisor: either of them is useless
+    /// without the other.
+    pub(super) fn kept_fds<'f>(&'f self, device: BorrowedFd<'f>) -> [BorrowedFd<'f>; 6] {
+        [
+            device,
+            self.handles.fd(),
+            self.in_flight.fd(),
+            self.keys.fd(),
+            self.info.fd(),
+            self.policy.as_fd(),
+        ]
     }
 
     /// Tables that a worker maps, in the order of its first message.
     pub(super) fn fds(&self) -> [BorrowedFd<'_>; 3] {
-        [self.handles.fd(), self.watch.fd(), self.keys.fd()]
+        [self.handles.fd(), self.in_flight.fd(), self.keys.fd()]
     }
 
     /// Text of the policy in force.

@@ -39,7 +39,7 @@ fn supervisor(home: &Path) -> Supervisor {
         accept_restored: false,
         workers: Workers::new(Executable::at(program), None),
         runner: RunnerSlot::new(None),
-        mount: FuseMount::new(&config.mount, false, tables, None),
+        mount: FuseMount::new(&config.mount, None, tables, None),
         policy: PolicyText::new("clients: {}\n".into()),
         certifier: Certifier::new(identity, None),
         watchdog: Watchdog::new(None),

@@ -65,6 +65,23 @@ impl Workers {
         active.filter(|worker| worker.phase == WorkerPhase::Serving)
     }
 
+    /// Why nobody could serve for `limit`.
+    pub(super) fn outage(&mut self, limit: Duration) -> SupervisorError {
+        let last = self.last_exit.take();
+        SupervisorError::Outage {
+            seconds: limit.as_secs(),
+            report: last.map(|exit| exit.report).unwrap_or_default(),
+        }
+    }
+
+    /// Kills the worker that answers requests, so that another one takes its place.
+    pub(super) fn kill_serving(&mut self, why: &str) {
+        if let Some(worker) = self.serving() {
+            tracing::error!(why, "the worker is replaced");
+            worker.kill();
+        }
+    }
+
     /// Sources of events: of each worker its messages, then its end.
     pub(super) fn event_sources(&self) -> impl Iterator<Item = EventSource<'_>> {
         let active = self.active.iter().map(|worker| (Role::Active, worker));

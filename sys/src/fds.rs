@@ -1,10 +1,10 @@
 //! File descriptors that come from elsewhere.
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::io::{self, DupFlags, FdFlags, dup3, fcntl_setfd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{self, DupFlags, dup3};
 
 /// Makes `target`'s number mean what `with` means; what it meant is closed.
 /// Whoever owns `target` owns the new meaning.
@@ -19,28 +19,25 @@ pub fn replace_fd(target: BorrowedFd<'_>, with: BorrowedFd<'_>) -> io::Result<()
     dup3(with, &mut target, DupFlags::CLOEXEC)
 }
 
-/// Takes over the fds that systemd passed (sd_listen_fds(3)): `count` of them,
-/// from number 3 on. Once in a process, before anything else opens files.
+/// Another device for the FUSE connection of `device` (FUSE_DEV_IOC_CLONE): an open file
+/// of its own, with requests of its own.
 ///
 /// # Errors
-/// EALREADY the second time, EBADF when one of them is not open.
-pub fn take_passed_fds(count: usize) -> io::Result<Vec<OwnedFd>> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    if TAKEN.swap(true, Ordering::AcqRel) {
-        return Err(io::Errno::ALREADY);
+/// The kernel's errno.
+pub fn clone_fuse_device(device: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // _IOR(229, 0, uint32_t), from linux/fuse.h.
+    const FUSE_DEV_IOC_CLONE: libc::Ioctl = 0x8004_e500_u32 as libc::Ioctl;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let clone = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
+    let mut of = device.as_raw_fd();
+    // SAFETY: reads one 32-bit number, that of an fd which is open as long as it is
+    // borrowed. Unsafe is needed: no library wraps the call.
+    match unsafe { libc::ioctl(clone.as_raw_fd(), FUSE_DEV_IOC_CLONE, &raw mut of) } {
+        0 => Ok(clone),
+        _ => Err(std::io::Error::last_os_error()
+            .raw_os_error()
+            .map_or(io::Errno::IO, io::Errno::from_raw_os_error)),
     }
-    let count = RawFd::try_from(count).map_err(|_| io::Errno::INVAL)?;
-    (3..3 + count)
-        .map(|number| {
-            // SAFETY: the protocol says that these numbers are ours, and the
-            // flag above that they are taken once. A number that is not open
-            // is found by the call below, before it is owned.
-            let fd = unsafe { BorrowedFd::borrow_raw(number) };
-            fcntl_setfd(fd, FdFlags::CLOEXEC)?;
-            // SAFETY: as above.
-            Ok(unsafe { OwnedFd::from_raw_fd(number) })
-        })
-        .collect()
 }
 
 /// Keeps every fd that is open now, but the standard ones, from programs that

@@ -19,7 +19,7 @@ mod shared;
 mod thread;
 
 pub use child::die_with_parent;
-pub use fds::{keep_fds_from_children, replace_fd, take_passed_fds};
+pub use fds::{clone_fuse_device, keep_fds_from_children, replace_fd};
 pub use harden::{HardenError, Locking, harden};
 pub use key::{KEY_LEN, LockedKey};
 pub use secret_page::{Cell, MAX_CELL_BYTES, SecretPage};

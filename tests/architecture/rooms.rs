@@ -18,13 +18,15 @@ config: common
 ipc: common config
     names audit
 process: common config
-    names vault::SecretBytes sys
+    names vault::SecretBytes sys sd_notify
 
 # The processes: none imports another.
 supervisor: common config ipc process
     names audit fs sys sd_notify std::net std::process::Command
 runner: common config ipc process
     names sys ureq rustls rustls_native_certs std::net std::process::Command
+holder: common config ipc process
+    names fs sys sd_notify
 hsm: common ipc process
     names sys
 ctl: common config process
@@ -79,9 +81,9 @@ worker: common config ipc process worker
     names audit fs policy::Policy sys vault std::net
 
 # The entry points; main alone imports the choice of the process.
-daemon: common config process supervisor runner hsm worker
+daemon: common config holder process supervisor runner hsm worker
     names fs
-lib: common config ipc process supervisor runner hsm ctl worker
+lib: common config holder ipc process supervisor runner hsm ctl worker
 main: daemon
 bin: ctl
 ";

@@ -1,17 +1,11 @@
 //! One process in another's place: death, hang, upgrade, restart.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -302,83 +296,59 @@ fn the_worker_is_not_given_what_it_may_not_have() {
     }
 }
 
-/// systemd's fd store, as far as the daemon sees it.
-struct Store {
-    socket: UnixDatagram,
-    path: std::path::PathBuf,
-    fds: HashMap<String, OwnedFd>,
+/// The process that keeps a mount while daemons come and go.
+struct HolderProcess {
+    process: Child,
+    socket: PathBuf,
 }
 
-impl Store {
-    fn new(home: &TestDaemon) -> Self {
-        let path = home.path("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        Self {
+impl HolderProcess {
+    fn start(home: &TestDaemon) -> Self {
+        let socket = home.path("holder.sock");
+        let mut holder = Self {
+            process: Command::new("true").spawn().unwrap(),
             socket,
-            path,
-            fds: HashMap::new(),
-        }
-    }
-
-    /// Takes in what the daemon has sent.
-    fn collect(&mut self) {
-        loop {
-            let mut bytes = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let into = &mut [IoSliceMut::new(&mut bytes)];
-            let Ok(got) = recvmsg(&self.socket, into, &mut control, RecvFlags::CMSG_CLOEXEC) else {
-                return;
-            };
-            let mut fds = Vec::new();
-            for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(rights) = message {
-                    fds.extend(rights);
-                }
-            }
-            let said = text(&bytes[..got.bytes]);
-            let name = said.lines().find_map(|line| line.strip_prefix("FDNAME="));
-            match (name, fds.pop()) {
-                (Some(name), Some(fd)) => drop(self.fds.insert(name.to_owned(), fd)),
-                (Some(name), None) => drop(self.fds.remove(name)),
-                _ => {}
-            }
-        }
-    }
-
-    /// The daemon as systemd would start it.
-    fn command(&self, home: &TestDaemon) -> Command {
-        let daemon = home.daemon();
-        let (names, fds): (Vec<_>, Vec<_>) = self.fds.iter().map(|(n, f)| (n.as_str(), f)).unzip();
-        let mut command = Command::new("sh");
-        command.args(["-c", r#"LISTEN_PID=$$ exec "$0" "$@""#]);
-        command
-            .arg(daemon.get_program())
-            .args(daemon.get_args())
-            .arg("--fd-store");
-        command.env("NOTIFY_SOCKET", &self.path);
-        if !fds.is_empty() {
-            command.env("LISTEN_FDS", fds.len().to_string());
-            command.env("LISTEN_FDNAMES", names.join(":"));
-        }
-        // Far away from the numbers they shall have.
-        let far = fds
-            .iter()
-            .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 100).unwrap());
-        let far: Vec<OwnedFd> = far.collect();
-        let place = move || {
-            for (number, fd) in (3..).zip(&far) {
-                // SAFETY: dup2 is async-signal-safe; both numbers are the child's.
-                if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
         };
-        // SAFETY: the closure makes system calls only.
-        unsafe { command.pre_exec(place) };
-        command
+        holder.restart(home);
+        holder
+    }
+
+    fn restart(&mut self, home: &TestDaemon) {
+        self.end(Signal::KILL);
+        fs::remove_file(&self.socket).ok();
+        let program = env!("CARGO_BIN_EXE_jarvis-secretsd");
+        let log = File::create(home.path("holder.log")).unwrap();
+        self.process = Command::new(program)
+            .args(["holder", "--socket"])
+            .arg(&self.socket)
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        eventually("the holder listens", || self.socket.exists());
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).ok();
+    }
+
+    fn end(&mut self, signal: Signal) {
+        self.signal(signal);
+        self.signal(Signal::CONT);
+        self.process.wait().unwrap();
+    }
+
+    /// The daemon that leaves its mount here.
+    fn daemon(&self, home: &TestDaemon) -> Command {
+        let mut daemon = home.daemon();
+        daemon.arg("--holder").arg(&self.socket);
+        daemon
+    }
+}
+
+impl Drop for HolderProcess {
+    fn drop(&mut self) {
+        self.end(Signal::TERM);
     }
 }
 
@@ -396,8 +366,8 @@ fn containers_read_on_through_a_restart() {
     let _propagated = Shared::new(&shared);
     let volume = format!("{}:/secrets:ro,rslave", shared.display());
     let early = Container::run(&alice(), &volume);
-    let mut store = Store::new(&home);
-    let daemon = home.start_command(store.command(&home), b"");
+    let holder = HolderProcess::start(&home);
+    let daemon = home.start_command(holder.daemon(&home), b"");
     let set = home.ctl_at(&shared.join("mnt"), &["set", "app/db"], b"the value");
     assert!(set.status.success(), "{set:?}");
     let volume = format!("{}:/secrets/mnt:ro", shared.join("mnt").display());
@@ -409,15 +379,15 @@ fn containers_read_on_through_a_restart() {
         }
     };
     both_read();
-    store.collect();
     daemon.kill();
-    let daemon = home.start_command(store.command(&home), b"");
+    let daemon = home.start_command(holder.daemon(&home), b"");
     both_read();
     daemon.stop();
-    let daemon = home.start_command(store.command(&home), b"");
+    let daemon = home.start_command(holder.daemon(&home), b"");
     both_read();
     daemon.stop();
-    assert!(home.daemon().arg("--unmount").status().unwrap().success());
+    drop(holder);
+    assert!(late.exec(&["cat", "/secrets/mnt/app/db"]).stdout.is_empty());
 }
 
 /// A directory whose mounts reach containers.
@@ -446,15 +416,13 @@ impl Drop for Shared<'_> {
 }
 
 #[test]
-fn the_mount_outlives_the_supervisor_in_the_fd_store() {
+fn the_mount_outlives_the_supervisor_with_a_holder() {
     let home = TestDaemon::new().init(POLICY);
-    let mut store = Store::new(&home);
-    let daemon = home.start_command(store.command(&home), b"");
+    let mut holder = HolderProcess::start(&home);
+    let daemon = home.start_command(holder.daemon(&home), b"");
     daemon.set("app/db", b"first");
     let held = alice().act(|| File::open(daemon.file("app/db")).unwrap());
     daemon.set("app/db", b"second");
-    store.collect();
-    assert_eq!(store.fds.len(), 6, "{:?}", store.fds.keys());
     // Edited, but not loaded: a restart does not change who may read.
     home.policy("clients: {}\n");
     let mut running = daemon;
@@ -467,7 +435,7 @@ fn the_mount_outlives_the_supervisor_in_the_fd_store() {
         // Who asks meanwhile waits.
         let (asked, next) = std::thread::scope(|scope| {
             let asked = scope.spawn(|| alice().read(&home.mount().join("app/db")));
-            let next = home.start_command(store.command(&home), b"");
+            let next = home.start_command(holder.daemon(&home), b"");
             (asked.join().unwrap(), next)
         });
         running = next;
@@ -483,8 +451,95 @@ fn the_mount_outlives_the_supervisor_in_the_fd_store() {
         alice().read(&running.file("app/db")) == Err(EACCES)
     });
     running.stop();
-    let unmount = home.daemon().arg("--unmount").status().unwrap();
-    assert!(unmount.success());
+    // The end of the holder is the end of the mount.
+    holder.end(Signal::TERM);
     assert_eq!(alice().read(&home.mount().join("app/db")), Err(ENOENT));
+    holder.restart(&home);
     home.verify();
+}
+
+#[test]
+fn a_holder_that_died_is_replaced_and_given_the_mount_again() {
+    let home = TestDaemon::new().init(POLICY);
+    let mut holder = HolderProcess::start(&home);
+    let daemon = home.start_command(holder.daemon(&home), b"");
+    daemon.set("app/db", b"value");
+    let connection = jarvis_fs::connection(&home.mount()).unwrap();
+    holder.restart(&home);
+    daemon.eventually("it is found", || {
+        daemon.log().contains("there is a holder again")
+    });
+    daemon.kill();
+    let daemon = home.start_command(holder.daemon(&home), b"");
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"value".to_vec()));
+    assert_eq!(jarvis_fs::connection(&home.mount()).unwrap(), connection);
+    daemon.stop();
+}
+
+/// Neither the worker nor the supervisor acts; the holder ends the supervisor, and who
+/// waits is served by the next one.
+#[test]
+fn a_stopped_daemon_is_ended_by_the_holder() {
+    let home = TestDaemon::new().init(POLICY);
+    let holder = HolderProcess::start(&home);
+    let mut daemon = home.start_command(holder.daemon(&home), b"");
+    daemon.set("app/db", b"value");
+    let (serving, standby) = daemon.workers();
+    daemon.signal(Signal::STOP);
+    for worker in [serving, standby] {
+        kill_process(worker, Signal::STOP).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| alice().read(&home.mount().join("app/db")));
+        assert!(!daemon.wait().success(), "it was ended");
+        let next = home.start_command(holder.daemon(&home), b"");
+        assert_eq!(asked.join().unwrap(), Ok(b"value".to_vec()));
+        next.stop();
+    });
+}
+
+/// The worker was stopped for a while only: what the holder read in the meantime is served
+/// all the same.
+#[test]
+fn a_worker_that_was_stopped_for_a_moment_loses_no_request() {
+    let home = TestDaemon::new().init(POLICY);
+    let holder = HolderProcess::start(&home);
+    let daemon = home.start_command(holder.daemon(&home), b"");
+    daemon.set("app/db", b"value");
+    let (serving, _) = daemon.workers();
+    kill_process(serving, Signal::STOP).unwrap();
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| alice().read(&home.mount().join("app/db")));
+        eventually("the holder looks after the device", || {
+            let log = fs::read_to_string(home.path("holder.log")).unwrap();
+            log.contains("nobody serves")
+        });
+        kill_process(serving, Signal::CONT).ok();
+        asked.join().unwrap()
+    });
+    assert_eq!(asked, Ok(b"value".to_vec()));
+    daemon.stop();
+}
+
+#[test]
+fn the_holder_gives_the_mount_up_in_the_end() {
+    let home = TestDaemon::new().init(POLICY);
+    let holder = HolderProcess::start(&home);
+    let daemon = home.start_command(holder.daemon(&home), b"");
+    daemon.set("app/db", b"value");
+    let file = daemon.file("app/db");
+    daemon.kill();
+    let start = Instant::now();
+    let refused = alice().read(&file);
+    assert!(
+        matches!(
+            refused,
+            Err(libc::ECONNABORTED | libc::ENOTCONN | libc::ENOENT)
+        ),
+        "{refused:?}"
+    );
+    assert!(start.elapsed() > Duration::from_secs(25), "too early");
+    let home_again = home.start_command(holder.daemon(&home), b"");
+    assert_eq!(alice().read(&file), Ok(b"value".to_vec()));
+    home_again.stop();
 }

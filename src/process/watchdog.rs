@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 /// Sender of signs of life.
-pub(super) struct Watchdog {
+pub(crate) struct Watchdog {
     /// How long systemd waits for one; `None` where there is no watchdog.
     interval: Option<Duration>,
     /// When the last one was sent.
@@ -15,7 +15,7 @@ pub(super) struct Watchdog {
 impl Watchdog {
     /// With the interval that systemd told this process, if it did:
     /// [`sd_notify::watchdog_enabled`].
-    pub(super) fn new(interval: Option<Duration>) -> Self {
+    pub(crate) fn new(interval: Option<Duration>) -> Self {
         Self {
             interval,
             notified: None,
@@ -23,7 +23,7 @@ impl Watchdog {
     }
 
     /// Shows that all is well, three times in the interval.
-    pub(super) fn notify(&mut self) {
+    pub(crate) fn notify(&mut self) {
         let Some(interval) = self.interval else {
             return;
         };
