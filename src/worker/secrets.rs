@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use jarvis_fs::FsError;
 use jarvis_vault::{
-    Body, Credential, NameError, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo,
-    Vault, VaultError, Version, VersionState,
+    Credential, NameError, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo, Vault,
+    VaultError, Version, VersionState,
 };
 
 use crate::common::clock::now_ms;
@@ -133,16 +133,21 @@ impl Secrets {
         self.vault.walk(jarvis_vault::ROOT, visit)
     }
 
+    /// Shows every deleted secret that is not purged.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn deleted(&self, visit: impl FnMut(&Node)) -> Result<(), VaultError> {
+        self.vault.deleted(visit)
+    }
+
     /// Whether a secret was deleted before `before_ms`.
     ///
     /// # Errors
     /// Failures of the vault.
     pub(crate) fn any_deleted_before(&self, before_ms: i64) -> Result<bool, VaultError> {
         let mut any = false;
-        self.vault.deleted(|node| {
-            any |= matches!(&node.body, Body::Secret(secret)
-                if secret.deleted.is_some_and(|deleted| deleted.at_ms < before_ms));
-        })?;
+        self.deleted(|node| any |= node.deleted_ms().is_some_and(|at| at < before_ms))?;
         Ok(any)
     }
 

@@ -25,7 +25,7 @@ const CONFIG: &str = "[mount]\npath = \"m\"\n[vault]\npath = \"v\"\nkey_file = \
 
 /// A vault, an audit log, and the parts that write to them; there is no runner.
 pub(crate) struct WorkerFixture {
-    directory: TempDir,
+    pub(crate) directory: TempDir,
     pub(crate) vault: Arc<Vault>,
     pub(crate) parts: SchedulerParts,
 }

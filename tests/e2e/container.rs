@@ -82,3 +82,32 @@ fn a_running_container_sees_the_rotation() {
     let write = container.exec(&["sh", "-c", "echo 'set app/db x' > /secrets/jarvisctl"]);
     assert!(!write.status.success(), "read-only for a container");
 }
+
+#[test]
+fn a_bound_file_comes_back_with_its_secret() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"before");
+    let volume = format!("{}:/secret:ro", daemon.file("app/db").display());
+    let container = Container::run(&alice(), &volume);
+    let cat = || container.exec(&["cat", "/secret"]);
+    assert_eq!(text(&cat().stdout), "before");
+    // Opened before the deletion, read after the secret is back.
+    let script = "exec 3</secret; echo open; read go; cat <&3";
+    let held = container.start(&["sh", "-c", script], "open");
+    home.ok(&["delete", "app/db"], b"");
+    for _ in 0..2 {
+        let gone = cat();
+        assert!(text(&gone.stderr).contains("No such file"), "{gone:?}");
+        assert_eq!(alice().read(&daemon.file("app/db")), Err(ENOENT));
+    }
+    daemon.set("app/db", b"after");
+    assert_eq!(text(&cat().stdout), "after", "without a restart");
+    daemon.set("app/db", b"later");
+    assert_eq!(text(&cat().stdout), "later");
+    assert_eq!(
+        held.answer(b"go\n"),
+        "before",
+        "an open handle keeps its version"
+    );
+}

@@ -1,9 +1,9 @@
 //! Deletion, and what it leaves to be restored.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::*;
 
@@ -19,7 +19,7 @@ fn delete_restore_and_purge() {
         pattern.len() == 15 && pattern.as_bytes()[8] == b'-',
         "{kid}"
     );
-    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&db).unwrap());
+    let inode = || fs::metadata(&db).unwrap().ino();
     let before = inode();
     let held = fs::File::open(&db).unwrap();
     home.ok(&["delete", "app/db"], b"");
@@ -38,6 +38,64 @@ fn delete_restore_and_purge() {
     assert_eq!(home.ctl(&["restore", "app/db"], b"").status.code(), Some(4));
     daemon.set("app/db", b"new");
     assert!(inode() > before, "an id is never used again");
+}
+
+#[test]
+fn a_new_value_continues_a_deleted_secret() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    let db = daemon.file("app/db");
+    let kid = |made: &Value| home.by_kid("app/db", made["kid"].as_str().unwrap());
+    let first = daemon.set("app/db", b"one");
+    let second = daemon.set("app/db", b"two");
+    assert_eq!(alice().read(&kid(&first)), Ok(b"one".to_vec()), "in grace");
+    let inode = fs::metadata(&db).unwrap().ino();
+    let held = fs::File::open(&db).unwrap();
+    home.ok(&["delete", "app/db"], b"");
+    let only_new = ["set", "app/db", "--if-kid", "none"];
+    let third = home.ok(&only_new, b"three");
+    assert_eq!(
+        (&third["version"], &third["action"]),
+        (&json!(3), &json!("create"))
+    );
+    assert_eq!(fs::metadata(&db).unwrap().ino(), inode);
+    assert_eq!(alice().read(&db), Ok(b"three".to_vec()));
+    assert_eq!(alice().read(&kid(&third)), Ok(b"three".to_vec()));
+    let mut bytes = [0; 3];
+    held.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"two", "an open handle keeps its version");
+    // What was deleted on purpose is not readable again by itself, but at hand.
+    for old in [&first, &second] {
+        assert_eq!(alice().read(&kid(old)), Err(ENOENT));
+    }
+    assert_eq!(
+        home.states("app/db"),
+        ["deprecated", "deprecated", "current"]
+    );
+    assert_eq!(home.ctl(&["restore", "app/db"], b"").status.code(), Some(1));
+    home.ok(&["rollback", "app/db", "1"], b"");
+    assert_eq!(alice().read(&db), Ok(b"one".to_vec()));
+
+    home.ok(&["delete", "app/db"], b"");
+    assert_eq!(home.ctl(&["rotate", "app/db"], b"").status.code(), Some(4));
+    assert_eq!(
+        home.ctl(&["rollback", "app/db", "2"], b"").status.code(),
+        Some(4)
+    );
+    home.ok(&["generate", "app/db"], b"");
+    assert_eq!(fs::metadata(&db).unwrap().ino(), inode);
+    home.ok(&["rotate", "app/db"], b"");
+    daemon.stop();
+    let created = home.records_with(&[("action", json!("create")), ("name", json!("app/db"))]);
+    let told: Vec<_> = created.iter().map(|r| (&r["id"], &r["version"])).collect();
+    let id = json!(inode);
+    assert_eq!(told, [(&id, &json!(1)), (&id, &json!(3)), (&id, &json!(5))]);
+    let reason = created[1]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("continues the deleted secret"),
+        "{reason}"
+    );
+    home.verify();
 }
 
 #[test]

@@ -209,6 +209,8 @@ fn racing_approvals_are_one() {
 #[test]
 fn a_revocation_is_of_a_secret_not_of_a_name() {
     let home = TestDaemon::new().init(TWO_PERSONS);
+    // A new value does not continue what was deleted.
+    home.configure("# recovery_days = 7", "recovery_days = 0");
     let daemon = home.start();
     let (file, reason) = (daemon.file("app/db"), "--reason=system-breach");
     home.ok(&["generate", "app/db"], b"");

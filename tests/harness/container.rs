@@ -1,7 +1,8 @@
 //! Containers of one static busybox.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::symlink;
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use super::{User, run, text};
 
@@ -62,6 +63,37 @@ impl Container {
     /// Runs a program in it.
     pub(crate) fn exec(&self, program: &[&str]) -> Output {
         docker(&[&["exec", &self.0], program].concat())
+    }
+
+    /// Starts a program in it and waits for the line `ready` from it.
+    pub(crate) fn start(&self, program: &[&str], ready: &str) -> ContainerProgram {
+        let mut command = Command::new("timeout");
+        command.args(["60", "docker", "exec", "-i", &self.0]);
+        command.args(program);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), ready);
+        ContainerProgram { child, output }
+    }
+}
+
+/// A program at work in a container.
+pub(crate) struct ContainerProgram {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl ContainerProgram {
+    /// Gives it `input`; what it says until it ends.
+    pub(crate) fn answer(mut self, input: &[u8]) -> String {
+        self.child.stdin.take().unwrap().write_all(input).unwrap();
+        let mut said = String::new();
+        self.output.read_to_string(&mut said).unwrap();
+        self.child.wait().unwrap();
+        said
     }
 }
 

@@ -38,7 +38,8 @@ pub struct Secret {
     pub pending: Option<PendingVersion>,
     /// Settings that differ from the configuration.
     pub settings: SecretSettings,
-    /// Deletion; while set, the secret can only be restored or purged.
+    /// Deletion; while set, the secret can only be restored, continued by a new value,
+    /// or purged.
     pub deleted: Option<SoftDeletion>,
     /// Lets the value enter the page cache, for consumers that must map it.
     pub cached: bool,
@@ -120,6 +121,15 @@ impl Node {
         match &mut self.body {
             Body::Secret(secret) => Ok(secret),
             Body::Directory { .. } => Err(VaultError::IsDirectory(self.path.to_string())),
+        }
+    }
+
+    /// Time of its deletion, Unix milliseconds, if it is a deleted secret.
+    #[must_use]
+    pub fn deleted_ms(&self) -> Option<i64> {
+        match &self.body {
+            Body::Secret(secret) => secret.deleted.map(|deletion| deletion.at_ms),
+            Body::Directory { .. } => None,
         }
     }
 

@@ -126,7 +126,8 @@ impl Vault {
         if node.parent != parent || node.segment() != segment {
             return Err(self.core.damaged("a directory entry that leads elsewhere"));
         }
-        Ok(Some(node))
+        // A deleted secret keeps its entry, so that a new value goes on with it.
+        Ok(Some(node).filter(|node| node.deleted_ms().is_none()))
     }
 
     /// The live node called `name`.
@@ -234,7 +235,7 @@ impl Vault {
         for (entry, _) in self.core.records(key::DELETED)? {
             let id = key::trailing_id(&entry).unwrap_or_default();
             // Purged by the writer since the look at the entries: no node.
-            if let Some(node) = self.node(id)? {
+            if let Some(node) = self.peek(id)? {
                 visit(&node);
             }
         }

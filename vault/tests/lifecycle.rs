@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{DAY, NOW, VaultHome, current, name, new_version, set, try_set};
 use jarvis_vault::{
-    ActedBy, MAX_DESTROYED, NewVersion, Node, RevocationReason, RevocationRequest,
+    ActedBy, KidPrecondition, MAX_DESTROYED, NewVersion, Node, RevocationReason, RevocationRequest,
     RevocationStatus, SecretType, Severity, Vault, VaultError, VersionState,
 };
 
@@ -362,6 +362,184 @@ fn an_emergency_needs_nobody_else_and_a_deleted_secret_does_not_escape() {
     assert_eq!(outcome.version, 1);
     vault.write(|t| t.restore(&name("a"), NOW - DAY)).unwrap();
     assert!(current(&vault, "a").is_none());
+}
+
+/// A deleted secret called `d/a` with two versions; its id.
+fn deleted(vault: &Vault) -> u64 {
+    let id = set(vault, "d/a", b"1").id;
+    set(vault, "d/a", b"2");
+    vault.write(|t| t.delete(&name("d/a"), 0, NOW)).unwrap();
+    id
+}
+
+#[test]
+fn a_new_value_continues_what_was_deleted() {
+    use VersionState::{Current, Deprecated};
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    let password = SecretType::password(20).unwrap();
+    let typed = NewVersion {
+        kind: Some(&password),
+        cached: Some(true),
+        ..new_version()
+    };
+    let first = try_set(&vault, "d/a", b"1", &typed).unwrap();
+    set(&vault, "d/a", b"2");
+    vault
+        .write(|t| t.configure(&name("d/a"), |settings| settings.keep = Some(5)))
+        .unwrap();
+    vault.write(|t| t.delete(&name("d/a"), 0, NOW)).unwrap();
+    // Who may rotate need not be who may bring it back.
+    let rotated = vault.write(|t| t.rotate(&name("d/a"), &new_version()));
+    assert!(matches!(rotated, Err(VaultError::NotFound(_))));
+    let demand = |if_kid| NewVersion {
+        if_kid,
+        ..new_version()
+    };
+    let stale = try_set(
+        &vault,
+        "d/a",
+        b"3",
+        &demand(KidPrecondition::Current("a-1")),
+    );
+    assert!(matches!(stale, Err(VaultError::Conflict { .. })));
+    assert!(vault.find(&name("d/a")).unwrap().is_none(), "still deleted");
+    let back = try_set(&vault, "d/a", b"3", &demand(KidPrecondition::Absent)).unwrap();
+    assert!(back.created && back.continued);
+    assert_eq!((back.id, back.version), (first.id, 3));
+    assert_eq!(current(&vault, "d/a").unwrap(), b"3");
+    assert_eq!(vault.counts().secrets, 1);
+    // Neither is in its grace again, and both can be rolled back to.
+    assert_eq!(
+        states(&vault, "d/a", NOW),
+        [Deprecated, Deprecated, Current]
+    );
+    let secret = node(&vault, "d/a");
+    let secret = secret.live_secret().unwrap();
+    assert!(secret.cached && secret.kind == password);
+    assert_eq!(secret.settings.keep, Some(5));
+    let again = vault.write(|t| t.restore(&name("d/a"), 0));
+    assert!(matches!(again, Err(VaultError::Occupied(_))));
+    let rolled = vault.write(|t| t.rollback(&name("d/a"), 1, &new_version()));
+    assert_eq!(rolled.unwrap().version, 4);
+    assert_eq!(current(&vault, "d/a").unwrap(), b"1");
+    // As it was left: restored with what is current, and the deprecated ones beside it.
+    vault.write(|t| t.delete(&name("d/a"), 0, NOW)).unwrap();
+    drop(vault);
+    let vault = home.open();
+    vault.write(|t| t.restore(&name("d/a"), NOW)).unwrap();
+    let expected = [Deprecated, Deprecated, VersionState::Grace, Current];
+    assert_eq!(states(&vault, "d/a", NOW), expected);
+}
+
+#[test]
+fn what_was_purged_or_is_past_its_window_is_not_continued() {
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    let purged = deleted(&vault);
+    vault.write(|t| t.purge(&name("d/a"))).unwrap();
+    let second = set(&vault, "d/a", b"new");
+    assert!(second.id > purged && second.version == 1 && !second.continued);
+    vault.write(|t| t.delete(&name("d/a"), 0, NOW)).unwrap();
+    let late = NewVersion {
+        recoverable_since_ms: NOW + 1,
+        ..new_version()
+    };
+    let third = try_set(&vault, "d/a", b"newer", &late).unwrap();
+    assert!(third.id > second.id && third.version == 1 && !third.continued);
+    // The purge of the one before leaves the name to who has it now.
+    let gone = vault.write(|t| t.purge_expired(NOW + 1)).unwrap();
+    assert_eq!(gone, [("d/a".into(), second.id)]);
+    assert_eq!(current(&vault, "d/a").unwrap(), b"newer");
+    assert_eq!(vault.counts().secrets, 1);
+}
+
+#[test]
+fn revoked_versions_stay_so_when_a_new_value_continues() {
+    use VersionState::{Current, Revoked};
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    deleted(&vault);
+    vault.write(|t| t.restore(&name("d/a"), NOW)).unwrap();
+    vault
+        .write(|t| -> Result<_, VaultError> {
+            let asked = t.request_revocation(&name("d/a"), &request_by(1))?;
+            t.delete(&name("d/a"), 0, NOW)?;
+            t.execute_revocation(asked.id, by(1, NOW), true)
+        })
+        .unwrap();
+    set(&vault, "d/a", b"clean");
+    assert_eq!(states(&vault, "d/a", NOW), [Revoked, Revoked, Current]);
+    assert_eq!(current(&vault, "d/a").unwrap(), b"clean");
+}
+
+#[test]
+fn a_rotation_that_waits_keeps_a_deleted_secret_from_new_values() {
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    password(&vault, "p");
+    let (outcome, pending) = vault
+        .write(|t| t.begin_rotation(&name("p"), &new_version()))
+        .unwrap();
+    vault.write(|t| t.delete(&name("p"), 0, NOW)).unwrap();
+    let refused = try_set(&vault, "p", b"x", &new_version());
+    assert!(matches!(refused, Err(VaultError::RotationPending(_))));
+    assert!(vault.find(&name("p")).unwrap().is_none(), "still deleted");
+    assert_eq!(vault.counts().secrets, 0);
+    vault
+        .write(|t| t.abandon_rotation(outcome.id, pending.number))
+        .unwrap();
+    assert_eq!(set(&vault, "p", b"x").id, outcome.id);
+}
+
+#[test]
+fn a_directory_may_take_a_deleted_secrets_name() {
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    let id = set(&vault, "a", b"1").id;
+    vault.write(|t| t.delete(&name("a"), 0, NOW)).unwrap();
+    set(&vault, "a/b", b"2");
+    let taken = vault.write(|t| t.restore(&name("a"), NOW));
+    assert!(matches!(taken, Err(VaultError::Occupied(_))));
+    let onto = try_set(&vault, "a", b"3", &new_version());
+    assert!(matches!(onto, Err(VaultError::IsDirectory(_))));
+    assert_eq!(vault.write(|t| t.purge(&name("a"))).unwrap(), [id]);
+    assert_eq!(current(&vault, "a/b").unwrap(), b"2");
+}
+
+#[test]
+fn a_deleted_public_part_goes_on_with_its_key() {
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    let make = || vault.write(|t| t.generate(&name("k"), &SecretType::Ed25519, &new_version()));
+    make().unwrap();
+    let public = node(&vault, "k.pub").id;
+    for path in ["k", "k.pub"] {
+        vault.write(|t| t.delete(&name(path), 0, NOW)).unwrap();
+    }
+    let derived = vault.write(|t| -> Result<_, VaultError> {
+        t.generate(&name("k"), &SecretType::Ed25519, &new_version())?;
+        Ok(t.derived_changes())
+    });
+    let (path, outcome) = derived.unwrap().remove(0);
+    assert_eq!((path.as_str(), outcome.id), ("k.pub", public));
+    assert!(outcome.created && outcome.continued && outcome.version == 2);
+}
+
+#[test]
+fn deleted_and_set_in_one_change() {
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    let id = set(&vault, "a", b"1").id;
+    let outcome = vault.write(|t| {
+        t.delete(&name("a"), 0, NOW)?;
+        t.set(&name("a"), b"2", &new_version())
+    });
+    let outcome = outcome.unwrap();
+    assert!(outcome.id == id && outcome.version == 2 && outcome.continued);
+    let mut left = 0;
+    vault.deleted(|_| left += 1).unwrap();
+    assert_eq!((left, vault.counts().secrets), (0, 1));
 }
 
 #[test]

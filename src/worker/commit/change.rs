@@ -6,6 +6,9 @@ use jarvis_fs::Caller;
 use jarvis_vault::{SecretName, WriteOutcome};
 use serde::{Deserialize, Serialize};
 
+/// Reason in the record of a new value that continues a deleted secret.
+const CONTINUED: &str = "continues the deleted secret: earlier versions can be rolled back to";
+
 /// One change of one secret. Never a value.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Change {
@@ -46,14 +49,24 @@ impl Change {
         }
     }
 
-    /// The public part of a key pair, changed along with it.
-    pub(crate) fn derived(name: &SecretName, outcome: WriteOutcome) -> Self {
+    /// A new value: a creation where there was nothing or what is there was deleted,
+    /// `otherwise` where there was something.
+    pub(crate) fn written(otherwise: ChangeKind, name: &SecretName, outcome: WriteOutcome) -> Self {
         let action = if outcome.created {
             ChangeKind::Create
         } else {
-            ChangeKind::Rotate
+            otherwise
         };
-        Self::new(action, name, outcome)
+        let reason = outcome.continued.then(|| CONTINUED.to_owned());
+        Self {
+            reason,
+            ..Self::new(action, name, outcome)
+        }
+    }
+
+    /// The public part of a key pair, changed along with it.
+    pub(crate) fn derived(name: &SecretName, outcome: WriteOutcome) -> Self {
+        Self::written(ChangeKind::Rotate, name, outcome)
     }
 
     /// A change that its reason alone describes.

@@ -40,7 +40,7 @@ mod wake;
 
 use change::{Change, ChangeKind};
 pub(crate) use journal::Journal;
-pub(crate) use operations::{rotate, with_derived, written};
+pub(crate) use operations::{rotate, with_derived};
 pub(crate) use wake::SchedulerWake;
 
 /// Reason why a change was not made, or is not yet recorded. Its text is for the
@@ -135,11 +135,18 @@ impl Committer {
         self.revocation_epoch.load(Ordering::Acquire)
     }
 
+    /// Beginning of the recovery window, Unix milliseconds: what was deleted before can
+    /// neither be restored nor continued.
+    pub(crate) fn recoverable_since_ms(&self) -> i64 {
+        now_ms().saturating_sub(self.settings.versions.recovery_ms)
+    }
+
     /// A new version by `by_uid` as the configuration wants it.
     pub(crate) fn version_defaults(&self, by_uid: u32) -> NewVersion<'_> {
         NewVersion {
             life_ms: self.settings.versions.life_ms,
             keep: self.settings.versions.keep,
+            recoverable_since_ms: self.recoverable_since_ms(),
             pinned: &*self.pins,
             ..NewVersion::by(by_uid, now_ms())
         }
@@ -206,7 +213,7 @@ impl Committer {
     /// # Errors
     /// [`CommitError`].
     pub(crate) fn purge_expired(&self) -> Result<(), CommitError> {
-        let before = now_ms().saturating_sub(self.settings.versions.recovery_ms);
+        let before = self.recoverable_since_ms();
         let look = self.secrets.any_deleted_before(before);
         if !look.map_err(|error| self.classified(error.into()))? {
             return Ok(());

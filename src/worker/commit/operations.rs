@@ -1,6 +1,6 @@
 //! Changes that several rooms make the same way.
 
-use jarvis_vault::{NewVersion, SecretName, Txn, VaultError, WriteOutcome};
+use jarvis_vault::{NewVersion, SecretName, Txn, VaultError};
 
 use super::change::{Change, ChangeKind};
 
@@ -35,13 +35,4 @@ pub(crate) fn with_derived(txn: &mut Txn<'_>, changes: Vec<Change>) -> Vec<Chang
     let derived = txn.derived_changes().into_iter();
     let derived = derived.map(|(name, outcome)| Change::derived(&name, outcome));
     changes.into_iter().chain(derived).collect()
-}
-
-/// Creation where there was nothing, `otherwise` where there was something.
-pub(crate) fn written(outcome: &WriteOutcome, otherwise: ChangeKind) -> ChangeKind {
-    if outcome.created {
-        ChangeKind::Create
-    } else {
-        otherwise
-    }
 }

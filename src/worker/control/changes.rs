@@ -8,9 +8,8 @@ use super::answer::{ControlError, success};
 use super::authorise::authorise;
 use super::lifecycle;
 use super::service::ControlService;
-use crate::common::clock::now_ms;
 use crate::worker::commit::change::{Change, ChangeKind};
-use crate::worker::commit::{CommitError, rotate, with_derived, written};
+use crate::worker::commit::{CommitError, rotate, with_derived};
 use crate::worker::request::Operation;
 
 /// Decides every operation, commits them together, and records each.
@@ -61,7 +60,6 @@ fn apply(
     operation: &Operation,
     by_uid: u32,
 ) -> Result<Vec<Change>, VaultError> {
-    let now_ms = now_ms();
     let new = service.committer.version_defaults(by_uid);
     let change = match operation {
         Operation::Set {
@@ -83,21 +81,20 @@ fn apply(
                 ..new
             };
             let outcome = txn.set(name, value.expose(), &new)?;
-            Change::new(written(&outcome, ChangeKind::Update), name, outcome)
+            Change::written(ChangeKind::Update, name, outcome)
         }
         Operation::Generate { name, kind } => {
             let outcome = txn.generate(name, kind, &new)?;
-            Change::new(written(&outcome, ChangeKind::Rotate), name, outcome)
+            Change::written(ChangeKind::Rotate, name, outcome)
         }
         Operation::Rotate(name) => rotate(txn, name, &new)?,
         Operation::Lifecycle(op) => return lifecycle::apply(service, txn, op, &new),
         Operation::Delete(name) => {
-            let outcome = txn.delete(name, by_uid, now_ms)?;
+            let outcome = txn.delete(name, by_uid, new.now_ms)?;
             Change::new(ChangeKind::Delete, name, outcome)
         }
         Operation::Restore(name) => {
-            let not_before = now_ms.saturating_sub(service.settings.versions.recovery_ms);
-            let outcome = txn.restore(name, not_before)?;
+            let outcome = txn.restore(name, new.recoverable_since_ms)?;
             Change::new(ChangeKind::Restore, name, outcome)
         }
         Operation::Purge(name) => {

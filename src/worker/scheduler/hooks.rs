@@ -212,7 +212,7 @@ impl<'p> HookRun<'p> {
 }
 
 /// The secret, deleted or not, and its waiting version.
-fn waiting(node: &Node) -> Option<(&Secret, &PendingVersion)> {
+pub(super) fn waiting(node: &Node) -> Option<(&Secret, &PendingVersion)> {
     match &node.body {
         Body::Secret(secret) => Some((&**secret, secret.pending.as_ref()?)),
         Body::Directory { .. } => None,
@@ -221,9 +221,12 @@ fn waiting(node: &Node) -> Option<(&Secret, &PendingVersion)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use jarvis_audit::{Action, Outcome};
     use jarvis_vault::SecretType;
 
+    use super::super::{RUNNER_AGAIN_MS, Scheduler};
     use super::*;
     use crate::worker::commit::rotate;
     use crate::worker::testing::{WorkerFixture, name};
@@ -274,6 +277,27 @@ mod tests {
             (Action::Rotate, Outcome::Failed, Some(id))
         );
         assert!(record.reason.unwrap().contains("version 2 given up"));
+    }
+
+    #[test]
+    fn a_value_that_waits_in_a_deleted_secret_is_looked_after() {
+        let fixture = WorkerFixture::new();
+        begun(&fixture);
+        let deleted = fixture
+            .vault
+            .write(|txn| txn.delete(&name("db/password"), 1, 0));
+        deleted.unwrap();
+        let mut scheduler = Scheduler {
+            parts: Arc::new(fixture.parts),
+            permits: Arc::default(),
+            failed: HashMap::new(),
+            log: fixture.directory.path().join("log"),
+            adoption: None,
+        };
+        assert!(
+            scheduler.round() <= RUNNER_AGAIN_MS,
+            "it waits for a runner"
+        );
     }
 
     #[test]

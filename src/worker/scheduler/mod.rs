@@ -136,7 +136,13 @@ impl Scheduler {
                 .extend(secret.pending.as_ref().map(|_| node.id));
             self.look_for_warnings(node.id, secret, now, &mut found);
         });
-        if let Err(error) = walk {
+        // A value may wait for its hook in a deleted secret, too: until it is settled,
+        // no new value can be set.
+        let deleted = self.parts.secrets.deleted(|node| {
+            let waits = hooks::waiting(node).map(|_| node.id);
+            found.pending.extend(waits);
+        });
+        for error in [walk, deleted].into_iter().filter_map(Result::err) {
             // What was found is due all the same.
             self.parts.secrets.vault_failed(&error);
         }

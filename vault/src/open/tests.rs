@@ -129,8 +129,38 @@ fn a_directory_entry_cannot_be_pointed_elsewhere() {
     let a_entry = vault.core.keys.entry(ROOT, "a");
     drop(vault);
     home.tamper(|_| vec![(a_entry, Some(b.to_be_bytes().to_vec()))]);
-    let result = read(&home.open(), "a");
+    let vault = home.open();
+    let result = read(&vault, "a");
     assert!(matches!(result, Err(VaultError::Damaged { .. })));
+    let new = NewVersion::by(0, 0);
+    let written = vault.write(|txn| txn.set(&name("a"), b"x", &new));
+    assert!(matches!(written, Err(VaultError::Damaged { .. })));
+}
+
+/// Earlier builds removed the entry of a deleted secret.
+#[test]
+fn deleted_secrets_of_earlier_builds_are_restored_and_purged() {
+    let home = VaultHome::new();
+    let vault = home.open();
+    let id = set(&vault, "a", b"kept");
+    let delete = |vault: &Vault| vault.write(|txn| txn.delete(&name("a"), 0, 0)).unwrap();
+    delete(&vault);
+    let entry = vault.core.keys.entry(ROOT, "a");
+    drop(vault);
+    let as_before = || home.tamper(|_| vec![(entry.clone(), None)]);
+    as_before();
+    let vault = home.open();
+    let restored = vault.write(|txn| txn.restore(&name("a"), 0)).unwrap();
+    assert_eq!(restored.id, id);
+    assert_eq!(read(&vault, "a").unwrap().unwrap(), b"kept");
+    delete(&vault);
+    drop(vault);
+    as_before();
+    let vault = home.open();
+    let new = set(&vault, "a", b"new");
+    assert!(new > id);
+    assert_eq!(vault.write(|txn| txn.purge(&name("a"))).unwrap(), [id]);
+    assert_eq!(read(&vault, "a").unwrap().unwrap(), b"new");
 }
 
 #[test]

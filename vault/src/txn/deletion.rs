@@ -1,9 +1,10 @@
-//! Deleted secrets: taken out of the tree, put back, destroyed.
+//! Deleted secrets: taken out of the tree, put back, continued, destroyed.
 
 use super::{Txn, WriteOutcome};
 use crate::error::VaultError;
 use crate::name::SecretName;
 use crate::record::{Body, Node, NodeId, SoftDeletion, key};
+use crate::version::VersionMark;
 
 impl Txn<'_> {
     /// Takes `name` out of the tree; it can be restored under its id.
@@ -22,7 +23,7 @@ impl Txn<'_> {
             at_ms: now_ms,
             by_uid,
         });
-        self.unlink(&node);
+        self.unlist(&node);
         self.put(key::deleted(node.id), Vec::new());
         self.count(node.parent, false)?;
         self.save(&node)?;
@@ -43,17 +44,33 @@ impl Txn<'_> {
             return Err(VaultError::Occupied(name.to_string()));
         }
         let mut candidates = self.deleted_nodes(|node| &*node.path == name.as_str())?;
-        candidates.retain(|node| deleted_at(node).is_some_and(|at| at >= not_before_ms));
+        candidates.retain(|node| node.deleted_ms().is_some_and(|at| at >= not_before_ms));
         let mut node = candidates
             .into_iter()
-            .max_by_key(|node| (deleted_at(node), node.id))
+            .max_by_key(|node| (node.deleted_ms(), node.id))
             .ok_or_else(|| VaultError::NotFound(name.to_string()))?;
-        node.secret_mut()?.deleted = None;
-        self.remove(key::deleted(node.id));
-        self.link(&node);
-        self.count(node.parent, true)?;
+        self.put_back(&mut node)?;
         self.save(&node)?;
         WriteOutcome::of(&node)
+    }
+
+    /// Puts the deleted `node` back into the tree for a new version of it, which its
+    /// caller adds and saves. The values it had were taken away on purpose: none is in
+    /// grace any more, and only a rollback makes one of them current again.
+    pub(super) fn continue_deleted(&mut self, node: &mut Node) -> Result<(), VaultError> {
+        for version in &mut node.secret_mut()?.versions {
+            if version.mark == VersionMark::None {
+                version.mark = VersionMark::Deprecated;
+            }
+        }
+        self.put_back(node)
+    }
+
+    fn put_back(&mut self, node: &mut Node) -> Result<(), VaultError> {
+        node.secret_mut()?.deleted = None;
+        self.remove(key::deleted(node.id));
+        self.link(node);
+        self.count(node.parent, true)
     }
 
     /// Destroys every deleted secret called `name`: data key and all versions.
@@ -65,7 +82,8 @@ impl Txn<'_> {
         if doomed.is_empty() {
             return Err(VaultError::NotFound(name.to_string()));
         }
-        Ok(self.destroy(&doomed))
+        self.destroy(&doomed)?;
+        Ok(doomed.iter().map(|node| node.id).collect())
     }
 
     /// Destroys what was deleted before `before_ms`; gives names and ids.
@@ -74,14 +92,14 @@ impl Txn<'_> {
     /// A failure of the vault.
     pub fn purge_expired(&mut self, before_ms: i64) -> Result<Vec<(Box<str>, NodeId)>, VaultError> {
         let doomed =
-            self.deleted_nodes(|node| deleted_at(node).is_some_and(|at| at < before_ms))?;
-        self.destroy(&doomed);
+            self.deleted_nodes(|node| node.deleted_ms().is_some_and(|at| at < before_ms))?;
+        self.destroy(&doomed)?;
         Ok(doomed.into_iter().map(|n| (n.path, n.id)).collect())
     }
 
     /// Removes nodes and values. With a node goes the sealed data key, without which
     /// no copy of its values can be opened.
-    fn destroy(&mut self, doomed: &[Node]) -> Vec<NodeId> {
+    fn destroy(&mut self, doomed: &[Node]) -> Result<(), VaultError> {
         for node in doomed {
             if let Body::Secret(secret) = &node.body {
                 for version in &secret.versions {
@@ -91,11 +109,12 @@ impl Txn<'_> {
                     self.remove(key::value(node.id, pending.number));
                 }
             }
+            self.remove_entry(node)?;
             self.remove(key::node(node.id));
             self.remove(key::deleted(node.id));
             self.nodes.push(node.id);
         }
-        doomed.iter().map(|node| node.id).collect()
+        Ok(())
     }
 
     /// The deleted secrets that are `wanted`.
@@ -116,12 +135,5 @@ impl Txn<'_> {
             nodes.extend(self.node(id)?.filter(&wanted));
         }
         Ok(nodes)
-    }
-}
-
-fn deleted_at(node: &Node) -> Option<i64> {
-    match &node.body {
-        Body::Secret(secret) => secret.deleted.map(|d| d.at_ms),
-        Body::Directory { .. } => None,
     }
 }

@@ -110,10 +110,19 @@ impl Txn<'_> {
         self.put(key::child(node.parent, node.id), Vec::new());
     }
 
-    /// Takes `node` out of its directory.
-    pub(super) fn unlink(&mut self, node: &Node) {
-        let entry = self.core.keys.entry(node.parent, node.segment());
-        self.remove(entry);
+    /// Takes `node` off the list of its directory. Its entry stays, by which a new value
+    /// finds what was deleted.
+    pub(super) fn unlist(&mut self, node: &Node) {
         self.remove(key::child(node.parent, node.id));
+    }
+
+    /// Removes the entry of a deleted `node`, unless another one has the name by now.
+    pub(super) fn remove_entry(&mut self, node: &Node) -> Result<(), VaultError> {
+        let entry = self.core.keys.entry(node.parent, node.segment());
+        let leads_to = self.get(&entry)?.and_then(|id| key::trailing_id(&id));
+        if leads_to == Some(node.id) {
+            self.remove(entry);
+        }
+        Ok(())
     }
 }

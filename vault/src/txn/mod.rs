@@ -35,8 +35,10 @@ pub struct WriteOutcome {
     pub version: u32,
     /// Key id of its newest version.
     pub kid: String,
-    /// True if the secret is new.
+    /// True if there was no such secret before, or a deleted one.
     pub created: bool,
+    /// True if a deleted secret goes on: its history is this one's.
+    pub continued: bool,
 }
 
 /// A change in the making: reads see its own writes.
@@ -123,19 +125,38 @@ impl<'v> Txn<'v> {
         }
     }
 
-    fn lookup(&self, parent: NodeId, segment: &str) -> Result<Option<Node>, VaultError> {
-        match self.get(&self.core.keys.entry(parent, segment))? {
-            None => Ok(None),
-            Some(id) => self.node(key::trailing_id(&id).unwrap_or_default()),
+    /// The node that the entry `segment` of directory `parent` leads to, also a deleted
+    /// secret.
+    fn entered(&self, parent: NodeId, segment: &str) -> Result<Option<Node>, VaultError> {
+        let Some(id) = self.get(&self.core.keys.entry(parent, segment))? else {
+            return Ok(None);
+        };
+        let node = self.node(key::trailing_id(&id).unwrap_or_default())?;
+        // The entry itself is not sealed; a change must not reach another secret by it.
+        let astray = |node: &Node| node.parent != parent || node.segment() != segment;
+        if node.as_ref().is_some_and(astray) {
+            return Err(self.core.damaged("a directory entry that leads elsewhere"));
         }
+        Ok(node)
     }
 
-    fn find(&self, name: &SecretName) -> Result<Option<Node>, VaultError> {
+    fn lookup(&self, parent: NodeId, segment: &str) -> Result<Option<Node>, VaultError> {
+        let node = self.entered(parent, segment)?;
+        Ok(node.filter(|node| node.deleted_ms().is_none()))
+    }
+
+    /// The node called `name`, also a deleted secret whose name nothing else has taken.
+    fn find_entered(&self, name: &SecretName) -> Result<Option<Node>, VaultError> {
         name.follow(
             ROOT,
             |node: &Node| node.id,
-            |parent, segment| self.lookup(parent, segment),
+            |parent, segment| self.entered(parent, segment),
         )
+    }
+
+    fn find(&self, name: &SecretName) -> Result<Option<Node>, VaultError> {
+        let node = self.find_entered(name)?;
+        Ok(node.filter(|node| node.deleted_ms().is_none()))
     }
 
     fn existing(&self, name: &SecretName) -> Result<Node, VaultError> {
@@ -168,6 +189,7 @@ impl WriteOutcome {
             version: newest.map_or(0, |v| v.number),
             kid: newest.map(|v| v.kid.clone()).unwrap_or_default(),
             created: false,
+            continued: false,
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::version::{MAX_DESTROYED, Version, VersionMark};
 pub enum KidPrecondition<'a> {
     /// No demand.
     Any,
-    /// There must be no such secret.
+    /// There must be no such secret; a deleted one counts as none.
     Absent,
     /// The current version must have this key id.
     Current(&'a str),
@@ -22,7 +22,7 @@ pub enum KidPrecondition<'a> {
 
 /// A new version of a secret, its value apart.
 pub struct NewVersion<'a> {
-    /// The secret's type; `None` keeps it (opaque for a new secret).
+    /// The secret's type; `None` keeps it, also a deleted one's (opaque for a new secret).
     pub kind: Option<&'a SecretType>,
     /// The demand on the version that is replaced.
     pub if_kid: KidPrecondition<'a>,
@@ -36,6 +36,9 @@ pub struct NewVersion<'a> {
     pub life_ms: i64,
     /// Versions whose values are kept, at least 1, unless the secret has its own.
     pub keep: usize,
+    /// The earliest deletion that a new value continues, Unix milliseconds: what was
+    /// deleted before is as good as purged.
+    pub recoverable_since_ms: i64,
     /// The reason, in the writer's words.
     pub why: Option<&'a str>,
     /// True for a version that an open handle still needs: its value must stay.
@@ -43,8 +46,8 @@ pub struct NewVersion<'a> {
 }
 
 impl NewVersion<'_> {
-    /// A version by `by_uid` that demands nothing, never expires, and lets the
-    /// values of all older ones be.
+    /// A version by `by_uid` that demands nothing, never expires, continues what was
+    /// deleted at any time, and lets the values of all older ones be.
     #[must_use]
     pub fn by(by_uid: u32, now_ms: i64) -> Self {
         Self {
@@ -55,6 +58,7 @@ impl NewVersion<'_> {
             now_ms,
             life_ms: i64::MAX,
             keep: usize::MAX,
+            recoverable_since_ms: i64::MIN,
             why: None,
             pinned: &|_, _| false,
         }
@@ -63,7 +67,8 @@ impl NewVersion<'_> {
 
 impl Txn<'_> {
     /// Stores `value` as the new current version of `name`, creating the
-    /// secret and its directories when needed.
+    /// secret and its directories when needed. A deleted secret goes on: under its id,
+    /// with its versions, settings and type.
     ///
     /// # Errors
     /// [`VaultError::TooLarge`], [`VaultError::Conflict`],
@@ -81,21 +86,39 @@ impl Txn<'_> {
                 max: MAX_VALUE,
             });
         }
-        let existing = self.find(name)?;
+        let (existing, deleted) = self
+            .find_entered(name)?
+            .map_or((None, None), |node| match node.deleted_ms() {
+                None => (Some(node), None),
+                Some(at_ms) => (
+                    None,
+                    Some(node).filter(|_| at_ms >= new.recoverable_since_ms),
+                ),
+            });
         let current = match &existing {
             None => None,
             Some(node) => node.secret()?.current().map(|v| v.kid.clone()),
         };
         check_if_kid(name, new.if_kid, current)?;
-        let created = existing.is_none();
-        let node = match existing {
-            Some(node) => node,
-            None => self.create_secret(name, new.kind, new.now_ms)?,
+        let (created, continued) = (existing.is_none(), deleted.is_some());
+        let node = match (existing, deleted) {
+            (Some(node), _) => node,
+            (None, Some(mut node)) => {
+                self.continue_deleted(&mut node)?;
+                node
+            }
+            (None, None) => self.create_secret(name, new.kind, new.now_ms)?,
         };
-        self.add_version(node, value, new, created)
+        let outcome = self.add_version(node, value, new)?;
+        Ok(WriteOutcome {
+            created,
+            continued,
+            ..outcome
+        })
     }
 
-    /// Generates and stores a new version.
+    /// Generates and stores a new version. A deleted secret stays deleted: who may
+    /// rotate need not be who may bring it back.
     ///
     /// # Errors
     /// [`VaultError::NotFound`], [`VaultError::NoGenerator`] for a type without a
@@ -169,7 +192,6 @@ impl Txn<'_> {
         mut node: Node,
         value: &[u8],
         new: &NewVersion<'_>,
-        created: bool,
     ) -> Result<WriteOutcome, VaultError> {
         let (id, path) = (node.id, node.path.clone());
         let segment = node.segment().to_owned();
@@ -190,7 +212,7 @@ impl Txn<'_> {
         self.push_version(&mut node, version, new)?;
         let outcome = WriteOutcome::of(&node)?;
         self.publish(&SecretName::parse(&path)?, &kind, value, new)?;
-        Ok(WriteOutcome { created, ..outcome })
+        Ok(outcome)
     }
 
     /// Makes `version`, whose value is stored, the current one.
