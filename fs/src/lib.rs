@@ -29,15 +29,17 @@ mod tree;
 mod unique;
 
 pub use caller::cgroup::{KernelIds, Workload};
-pub use caller::{Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc};
+pub use caller::{
+    Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc, in_own_pid_namespace,
+};
 pub use errno::FsError;
 pub use filesystem::{FileSystem, MAX_REQUEST};
 pub use handles::{HANDLE_WORDS, HandleLimits, HandleTable};
 pub use in_flight::{IN_FLIGHT_WORDS, InFlight};
 pub use inode::{CONTROL, CONTROL_NAME, Inode, KEY_IDS_NAME};
 pub use mount::{
-    Device, DeviceGuard, Guarded, MountError, Server, answers, clear_stale, connection, resend,
-    unmount,
+    Device, DeviceGuard, Guarded, MountError, Server, answers, clear_stale, connection, is_ours,
+    resend, unmount,
 };
 pub use tree::{
     Answer, Backend, CallerIds, Control, DirEntry, Entry, EntryKind, KeptAnswer, LimitScope,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::exit::{CommandError, ErrorCode, code_of};
+use super::mounted;
 use crate::common::bounded;
 
 /// Largest answer accepted, in bytes.
@@ -23,6 +24,7 @@ pub(super) fn request(mount: &Path, request: &Value) -> Result<Value, CommandErr
         .write(true)
         .open(&path)
         .map_err(|error| unreachable_or(&path, &error))?;
+    mounted::check(&control, &path)?;
     let written = write_once(&mut control, text.as_bytes());
     let answer = bounded::first_bytes(control, MAX_ANSWER)
         .map_err(|error| CommandError::io("read the answer from", &path, &error))?;

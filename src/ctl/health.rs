@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::request;
 use super::exit::{CommandError, ErrorCode};
+use super::mounted;
 use super::output::Output;
 
 /// Largest answer read from the HTTP port, in bytes.
@@ -109,5 +110,6 @@ impl WaitCommand {
 
 /// Whether the mount is served: then everybody finds the control file.
 fn serves(mount: &Path) -> bool {
-    std::fs::symlink_metadata(mount.join(CONTROL_NAME)).is_ok()
+    mounted::check_directory(mount).is_ok()
+        && std::fs::symlink_metadata(mount.join(CONTROL_NAME)).is_ok()
 }

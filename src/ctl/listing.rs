@@ -6,6 +6,7 @@ use std::path::Path;
 use jarvis_fs::CONTROL_NAME;
 
 use super::exit::CommandError;
+use super::mounted;
 
 /// Names of all secrets that the caller may see.
 pub(super) fn names(mount: &Path) -> Result<Vec<String>, CommandError> {
@@ -19,6 +20,7 @@ pub(super) fn visit(
     mount: &Path,
     visitor: &mut dyn FnMut(String, &Path),
 ) -> Result<(), CommandError> {
+    mounted::check_directory(mount)?;
     walk(mount, String::new(), visitor)
 }
 

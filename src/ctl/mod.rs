@@ -5,8 +5,8 @@
 //! mount, the HTTP port (network), the audit log's files; `init` makes vault and keys.
 //! Imported by: `bin/jarvisctl.rs`.
 //!
-//! No command imports another one. Below them stand the daemon (`client`), what they
-//! print (`output`, `table`) and how they end (`exit`), and what some of them share.
+//! No command imports another one. Below them stand the daemon (`client`, `mounted`), what
+//! they print (`output`, `table`) and how they end (`exit`), and what some of them share.
 
 mod audit;
 mod client;
@@ -21,6 +21,7 @@ mod init;
 mod keys;
 mod lifecycle;
 mod listing;
+mod mounted;
 mod output;
 mod policy;
 mod progress;

@@ -1,5 +1,6 @@
 //! Commands about single secrets.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use super::client::request;
 use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::value::{read_value, show_value};
-use super::{files, listing, table};
+use super::{files, listing, mounted, table};
 use crate::common::strict_json::Strict;
 
 #[derive(Args)]
@@ -186,15 +187,22 @@ impl GetCommand {
             .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
         let path = mount.join(name.as_str());
         if self.meta {
+            mounted::check_directory(mount)?;
             return meta(&path, self.name.clone(), out);
         }
-        show_value(&self.name, &value_of(&path)?, out)
+        let value = mounted::open_secret(mount, name.as_str())?;
+        show_value(&self.name, &value_in(value, &path)?, out)
     }
 }
 
 /// The value in the file at `path`.
 fn value_of(path: &Path) -> Result<SecretBytes, CommandError> {
-    read_value(files::open(path)?).map_err(|error| CommandError::io("read", path, &error))
+    value_in(files::open(path)?, path)
+}
+
+/// The value in `file`, open at `path`.
+fn value_in(file: File, path: &Path) -> Result<SecretBytes, CommandError> {
+    read_value(file).map_err(|error| CommandError::io("read", path, &error))
 }
 
 fn meta(path: &Path, name: String, out: &Output) -> Result<(), CommandError> {

@@ -68,6 +68,69 @@ fn get_prints_the_value_or_what_is_known_of_it() {
     );
 }
 
+/// Where nothing is mounted, files may stand under the same names.
+#[test]
+fn plain_files_are_no_daemon() {
+    let home = TestDaemon::new().init(POLICY);
+    let plain = home.mount().join("jarvisctl");
+    let secret = home.mount().join("app/db");
+    fs::create_dir_all(secret.parent().unwrap()).unwrap();
+    fs::write(&plain, b"").unwrap();
+    fs::write(&secret, b"no secret").unwrap();
+    let requests: [&[&str]; 8] = [
+        &["set", "app/db"],
+        &["delete", "app/db"],
+        &["key", "add", "--passphrase-stdin"],
+        &["status"],
+        &["get", "app/db"],
+        &["get", "app/db", "--meta"],
+        &["get", "app/other"],
+        &["list"],
+    ];
+    for request in requests {
+        let refused = home.ctl(request, b"hunter2 hunter2\n");
+        assert_eq!(refused.status.code(), Some(5), "{request:?} {refused:?}");
+        let said = text(&refused.stderr);
+        assert!(said.contains("none is mounted there"), "{said}");
+        assert!(
+            said.contains("start the daemon") && said.contains("--mount"),
+            "{said}"
+        );
+        assert_eq!(refused.stdout, b"", "{request:?}");
+    }
+    assert_eq!(fs::read(&plain).unwrap(), b"", "nothing was written");
+    let wait = home.ctl(&["wait", "--timeout", "0"], b"");
+    assert_eq!(wait.status.code(), Some(5));
+    // Nor is a file that is bound over the control file.
+    fs::remove_dir_all(home.mount()).unwrap();
+    let daemon = home.start();
+    fs::write(home.path("plain"), b"").unwrap();
+    let (from, to) = (home.path("plain"), daemon.file("jarvisctl"));
+    let bound = Command::new("mount")
+        .arg("--bind")
+        .args([&from, &to])
+        .status();
+    assert!(bound.unwrap().success());
+    let refused = home.ctl(&["set", "app/db"], b"hunter2");
+    let unbound = Command::new("umount").arg(&to).status();
+    assert!(unbound.unwrap().success());
+    assert_eq!(refused.status.code(), Some(5), "{refused:?}");
+    assert_eq!(fs::read(from).unwrap(), b"");
+    daemon.set("app/db", b"v");
+    // A bind of the mount is the daemon's.
+    let copy = home.path("copy");
+    fs::create_dir(&copy).unwrap();
+    let bound = Command::new("mount")
+        .arg("--bind")
+        .args([&home.mount(), &copy])
+        .status();
+    assert!(bound.unwrap().success());
+    let read = home.ctl_at(&copy, &["get", "app/db"], b"");
+    let unbound = Command::new("umount").arg(&copy).status();
+    assert!(unbound.unwrap().success());
+    assert_eq!(read.stdout, b"v", "{read:?}");
+}
+
 #[test]
 fn set_takes_a_file() {
     let home = TestDaemon::new().init(POLICY);

@@ -14,6 +14,7 @@ pub(crate) mod cgroup;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -281,6 +282,17 @@ pub fn check_proc() -> Result<(), ProcError> {
         return Err(ProcError::HidesProcesses);
     }
     Ok(())
+}
+
+/// Whether this process is in a pid namespace of its own: callers outside of it have no
+/// number in it, so they are nobody.
+///
+/// # Errors
+/// The system's answer.
+pub fn in_own_pid_namespace() -> io::Result<bool> {
+    // The kernel's number of the first pid namespace, a constant (PROC_PID_INIT_INO).
+    const FIRST: u64 = 0xEFFF_FFFC;
+    Ok(std::fs::metadata("/proc/self/ns/pid")?.ino() != FIRST)
 }
 
 fn hides_processes(line: &str) -> bool {

@@ -20,7 +20,7 @@ use fuser::{MountOption, Session};
 pub use guard::{DeviceGuard, Guarded};
 pub(crate) use session::negotiate;
 pub use session::{Server, resend};
-pub use stale::{answers, clear_stale, connection, unmount};
+pub use stale::{answers, clear_stale, connection, is_ours, unmount};
 
 use session::{InitHandler, session_config};
 use stale::{MOUNT_SOURCE, abort, detach, find_connection, mount_path};

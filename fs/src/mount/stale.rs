@@ -1,11 +1,13 @@
 //! Mounts that are there already: finding them, and taking them away.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use rustix::fs::{fstat, major, minor};
 use rustix::mount::UnmountFlags;
 
 use super::MountError;
@@ -81,7 +83,7 @@ pub(super) fn mount_path(path: &Path) -> Result<PathBuf, MountError> {
 /// The number of the FUSE connection of ours that mountinfo shows on `path`.
 /// The path itself is not touched.
 pub(super) fn find_connection(path: &Path) -> Result<Option<u32>, MountError> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(unusable(path))?;
+    let mounts = mountinfo().map_err(unusable(path))?;
     // mountinfo writes space, tab, newline and backslash as octal escapes.
     let wanted = path
         .to_string_lossy()
@@ -91,14 +93,39 @@ pub(super) fn find_connection(path: &Path) -> Result<Option<u32>, MountError> {
         .replace('\t', "\\011")
         .replace('\n', "\\012");
     Ok(mounts.lines().rev().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(2);
-        let (_, minor) = fields.next()?.split_once(':')?;
-        let ours = fields.nth(1) == Some(&wanted)
-            && kind.starts_with("fuse")
-            && kind.split(' ').nth(1) == Some(MOUNT_SOURCE);
-        ours.then(|| minor.parse().ok()).flatten()
+        let (device, path) = our_mount(line)?;
+        let (_, minor) = device.split_once(':')?;
+        (path == wanted).then(|| minor.parse().ok()).flatten()
     }))
+}
+
+/// Whether `file` lies in a mount of ours. The kernel says so, not the file: whoever
+/// writes a request or shows a value asks this of the very file that it has open.
+///
+/// # Errors
+/// The system's answer: then nobody can tell.
+pub fn is_ours(file: impl AsFd) -> io::Result<bool> {
+    let device = fstat(file)?.st_dev;
+    let wanted = format!("{}:{}", major(device), minor(device));
+    let mounts = mountinfo()?;
+    let ours = mounts.lines().filter_map(our_mount);
+    let mut devices = ours.map(|(device, _)| device);
+    Ok(devices.any(|device| device == wanted))
+}
+
+/// Mounts that this process can see. Paths need not be UTF-8; ours are found all the same.
+fn mountinfo() -> io::Result<String> {
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    Ok(String::from_utf8_lossy(&mounts).into_owned())
+}
+
+/// Device (`MAJOR:MINOR`) and path in a line of mountinfo, if the mount is ours.
+fn our_mount(line: &str) -> Option<(&str, &str)> {
+    let (mount, kind) = line.split_once(" - ")?;
+    let mut fields = mount.split(' ').skip(2);
+    let (device, path) = (fields.next()?, fields.nth(1)?);
+    let is_ours = kind.starts_with("fuse") && kind.split(' ').nth(1) == Some(MOUNT_SOURCE);
+    is_ours.then_some((device, path))
 }
 
 /// Whether somebody serves the mount on `path`: no for a dead one, `None` when
