@@ -10,8 +10,11 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo --preserve-env "$@"; fi
 }
 
-# Mounts of ours; a daemon that runs for other reasons is not our affair.
-ours() { grep -c ' jarvis-secrets ' /proc/self/mountinfo || true; }
+# Mount points of tests: theirs are below temporary directories. A daemon that runs
+# elsewhere for other reasons may come and go meanwhile.
+mount_points() {
+    cut -d' ' -f5 /proc/self/mountinfo | grep "^${TMPDIR:-/tmp}/" | sort -u || true
+}
 
 start_docker() {
     if as_root docker info >/dev/null 2>&1; then return; fi
@@ -43,7 +46,7 @@ fi
 
 step 'set-up'
 as_root tests/setup.sh
-before=$(ours)
+before=$(mount_points)
 
 step 'lints'
 make --no-print-directory lint
@@ -56,10 +59,9 @@ start_docker "$scratch"
 cargo test --workspace
 
 step 'left-overs'
-after=$(ours)
-if [ "$after" != "$before" ]; then
-    echo "mounts were left behind:" >&2
-    grep ' jarvis-secrets ' /proc/self/mountinfo >&2
+left=$(comm -13 <(echo "$before") <(mount_points))
+if [ -n "$left" ]; then
+    printf 'mounts were left behind:\n%s\n' "$left" >&2
     exit 1
 fi
 echo 'none'
