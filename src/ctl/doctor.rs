@@ -209,7 +209,14 @@ fn locked_memory() -> Result<String, Problem> {
 
 fn proc() -> Result<String, Problem> {
     jarvis_fs::check_proc().map_err(|error| Problem::Proc(error.to_string()))?;
-    Ok("shows every process".into())
+    match jarvis_fs::in_own_pid_namespace() {
+        Ok(true) => Ok(
+            "shows every process of this pid namespace; callers outside of it are \
+             refused"
+                .into(),
+        ),
+        Ok(false) | Err(_) => Ok("shows every process".into()),
+    }
 }
 
 fn mount_point(mount: &Path) -> Result<String, Problem> {

@@ -20,6 +20,9 @@ pub(crate) enum SupervisorError {
     /// Memory can't be locked, or core dumps forbidden.
     #[error(transparent)]
     Harden(#[from] HardenError),
+    /// A limit would end the daemon some time later.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// `/proc` does not show who callers are.
     #[error("{0}")]
     Proc(String),
@@ -111,6 +114,29 @@ pub(crate) enum SupervisorError {
         seconds: u64,
         /// The last worker's report.
         report: String,
+    },
+}
+
+/// Limit that the daemon can't live with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LimitError {
+    /// Files may not grow (RLIMIT_FSIZE).
+    #[error(
+        "files may grow to {0} bytes only (RLIMIT_FSIZE): a vault or an audit log that comes there \
+         ends the daemon; set LimitFSIZE=infinity (systemd), --ulimit fsize=-1 (Docker) or \
+         `ulimit -f unlimited`"
+    )]
+    FileSize(u64),
+    /// Too few processes and threads a user (RLIMIT_NPROC).
+    #[error(
+        "a user may have {limit} processes and threads only (RLIMIT_NPROC), {least} are needed; set \
+         LimitNPROC={least} or more (systemd), --ulimit nproc={least} (Docker) or `ulimit -u {least}`"
+    )]
+    Processes {
+        /// The hard limit.
+        limit: u64,
+        /// The least that will do.
+        least: u64,
     },
 }
 

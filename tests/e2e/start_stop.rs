@@ -247,6 +247,64 @@ fn a_low_limit_on_locked_memory_is_an_error_or_a_warning() {
     assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
 }
 
+/// Limits that would end the daemon some time later.
+#[test]
+fn limits_on_files_and_processes_are_lifted_or_refused() {
+    let home = TestDaemon::new().init(POLICY);
+    let limited = |limit: &str| {
+        let inner = home.daemon();
+        let mut command = Command::new("prlimit");
+        command.arg(limit);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command
+    };
+    for (limit, said, remedy) in [
+        (
+            "--fsize=4294967296:4294967296",
+            "4294967296 bytes",
+            "LimitFSIZE=infinity",
+        ),
+        ("--nproc=20:20", "20 processes", "LimitNPROC=256"),
+    ] {
+        let error = home.try_start(limited(limit), b"").err().unwrap();
+        assert!(error.contains(said) && error.contains(remedy), "{error}");
+    }
+    // A soft limit is lifted.
+    let daemon = home.start_command(limited("--fsize=65536:unlimited"), b"");
+    daemon.set("app/db", &[7; 400_000]);
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(vec![7; 400_000]));
+    let pid = daemon.pid().as_raw_nonzero().to_string();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let file_size = limits
+        .lines()
+        .find(|l| l.starts_with("Max file size"))
+        .unwrap();
+    assert!(!file_size.contains("65536"), "{file_size}");
+    daemon.stop();
+    home.configure("developer = false", "developer = true");
+    let daemon = home.start_command(limited("--fsize=4294967296:4294967296"), b"");
+    assert!(daemon.log().contains("RLIMIT_FSIZE"), "{}", daemon.log());
+}
+
+#[test]
+fn in_a_pid_namespace_of_its_own_the_daemon_says_so() {
+    let home = TestDaemon::new().init(POLICY);
+    let warning = "in a pid namespace of its own";
+    let daemon = home.start();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
+    let is_nested = namespace.to_str() != Some("pid:[4026531836]");
+    assert_eq!(daemon.log().contains(warning), is_nested);
+    daemon.stop();
+    // Its mount is in a mount namespace that ends with it.
+    let inner = home.daemon();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["timeout", "-s", "KILL", "60"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    let daemon = home.start_command(command, b"");
+    assert!(daemon.log().contains(warning), "{}", daemon.log());
+}
+
 /// Developer mode: an ordinary user with fusermount3 and nothing else.
 #[test]
 fn an_ordinary_user_serves_itself() {
