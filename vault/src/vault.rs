@@ -15,6 +15,7 @@ use crate::record::{self, Body, Node, NodeId, ROOT, Secret, VaultState, key};
 use crate::revocation::Revocation;
 use crate::secret::SecretBytes;
 use crate::slot::{MAX_SLOTS, SlotInfo, SlotRecord};
+use crate::store::StoreHealth;
 use crate::txn::Txn;
 
 /// Figures of a vault for status and health.
@@ -78,6 +79,19 @@ impl Vault {
             seq: self.seq.load(Ordering::Acquire),
             secrets: self.secrets.load(Ordering::Acquire),
         }
+    }
+
+    /// Health of the file below, as it was found last.
+    #[must_use]
+    pub fn health(&self) -> StoreHealth {
+        self.core.store.health()
+    }
+
+    /// Looks whether the file can be read and changed, and goes back to work with it once
+    /// what kept it from that is over.
+    #[must_use]
+    pub fn check(&self) -> StoreHealth {
+        self.core.store.check()
     }
 
     /// The node `id`, also a deleted secret; `None` for an id without record

@@ -13,7 +13,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use crate::error::VaultError;
 use crate::keys::{VaultCore, VaultKeys};
 use crate::record::{self, NodeId, VaultState, key};
 use crate::slot::{Credential, MAX_SLOTS, SlotRecord};
+use crate::store::file::{VaultFile, VaultPlace};
 use crate::store::redb::RedbStore;
 use crate::store::{Batch, Store, StoreError};
 use crate::vault::Vault;
@@ -77,7 +78,8 @@ fn fill(path: &Path, file: File, credential: &Credential, now_ms: i64) -> Result
     getrandom::fill(&mut vault)?;
     let root = crypto::random_key()?;
     let batch = first_batch(vault, &root, credential, now_ms)?;
-    let store = RedbStore::open(file)?;
+    let file = VaultFile::new(file, path.into(), true)?;
+    let store = RedbStore::open(file, key::STATE, false)?;
     store.commit(&batch)?;
     sync_directory(path)
 }
@@ -124,12 +126,11 @@ fn first_batch(
 /// A vault file that is ours alone (locked) and recognised, but not unlocked.
 /// Nothing has been written to it.
 pub struct LockedVault {
-    path: PathBuf,
-    file: File,
+    place: VaultPlace,
     vault: [u8; 16],
     view: RedbStore,
-    /// True if the view is a look at the file from outside, not the file opened.
-    probing: bool,
+    /// The file, if the view is a look at it from outside, not the file opened.
+    probed: Option<File>,
 }
 
 /// A successful unlock, before anything is written.
@@ -152,47 +153,50 @@ impl LockedVault {
     /// # Errors
     /// [`VaultError::InUse`], [`VaultError::TooWide`], [`VaultError::NotAVault`],
     /// [`VaultError::Newer`], [`VaultError::Damaged`]; the file stays as it is.
-    pub fn open(path: &Path) -> Result<Self, VaultError> {
-        Self::open_as(path, true)
+    pub fn open(place: impl Into<VaultPlace>) -> Result<Self, VaultError> {
+        Self::open_as(place.into(), true)
     }
 
     /// Opens, as [`Self::open`] does, a file that was open a moment ago in a process
     /// that died: checksums are not verified again, which would take as long as the
-    /// vault is large.
+    /// vault is large. What can't be written, as its disk fails, is read.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn reopen(path: &Path) -> Result<Self, VaultError> {
-        Self::open_as(path, false)
+    pub fn reopen(place: impl Into<VaultPlace>) -> Result<Self, VaultError> {
+        Self::open_as(place.into(), false)
     }
 
-    fn open_as(path: &Path, probing: bool) -> Result<Self, VaultError> {
-        check_directory(path)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(|source| io_error("open", path, source))?;
-        check_mode(path, &file, 0o600)?;
-        lock(path, &file)?;
-        if !has_magic(&file).map_err(|source| io_error("read", path, source))? {
-            return Err(VaultError::NotAVault {
-                path: path.to_owned(),
-            });
-        }
-        let view = if probing {
-            RedbStore::probe(duplicate(path, &file)?)
-        } else {
-            RedbStore::open(duplicate(path, &file)?)
+    fn open_as(place: VaultPlace, probing: bool) -> Result<Self, VaultError> {
+        let path = place.path.clone();
+        check_directory(&path)?;
+        let open = |write| OpenOptions::new().read(true).write(write).open(&path);
+        let (file, writable) = match open(true) {
+            Err(error) if !probing && error.kind() != io::ErrorKind::NotFound => {
+                (open(false), false)
+            }
+            result => (result, true),
         };
-        let view = view.map_err(|e| open_error(path, e))?;
-        let header = read_header(path, &view)?;
+        let file = file.map_err(|source| io_error("open", &path, source))?;
+        check_mode(&path, &file, 0o600)?;
+        lock(&path, &file)?;
+        if !has_magic(&file).map_err(|source| io_error("read", &path, source))? {
+            return Err(VaultError::NotAVault { path });
+        }
+        let probed = probing.then(|| duplicate(&path, &file)).transpose()?;
+        let file = VaultFile::new(file, place.clone(), writable)?;
+        let view = if probing {
+            RedbStore::probe(file, key::STATE)
+        } else {
+            RedbStore::open(file, key::STATE, true)
+        };
+        let view = view.map_err(|e| open_error(&path, e))?;
+        let header = read_header(&path, &view)?;
         Ok(Self {
-            path: path.to_owned(),
-            file,
+            place,
             vault: header.vault,
             view,
-            probing,
+            probed,
         })
     }
 
@@ -235,14 +239,17 @@ impl LockedVault {
     /// # Errors
     /// A failure of the store.
     pub fn start(self, probe: Probe) -> Result<Vault, VaultError> {
-        let store = if self.probing {
-            drop(self.view);
-            RedbStore::open(self.file).map_err(|e| open_error(&self.path, e))?
-        } else {
-            self.view
+        let place = self.place;
+        let store = match self.probed {
+            None => self.view,
+            Some(file) => {
+                drop(self.view);
+                let file = VaultFile::new(file, place.clone(), true)?;
+                RedbStore::open(file, key::STATE, false).map_err(|e| open_error(&place.shown, e))?
+            }
         };
         let core = VaultCore {
-            path: self.path,
+            path: place.shown,
             store: Box::new(store),
             keys: probe.keys,
         };
@@ -264,7 +271,7 @@ impl LockedVault {
                 }
             }
         }
-        Err(credential.refused(&self.path, tried))
+        Err(credential.refused(&self.place.path, tried))
     }
 
     fn required(&self, key: &[u8], missing: &'static str) -> Result<Vec<u8>, VaultError> {
@@ -272,7 +279,7 @@ impl LockedVault {
     }
 
     fn damaged(&self, what: &str) -> VaultError {
-        VaultError::damaged(&self.path, what)
+        VaultError::damaged(&self.place.path, what)
     }
 }
 

@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use super::*;
 use crate::name::SecretName;
@@ -30,7 +31,8 @@ impl VaultHome {
     /// Changes the file as one can who has no key.
     fn tamper(&self, change: impl FnOnce(&RedbStore) -> Batch) {
         let file = OpenOptions::new().read(true).write(true).open(self.path());
-        let store = RedbStore::open(file.unwrap()).unwrap();
+        let file = VaultFile::new(file.unwrap(), (&self.path()).into(), true);
+        let store = RedbStore::open(file.unwrap(), key::STATE, false).unwrap();
         let batch = change(&store);
         store.commit(&batch).unwrap();
     }

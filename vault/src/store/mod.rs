@@ -4,9 +4,12 @@
 //! Touches: the vault's file; sealed records only, never plaintext or a key.
 //! Imported by: keys.rs, txn/, open/ (which alone names redb), error.rs.
 
+pub(crate) mod file;
+mod overlay;
 pub(crate) mod redb;
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// Keys with their new values, or `None` to remove one; applied all or not at all.
 pub type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -15,7 +18,7 @@ pub type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// A failure below the vault.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database noticed damage.
     #[error("the database is damaged: {0}")]
@@ -23,6 +26,80 @@ pub enum StoreError {
     /// A read or write failed.
     #[error("the database cannot be read or written: {0}")]
     Io(String),
+    /// The disk takes no change.
+    #[error(
+        "{path} cannot be written ({why}), so nothing was changed; changes are taken again once \
+         its disk takes them"
+    )]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        why: String,
+    },
+    /// The file is not where, or not what it was: a restart would not find a change.
+    #[error(
+        "{path} {what}, so nothing was changed; put it back as it was (what is served is in \
+         {open_file}), or restart the daemon to use what is there now"
+    )]
+    Displaced {
+        /// Path at which it should be.
+        path: PathBuf,
+        /// Fate of the file.
+        what: &'static str,
+        /// Where root finds the open file.
+        open_file: PathBuf,
+    },
+    /// A commit failed in its last step, and could not be taken back.
+    #[error(
+        "{path} cannot be written ({why}); the change is not in force, but whether a restart \
+         now would find it is not known; see to the disk"
+    )]
+    InDoubt {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        why: String,
+    },
+}
+
+impl StoreError {
+    /// The reason in few words, without a path.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Damaged(_) => "the vault's file is damaged".into(),
+            Self::Io(why) => format!("the vault's file cannot be read ({why})"),
+            Self::Unwritable { why, .. } | Self::InDoubt { why, .. } => {
+                format!("the vault's file cannot be written ({why})")
+            }
+            Self::Displaced { what, .. } => format!("the vault's file {what}"),
+        }
+    }
+}
+
+/// Health of a store, as far as it is known.
+#[derive(Clone, Debug)]
+pub struct StoreHealth {
+    /// What keeps it from being read.
+    pub readable: Result<(), StoreError>,
+    /// What keeps it from being changed.
+    pub writable: Result<(), StoreError>,
+    /// Reads so far that failed at first.
+    pub failures: u64,
+    /// The last of them.
+    pub last_failure: Option<StoreError>,
+}
+
+impl Default for StoreHealth {
+    fn default() -> Self {
+        Self {
+            readable: Ok(()),
+            writable: Ok(()),
+            failures: 0,
+            last_failure: None,
+        }
+    }
 }
 
 /// An ordered map of small keys to values that never sees plaintext.
@@ -46,4 +123,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`]; then nothing of the batch is visible.
     fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Health as it was found last, without a look at the disk.
+    fn health(&self) -> StoreHealth;
+
+    /// Looks whether the store can be read and changed, and goes back to work once what
+    /// kept it from that is over.
+    fn check(&self) -> StoreHealth;
 }

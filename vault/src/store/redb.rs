@@ -1,18 +1,26 @@
 //! redb as the [`Store`], and a look at a file that leaves it as it is.
+//!
+//! redb refuses everything, reads too, after one failure of the disk. Then what the failed
+//! commit wrote is taken back and the file opened anew, in the same process: for writing, or
+//! where that can't be for reading alone, under a layer of memory. A later change tries
+//! again. So a commit that failed is not made, whatever the disk did, and the next one works
+//! as soon as the disk does.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError,
-    TableDefinition, backends::FileBackend,
+    TableDefinition,
 };
 
-use crate::store::{Batch, Store, StoreError, Visit};
+use crate::store::file::{FileAccess, FileHeader, FileStamp, VaultFile, io_error};
+use crate::store::overlay::Overlay;
+use crate::store::{Batch, Store, StoreError, StoreHealth, Visit};
 
 /// The one table.
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
@@ -21,41 +29,392 @@ const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records
 /// cache, sealed.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// A vault file opened with redb. The caller holds the lock on the file.
+/// Key of bytes that show, after a failure, that a change can be written again.
+const TRIAL: &[u8] = b"x";
+/// Least and most bytes of a trial.
+const TRIAL_BYTES: (usize, usize) = (64 * 1024, 1024 * 1024);
+/// Time between two trials.
+const TRIAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a change waits for reads of the view before.
+const READERS_LEAVE: Duration = Duration::from_secs(2);
+
+/// A vault file opened with redb, which is opened anew when it fails.
 pub(crate) struct RedbStore {
+    view: RwLock<Arc<View>>,
+    writer: Mutex<Writer>,
+    health: Mutex<StoreHealth>,
+    /// A look writes nothing, whatever happens.
+    only_look: bool,
+    /// The key whose value tells commits apart.
+    state_key: &'static [u8],
+}
+
+/// What one commit, trial or reopening at a time works with.
+struct Writer {
+    file: Arc<VaultFile>,
+    /// Gone once nobody reads an earlier view any more, whose pages may be written to then.
+    leaving: Option<Receiver<Infallible>>,
+    /// Somebody else has written to the file.
+    suspect: bool,
+    /// The file at the place that was found to be another vault, or an older one.
+    refused: Option<FileStamp>,
+    /// Value of the state's key in the last commit that stands.
+    state: Option<Vec<u8>>,
+    /// Size of the last change that failed.
+    failed_bytes: Option<usize>,
+    last_trial: Option<Instant>,
+    /// Why the view is for reading alone.
+    failure: Option<StoreError>,
+}
+
+/// A database as it was opened once.
+struct View {
     db: Database,
+    writable: bool,
+    /// Set when another view takes its place.
+    cut: Arc<AtomicBool>,
+    /// Dropped with the view.
+    _presence: Sender<Infallible>,
+    absence: Mutex<Option<Receiver<Infallible>>>,
 }
 
 impl RedbStore {
-    /// Opens `file` for good; an empty file becomes an empty database.
-    pub(crate) fn open(file: File) -> Result<Self, StoreError> {
-        let backend = FileBackend::new(file).map_err(database)?;
-        Self::with(backend, false)
+    /// Opens `file` for good; an empty file becomes an empty database. Where `read_on`
+    /// says so one that can't be written is read. Each commit gives `state_key` another
+    /// value.
+    pub(crate) fn open(
+        file: VaultFile,
+        state_key: &'static [u8],
+        read_on: bool,
+    ) -> Result<Self, StoreError> {
+        let file = Arc::new(file);
+        let (view, failure) = match View::for_writing(&file) {
+            Ok(view) => (view, None),
+            Err(error @ StoreError::Damaged(_)) => return Err(error),
+            Err(error) if !read_on => return Err(error),
+            Err(error) => {
+                let view = View::for_reading(&file, Some(&file.kept_header()), false)?;
+                (view, Some(error))
+            }
+        };
+        let store = Self::with(file, view, state_key, false)?;
+        if let Some(error) = failure {
+            let mut writer = store.writer.lock();
+            writer.failed_bytes = Some(0);
+            writer.failure = Some(error.clone());
+            drop(writer);
+            store.health.lock().writable = Err(error);
+        }
+        Ok(store)
     }
 
     /// Opens a copy-on-write view of `file`, every page's checksum verified:
     /// repairs and commits stay in memory.
-    pub(crate) fn probe(file: File) -> Result<Self, StoreError> {
-        let len = file.metadata().map_err(io_error)?.len();
-        let view = Overlay {
-            file,
-            state: Mutex::new(OverlayState {
-                len,
-                blocks: BTreeMap::new(),
-            }),
-        };
-        Self::with(view, true)
+    pub(crate) fn probe(file: VaultFile, state_key: &'static [u8]) -> Result<Self, StoreError> {
+        let file = Arc::new(file);
+        let view = View::for_reading(&file, None, true)?;
+        Self::with(file, view, state_key, true)
     }
 
-    fn with(backend: impl StorageBackend, check: bool) -> Result<Self, StoreError> {
+    fn with(
+        file: Arc<VaultFile>,
+        view: View,
+        state_key: &'static [u8],
+        only_look: bool,
+    ) -> Result<Self, StoreError> {
+        let writer = Writer {
+            file,
+            leaving: None,
+            suspect: false,
+            refused: None,
+            state: view.get(state_key)?,
+            failed_bytes: None,
+            last_trial: None,
+            failure: None,
+        };
+        Ok(Self {
+            view: RwLock::new(Arc::new(view)),
+            writer: Mutex::new(writer),
+            health: Mutex::default(),
+            only_look,
+            state_key,
+        })
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    /// The view after `failed`.
+    fn revived(&self, failed: &Arc<View>, error: StoreError) -> Result<Arc<View>, StoreError> {
+        if self.only_look {
+            return Err(error);
+        }
+        let mut writer = self.writer.lock();
+        let current = self.view();
+        if !Arc::ptr_eq(&current, failed) {
+            return Ok(current);
+        }
+        {
+            let mut health = self.health.lock();
+            health.failures += 1;
+            health.last_failure = Some(error);
+        }
+        self.reopen(&mut writer)
+    }
+
+    /// Puts a new view of the file as of the last commit that stands in the place of the one
+    /// that failed: one that writes, if that can be.
+    fn reopen(&self, writer: &mut Writer) -> Result<Arc<View>, StoreError> {
+        let before = self.view();
+        before.cut.store(true, Ordering::Release);
+        let file = &writer.file;
+        let for_writing = || {
+            file.check_contents()?;
+            if !file.restore() {
+                return Err(file.unwritable(&"what failed cannot be taken back yet"));
+            }
+            View::for_writing(file)
+        };
+        let kept = (!writer.suspect).then(|| file.kept_header());
+        let (view, failure) = match for_writing() {
+            Ok(view) => (view, None),
+            Err(error) => match View::for_reading(file, kept.as_ref(), false) {
+                Ok(view) => (view, Some(error)),
+                Err(unreadable) => {
+                    self.health.lock().readable = Err(unreadable.clone());
+                    writer.failure = Some(error);
+                    return Err(unreadable);
+                }
+            },
+        };
+        writer.failure = failure;
+        let view = Arc::new(view);
+        *self.view.write() = view.clone();
+        // A view for reading alone changes nothing under those who read another one.
+        writer.leaving = before.absence.lock().take().or(writer.leaving.take());
+        self.health.lock().readable = Ok(());
+        Ok(view)
+    }
+
+    /// Makes sure that a commit would be found by the next start, and gives a view for it.
+    fn writable_view(&self, writer: &mut Writer) -> Result<Arc<View>, StoreError> {
+        let contents = writer.file.check_contents();
+        writer.suspect |= matches!(contents, Err(StoreError::Displaced { .. }));
+        let place = contents.and_then(|()| writer.file.check_place());
+        let as_it_was = place.is_ok() && !writer.suspect && writer.file.is_writable();
+        if !as_it_was && !self.adopt(writer)? {
+            return Err(place.err().unwrap_or_else(|| writer.file.overwritten()));
+        }
+        let mut view = self.view();
+        if !view.writable {
+            view = self.reopen(writer)?;
+        }
+        if !view.writable {
+            let failure = writer.failure.clone();
+            return Err(failure.unwrap_or_else(|| writer.file.unwritable(&"it is read-only")));
+        }
+        if let Some(leaving) = &writer.leaving {
+            if leaving.recv_timeout(READERS_LEAVE) == Err(RecvTimeoutError::Timeout) {
+                return Err(writer
+                    .file
+                    .unwritable(&"it is still being read as it was before"));
+            }
+            writer.leaving = None;
+        }
+        Ok(view)
+    }
+
+    /// Goes over to the file that is at the place now, if it has all that was committed;
+    /// gives whether it has.
+    fn adopt(&self, writer: &mut Writer) -> Result<bool, StoreError> {
+        let stamp = writer.file.stamp();
+        if stamp.is_none() || stamp == writer.refused {
+            return Ok(false);
+        }
+        let found = Arc::new(writer.file.successor()?);
+        let look = View::for_reading(&found, None, true);
+        let state = look.and_then(|look| look.get(self.state_key));
+        if !matches!(&state, Ok(found) if found.is_some() && *found == writer.state) {
+            writer.refused = stamp;
+            return Ok(false);
+        }
+        writer.file = found;
+        writer.suspect = false;
+        writer.refused = None;
+        self.reopen(writer)?;
+        Ok(true)
+    }
+
+    fn commit_as(&self, writer: &mut Writer, batch: &Batch) -> Result<(), StoreError> {
+        let view = self.writable_view(writer)?;
+        let Err(error) = view.commit(batch) else {
+            writer.file.keep();
+            let state = batch.iter().find(|(key, _)| key == self.state_key);
+            if let Some((_, value)) = state {
+                writer.state.clone_from(value);
+            }
+            return Ok(());
+        };
+        // Before anybody reads what is not made.
+        view.cut.store(true, Ordering::Release);
+        let contents = writer.file.check_contents();
+        let undone = contents.is_ok() && writer.file.restore();
+        // Where this fails who reads next tries again.
+        let reopened = self.reopen(writer);
+        if !undone && !reopened.is_ok_and(|view| view.writable) {
+            return Err(StoreError::InDoubt {
+                path: writer.file.place().shown.clone(),
+                why: error.to_string(),
+            });
+        }
+        writer.file.check_place()?;
+        Err(match error {
+            StoreError::Io(why) => writer.file.unwritable(&why),
+            other => other,
+        })
+    }
+
+    /// Commits, when it is time, as much as the last failed change had.
+    fn try_again(&self, writer: &mut Writer, bytes: usize) -> Result<(), StoreError> {
+        if writer
+            .last_trial
+            .is_some_and(|last| last.elapsed() < TRIAL_PAUSE)
+        {
+            return self.health.lock().writable.clone();
+        }
+        let (least, most) = TRIAL_BYTES;
+        let filler = vec![0; bytes.clamp(least, most)];
+        let trial = self.commit_as(writer, &vec![(TRIAL.to_vec(), Some(filler))]);
+        let trial = trial.and_then(|()| self.commit_as(writer, &vec![(TRIAL.to_vec(), None)]));
+        writer.last_trial = Some(Instant::now());
+        if trial.is_ok() {
+            writer.failed_bytes = None;
+        }
+        trial
+    }
+
+    fn note_writable(&self, result: &Result<(), StoreError>) {
+        self.health.lock().writable.clone_from(result);
+    }
+}
+
+impl Store for RedbStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let view = self.view();
+        match view.get(key) {
+            Err(error @ StoreError::Io(_)) => self.revived(&view, error)?.get(key),
+            result => result,
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        let view = self.view();
+        let mut from = from.max(prefix).to_vec();
+        match view.scan(prefix, &mut from, visit) {
+            Err(error @ StoreError::Io(_)) => {
+                let view = self.revived(&view, error)?;
+                view.scan(prefix, &mut from, visit)
+            }
+            result => result,
+        }
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        let result = self.commit_as(&mut writer, batch);
+        let size = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+            key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        match &result {
+            Ok(()) => writer.failed_bytes = None,
+            // It did not come to a write.
+            Err(StoreError::Displaced { .. }) => {}
+            Err(_) => {
+                writer.failed_bytes = Some(batch.iter().map(size).sum());
+                writer.last_trial = Some(Instant::now());
+            }
+        }
+        self.note_writable(&result);
+        result
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.health.lock().clone()
+    }
+
+    fn check(&self) -> StoreHealth {
+        // While somebody commits the answer is on its way.
+        if let Some(mut writer) = self.writer.try_lock() {
+            let writer = &mut *writer;
+            let mut writable = self.writable_view(writer).map(drop);
+            if writable.is_ok() {
+                writable = writer.file.check_writable();
+            }
+            if let Some(bytes) = writer.failed_bytes.filter(|_| writable.is_ok()) {
+                writable = self.try_again(writer, bytes);
+            }
+            let mut readable = writer.file.check_contents();
+            if readable.is_ok() && writer.suspect {
+                readable = Err(writer.file.overwritten());
+            }
+            if readable.is_ok() {
+                readable = self.view().get(self.state_key).map(drop);
+            }
+            let mut health = self.health.lock();
+            (health.readable, health.writable) = (readable, writable);
+        }
+        self.health()
+    }
+}
+
+impl View {
+    fn for_writing(file: &Arc<VaultFile>) -> Result<Self, StoreError> {
+        if !file.is_writable() {
+            return Err(file.unwritable(&"it is read-only"));
+        }
+        let cut = Arc::new(AtomicBool::new(false));
+        let view = Self::open(FileAccess::new(file.clone(), cut.clone()), false, true, cut);
+        let view = view.map_err(|error| match error {
+            StoreError::Io(why) => file.unwritable(&why),
+            other => other,
+        })?;
+        file.keep();
+        Ok(view)
+    }
+
+    /// A view of the file, or of what it would be with `header`, that writes to memory.
+    fn for_reading(
+        file: &Arc<VaultFile>,
+        header: Option<&FileHeader>,
+        check: bool,
+    ) -> Result<Self, StoreError> {
+        let overlay = Overlay::new(file.duplicate()?, header).map_err(io_error)?;
+        Self::open(overlay, check, false, Arc::default())
+    }
+
+    fn open(
+        backend: impl StorageBackend,
+        check: bool,
+        writable: bool,
+        cut: Arc<AtomicBool>,
+    ) -> Result<Self, StoreError> {
         let db = Builder::new()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(check)
             .create_with_backend(backend)
             .map_err(database)?;
-        let store = Self { db };
-        store.ensure_table()?;
-        Ok(store)
+        let (presence, absence) = channel();
+        let view = Self {
+            db,
+            writable,
+            cut,
+            _presence: presence,
+            absence: Mutex::new(Some(absence)),
+        };
+        view.ensure_table()?;
+        Ok(view)
     }
 
     fn ensure_table(&self) -> Result<(), StoreError> {
@@ -66,9 +425,7 @@ impl RedbStore {
         drop(read);
         self.commit(&Batch::new())
     }
-}
 
-impl Store for RedbStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let read = self.db.begin_read().map_err(transaction)?;
         let table = read.open_table(RECORDS).map_err(table)?;
@@ -76,12 +433,25 @@ impl Store for RedbStore {
         Ok(found.map(|guard| guard.value().to_vec()))
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+    /// Visits what [`Store::scan`] says; `from` goes along, for who goes on after a failure.
+    fn scan(
+        &self,
+        prefix: &[u8],
+        from: &mut Vec<u8>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
         let read = self.db.begin_read().map_err(transaction)?;
         let table = read.open_table(RECORDS).map_err(table)?;
-        for entry in table.range(from.max(prefix)..).map_err(storage)? {
+        let start = from.clone();
+        for entry in table.range(start.as_slice()..).map_err(storage)? {
             let (key, value) = entry.map_err(storage)?;
-            if !key.value().starts_with(prefix) || visit(key.value(), value.value()).is_break() {
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            from.clear();
+            from.extend_from_slice(key.value());
+            from.push(0);
+            if visit(key.value(), value.value()).is_break() {
                 break;
             }
         }
@@ -104,7 +474,10 @@ impl Store for RedbStore {
                 .map_err(storage)?;
             }
         }
-        write.commit().map_err(|e| StoreError::Io(e.to_string()))
+        write.commit().map_err(|error| match error {
+            redb::CommitError::Storage(error) => storage(error),
+            other => StoreError::Io(other.to_string()),
+        })
     }
 }
 
@@ -136,111 +509,5 @@ fn table(error: redb::TableError) -> StoreError {
     }
 }
 
-fn io_error(error: io::Error) -> StoreError {
-    StoreError::Io(error.to_string())
-}
-
-/// Size of the overlay's blocks in bytes.
-const BLOCK: usize = 4096;
-
-/// A file under a layer of memory that takes all writes.
-#[derive(Debug)]
-struct Overlay {
-    file: File,
-    state: Mutex<OverlayState>,
-}
-
-#[derive(Debug)]
-struct OverlayState {
-    len: u64,
-    blocks: BTreeMap<u64, Box<[u8; BLOCK]>>,
-}
-
-impl Overlay {
-    /// The block as the file has it, zeros past its end.
-    fn original(&self, block: u64) -> io::Result<Box<[u8; BLOCK]>> {
-        let mut bytes = Box::new([0; BLOCK]);
-        let mut filled = 0;
-        let start = block * BLOCK as u64;
-        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, start + filled as u64)? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// Splits `len` bytes at `offset` into (block, range within it, range within the buffer).
-    fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
-        let mut done = 0;
-        std::iter::from_fn(move || {
-            if done == len {
-                return None;
-            }
-            let at = offset + done as u64;
-            let within = usize::try_from(at % BLOCK as u64).unwrap_or_default();
-            let take = (BLOCK - within).min(len - done);
-            let piece = (at / BLOCK as u64, within, done, take);
-            done += take;
-            Some(piece)
-        })
-    }
-}
-
-fn out_of_range() -> io::Error {
-    io::Error::from(io::ErrorKind::UnexpectedEof)
-}
-
-impl StorageBackend for Overlay {
-    fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.state.lock().len)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let state = self.state.lock();
-        if offset.saturating_add(out.len() as u64) > state.len {
-            return Err(out_of_range());
-        }
-        for (block, within, at, take) in Self::pieces(offset, out.len()) {
-            let original;
-            let bytes = match state.blocks.get(&block) {
-                Some(bytes) => bytes,
-                None => {
-                    original = self.original(block)?;
-                    &original
-                }
-            };
-            let from = bytes.get(within..within + take).ok_or_else(out_of_range)?;
-            out.get_mut(at..at + take)
-                .ok_or_else(out_of_range)?
-                .copy_from_slice(from);
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.state.lock().len = len;
-        Ok(())
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let mut state = self.state.lock();
-        for (block, within, at, take) in Self::pieces(offset, data.len()) {
-            let bytes = match state.blocks.entry(block) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(self.original(block)?),
-            };
-            let from = data.get(at..at + take).ok_or_else(out_of_range)?;
-            bytes
-                .get_mut(within..within + take)
-                .ok_or_else(out_of_range)?
-                .copy_from_slice(from);
-        }
-        Ok(())
-    }
-}
+#[cfg(test)]
+mod tests;
