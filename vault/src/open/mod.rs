@@ -5,7 +5,7 @@
 //! Imported by: lib.rs alone.
 //!
 //! The file is locked, then looked at through an overlay in memory that takes all
-//! writes (store/redb.rs), unlocked, and compared with the audit log by the caller
+//! writes (store/overlay.rs), unlocked, and compared with the audit log by the caller
 //! ([`Probe::seq`]). Only [`LockedVault::start`] opens it for writing: a refusal of
 //! any kind leaves it byte for byte as it was. [`LockedVault::reopen`] leaves the
 //! look out, for a file that a worker had open until it died.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use redb::StorageBackend;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::store::StoreError;
 
@@ -148,6 +148,16 @@ impl VaultFile {
         done
     }
 
+    /// Drops the last header when nothing of it came into the file.
+    fn forget_unwritten(&self) {
+        let mut state = self.state.lock();
+        let found = header_of(&self.file).ok();
+        let unwritten = state.written.pop();
+        if found != Some(*state.written.last().unwrap_or(&state.kept)) {
+            state.written.extend(unwritten);
+        }
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         #[cfg(test)]
         self.faults.strike()?;
@@ -219,10 +229,10 @@ impl VaultFile {
     /// # Errors
     /// [`StoreError::Unwritable`].
     pub(super) fn check_writable(&self) -> Result<(), StoreError> {
-        let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).open(&self.place.path);
-        let nothing = opened.and_then(|file| file.write_at(&[], 0));
-        nothing.map(drop).map_err(|error| self.unwritable(&error))
+        let allowed = access(&self.place.path, Access::WRITE_OK).map_err(io::Error::from);
+        // Of no bytes: nothing is written, and a file system that failed says so.
+        let written = allowed.and_then(|()| self.file.write_at(&[], 0));
+        written.map(drop).map_err(|error| self.unwritable(&error))
     }
 
     fn displaced(&self, what: &'static str) -> StoreError {
@@ -363,7 +373,6 @@ impl StorageBackend for FileAccess {
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.check_cut()?;
         if offset == 0 {
-            // Also when the write fails: some of it may be there.
             let mut state = self.file.state.lock();
             let mut header = *state.written.last().unwrap_or(&state.kept);
             let bytes = data.iter().take(HEADER);
@@ -373,7 +382,11 @@ impl StorageBackend for FileAccess {
                 .for_each(|(to, from)| *to = *from);
             state.written.push(header);
         }
-        self.file.write_at(data, offset)
+        let written = self.file.write_at(data, offset);
+        if offset == 0 && written.is_err() {
+            self.file.forget_unwritten();
+        }
+        written
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Runs in: the worker; jarvisctl when it creates a vault.
 //! Touches: the vault's file; sealed records only, never plaintext or a key.
-//! Imported by: keys.rs, txn/, open/ (which alone names redb), error.rs.
+//! Imported by: keys.rs, txn/, vault.rs, open/ (which alone names redb), error.rs.
 
 pub(crate) mod file;
 mod overlay;
@@ -81,9 +81,9 @@ impl StoreError {
 /// Health of a store, as far as it is known.
 #[derive(Clone, Debug)]
 pub struct StoreHealth {
-    /// What keeps it from being read.
+    /// Error that reads would get.
     pub readable: Result<(), StoreError>,
-    /// What keeps it from being changed.
+    /// Error that changes would get.
     pub writable: Result<(), StoreError>,
     /// Reads so far that failed at first.
     pub failures: u64,

@@ -50,7 +50,7 @@ pub(crate) struct RedbStore {
     state_key: &'static [u8],
 }
 
-/// What one commit, trial or reopening at a time works with.
+/// State of one commit, trial or reopening at a time.
 struct Writer {
     file: Arc<VaultFile>,
     /// Gone once nobody reads an earlier view any more, whose pages may be written to then.
@@ -266,7 +266,10 @@ impl RedbStore {
         if !undone && !reopened.is_ok_and(|view| view.writable) {
             return Err(StoreError::InDoubt {
                 path: writer.file.place().shown.clone(),
-                why: error.to_string(),
+                why: match error {
+                    StoreError::Io(why) => why,
+                    other => other.to_string(),
+                },
             });
         }
         writer.file.check_place()?;
