@@ -1,5 +1,7 @@
 //! Messages between supervisor and worker.
 
+use std::path::PathBuf;
+
 use jarvis_audit::{EpochClaim, SegmentClaim};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,8 @@ pub(crate) struct Start {
     pub(crate) mount: [u8; 16],
     /// When the service began, Unix milliseconds.
     pub(crate) started_ms: i64,
+    /// Where the vault's directory was when the supervisor opened it.
+    pub(crate) vault_directory: Option<PathBuf>,
     /// Listen from the beginning: nobody else does.
     pub(crate) alone: bool,
     /// Accept a vault that is older than its audit log.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,15 @@ use rustix::fs::{AtFlags, Gid, Uid, chownat};
 
 use super::error::DirectoryError;
 use crate::config::Config;
+
+/// The directories that a worker gets.
+pub(super) struct WorkerDirectories {
+    /// The vault's, and the audit log's.
+    pub(super) fds: [OwnedFd; 2],
+    /// Where the vault's was when it was opened: one that is moved takes the vault with it,
+    /// and the next start would not find it.
+    pub(super) vault_path: Option<PathBuf>,
+}
 
 /// Opens the directories of vault and audit log, and gives them to `user`, as which
 /// workers run, with what is a worker's in them.
@@ -20,13 +29,19 @@ use crate::config::Config;
 pub(super) fn open_for_worker(
     config: &Config,
     user: Option<(u32, u32)>,
-) -> Result<[OwnedFd; 2], DirectoryError> {
+) -> Result<WorkerDirectories, DirectoryError> {
     let vault = config.vault.path.file_name().and_then(OsStr::to_str);
     let vault_dir = config.vault.path.parent().unwrap_or(Path::new("."));
-    Ok([
+    let fds = [
         open(config, vault_dir, user, |name| Some(name) == vault)?,
         open(config, &config.audit.dir, user, is_log_file)?,
-    ])
+    ];
+    let [vault, _] = &fds;
+    let link = format!("/proc/self/fd/{}", vault.as_raw_fd());
+    Ok(WorkerDirectories {
+        vault_path: std::fs::read_link(link).ok(),
+        fds,
+    })
 }
 
 fn open(

@@ -14,7 +14,7 @@
 //! that know nothing of it. What concerns several of them is here.
 
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use jarvis_sys::Cell;
@@ -81,8 +81,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Superviso
 /// The parts, and what a worker is given at its start.
 struct Supervisor {
     config: Config,
-    /// Directories of the vault and of the audit log.
-    directories: [OwnedFd; 2],
+    directories: directories::WorkerDirectories,
     listener: Option<TcpListener>,
     /// The first worker may accept a vault that is older than its audit log.
     accept_restored: bool,
@@ -299,12 +298,13 @@ impl Supervisor {
             shared: is_root(),
             mount: tables.nonce(),
             started_ms: tables.started_ms(),
+            vault_directory: self.directories.vault_path.clone(),
             alone,
             accept_restored: self.accept_restored && !self.service.is_announced(),
             host: self.certifier.host(),
         };
         let programs = programs::start_answering().map_err(SupervisorError::ExeReplies)?;
-        let mut fds: Vec<_> = self.directories.iter().map(AsFd::as_fd).collect();
+        let mut fds: Vec<_> = self.directories.fds.iter().map(AsFd::as_fd).collect();
         fds.extend(tables.fds());
         fds.push(programs.as_fd());
         fds.extend(self.listener.as_ref().map(AsFd::as_fd));

@@ -34,7 +34,10 @@ fn supervisor(home: &Path) -> Supervisor {
     let tables = PersistentTables::new(SecretPage::create().unwrap()).unwrap();
     let identity = Identity::create(&path("i"), &path("i.pub")).unwrap();
     let mut supervisor = Supervisor {
-        directories: ["v", "a"].map(|d| File::open(path(d)).unwrap().into()),
+        directories: directories::WorkerDirectories {
+            fds: ["v", "a"].map(|d| File::open(path(d)).unwrap().into()),
+            vault_path: None,
+        },
         listener: None,
         accept_restored: false,
         workers: Workers::new(Executable::at(program), None),

@@ -160,7 +160,7 @@ fn read_head(
 
 fn route(status: Option<&Status>, method: &str, path: &str) -> HttpAnswer {
     match (method, path, status) {
-        ("GET" | "HEAD", "/readyz", Some(_)) => HttpAnswer::text(200, "ready"),
+        ("GET" | "HEAD", "/readyz", Some(status)) => ready(status),
         ("GET" | "HEAD", "/healthz", Some(status)) => health(status),
         ("GET" | "HEAD", "/metrics", Some(status)) => metrics(status),
         ("GET" | "HEAD", "/readyz" | "/healthz" | "/metrics", None) => {
@@ -171,9 +171,25 @@ fn route(status: Option<&Status>, method: &str, path: &str) -> HttpAnswer {
     }
 }
 
+/// Ready is who could serve a read now. That no change can be made is a matter of health:
+/// another instance would not be better off, and readers are.
+fn ready(status: &Status) -> HttpAnswer {
+    match status.vault_trouble().reads {
+        None => HttpAnswer::text(200, "ready"),
+        Some(why) => HttpAnswer::text(503, &format!("not ready: {why}")),
+    }
+}
+
 fn health(status: &Status) -> HttpAnswer {
+    let trouble = status.vault_trouble();
+    let is_well = trouble.reads.is_none() && trouble.changes.is_none();
     let body = json!({
-        "status": "ok",
+        "status": if is_well { "ok" } else { "degraded" },
+        "vault": {
+            "readable": trouble.reads.is_none(),
+            "writable": trouble.changes.is_none(),
+            "problem": trouble.reads.or(trouble.changes),
+        },
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_secs": status.uptime_secs(),
         "secrets_count": status.counts().secrets,

@@ -19,6 +19,8 @@ use crate::worker::supervisor_client::SupervisorClient;
 
 /// How often deleted secrets whose window is over are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// How often it is looked whether the vault's file can be read and changed.
+const VAULT_LOOKS: Duration = Duration::from_millis(500);
 /// How often the supervisor is told how far the audit log has come.
 const CHECKPOINTS: Duration = Duration::from_secs(10);
 /// How long after a segment could not be ended it is tried again.
@@ -45,6 +47,14 @@ pub(crate) fn start(parts: &MaintenanceParts) -> io::Result<()> {
         loop {
             vault.housekeep();
             std::thread::sleep(HOUSEKEEPING);
+        }
+    })?;
+    let file = parts.secrets.clone();
+    spawn("vault-file", move || {
+        let mut last = Default::default();
+        loop {
+            file.watch_vault(&mut last);
+            std::thread::sleep(VAULT_LOOKS);
         }
     })?;
     let log = parts.clone();

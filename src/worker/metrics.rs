@@ -104,6 +104,10 @@ metrics! {
     ScrapedMetrics {
         /// Secrets that are not deleted.
         secrets: IntGauge = "secrets" [],
+        /// 1 while secrets can be read from the vault.
+        vault_readable: IntGauge = "vault_readable" [],
+        /// 1 while the vault takes changes.
+        vault_writable: IntGauge = "vault_writable" [],
         /// Open file handles.
         handles: IntGauge = "open_handles" [],
         /// Open handles on a version that is no longer current.
@@ -131,6 +135,8 @@ pub(crate) struct Metrics {
 /// Values that are read when a scrape comes.
 pub(crate) struct Gauges {
     pub(crate) secrets: u64,
+    pub(crate) vault_readable: u64,
+    pub(crate) vault_writable: u64,
     pub(crate) handles: u64,
     pub(crate) stale: u64,
     pub(crate) resent: u64,
@@ -163,6 +169,8 @@ impl Metrics {
         let set =
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.scraped.secrets, gauges.secrets);
+        set(&self.scraped.vault_readable, gauges.vault_readable);
+        set(&self.scraped.vault_writable, gauges.vault_writable);
         set(&self.scraped.handles, gauges.handles);
         set(&self.scraped.stale, gauges.stale);
         set(&self.scraped.resent, gauges.resent);

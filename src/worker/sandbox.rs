@@ -51,6 +51,9 @@ const CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_fstat, "modes of vault and audit log"),
     (libc::SYS_newfstatat, "the same by path"),
     (libc::SYS_statx, "the same as std does it"),
+    (libc::SYS_faccessat, "whether the vault can be written"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_access, "the same on this machine"),
     (libc::SYS_ftruncate, "vault grows, torn records are cut"),
     (libc::SYS_fallocate, "vault grows"),
     (libc::SYS_fsync, "vault, audit log"),

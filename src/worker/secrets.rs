@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use jarvis_fs::FsError;
 use jarvis_vault::{
-    Credential, NameError, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo, Vault,
-    VaultError, Version, VersionState,
+    Credential, NameError, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo, StoreError,
+    StoreHealth, Vault, VaultError, Version, VersionState,
 };
 
 use crate::common::clock::now_ms;
@@ -46,6 +46,15 @@ pub(crate) struct ExportedVersion {
     pub(crate) kid: String,
 }
 
+/// Reasons that keep the vault from its work, in few words.
+#[derive(Default, PartialEq)]
+pub(crate) struct VaultTrouble {
+    /// Why secrets can't be read.
+    pub(crate) reads: Option<String>,
+    /// Why changes are refused.
+    pub(crate) changes: Option<String>,
+}
+
 /// The vault as it is read.
 pub(crate) struct Secrets {
     vault: Arc<Vault>,
@@ -70,6 +79,37 @@ impl Secrets {
         }
         tracing::error!(%error, "vault");
         FsError::Io
+    }
+
+    /// Trouble with the vault, as it was found last.
+    pub(crate) fn vault_trouble(&self) -> VaultTrouble {
+        trouble(&self.vault.health())
+    }
+
+    /// Looks whether the vault can be read and changed, has it go on with its work once it
+    /// can, and logs what is new since the `last` look.
+    pub(crate) fn watch_vault(&self, last: &mut StoreHealth) {
+        let found = self.vault.check();
+        if found.failures > last.failures
+            && let Some(error) = &found.last_failure
+        {
+            tracing::error!(%error, "a read of the vault failed, its file was opened anew");
+        }
+        let (before, now) = (trouble(last), trouble(&found));
+        if let Err(error) = found.writable.as_ref()
+            && before.changes != now.changes
+        {
+            tracing::error!(%error, "the vault takes no changes");
+        }
+        if let Err(error) = found.readable.as_ref()
+            && before.reads != now.reads
+        {
+            tracing::error!(%error, "the vault cannot be read");
+        }
+        if before != VaultTrouble::default() && now == VaultTrouble::default() {
+            tracing::warn!("the vault is read and changed again");
+        }
+        *last = found;
     }
 
     /// The node with inode number `id`.
@@ -274,6 +314,14 @@ impl Secrets {
                 Err(FsError::NotFound)
             }
         }
+    }
+}
+
+fn trouble(health: &StoreHealth) -> VaultTrouble {
+    let brief = |result: &Result<(), StoreError>| result.as_ref().err().map(StoreError::brief);
+    VaultTrouble {
+        reads: brief(&health.readable),
+        changes: brief(&health.writable),
     }
 }
 

@@ -17,7 +17,7 @@ use jarvis_audit::{Log, OpenError, Opening, SegmentLimits};
 use jarvis_fs::{Backend, HandleLimits, HandleTable, InFlight};
 use jarvis_policy::Policy;
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
-use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError};
+use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError, VaultPlace};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::WorkerError;
@@ -356,16 +356,21 @@ fn unlock(resources: &StartResources, how: &Open) -> Result<(LockedVault, Probe)
 
 fn lock_vault(resources: &StartResources, how: &Open) -> Result<LockedVault, WorkerError> {
     let path = &resources.vault;
-    let open = |path: &Path| {
+    let place = || VaultPlace {
+        path: path.clone(),
+        shown: resources.start.config.vault.path.clone(),
+        directory: resources.start.vault_directory.clone(),
+    };
+    let open = || {
         if how.fresh {
-            LockedVault::open(path)
+            LockedVault::open(place())
         } else {
-            LockedVault::reopen(path)
+            LockedVault::reopen(place())
         }
     };
-    Ok(match open(path) {
+    Ok(match open() {
         // Perhaps a worker whose supervisor was killed, in its last moments.
-        Err(VaultError::InUse { .. }) if unlocked(path) => open(path)?,
+        Err(VaultError::InUse { .. }) if unlocked(path) => open()?,
         result => result?,
     })
 }

@@ -13,7 +13,7 @@ use crate::common::clock::now_ms;
 use crate::ipc::worker::SupervisorStats;
 use crate::worker::metrics::{Gauges, Metrics};
 use crate::worker::runner_client::RunnerClient;
-use crate::worker::secrets::Secrets;
+use crate::worker::secrets::{Secrets, VaultTrouble};
 
 /// Uptime, gauges, and what the supervisor counted.
 pub(crate) struct Status {
@@ -62,6 +62,11 @@ impl Status {
         self.secrets.counts()
     }
 
+    /// Trouble with the vault.
+    pub(crate) fn vault_trouble(&self) -> VaultTrouble {
+        self.secrets.vault_trouble()
+    }
+
     /// The counters.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -84,11 +89,14 @@ impl Status {
             let current = node.as_ref().and_then(|n| n.live_secret()?.current());
             current.is_none_or(|current| current.number != version)
         };
+        let trouble = self.vault_trouble();
         Gauges {
             secrets: self.secrets.counts().secrets,
             handles: self.handles.open() as u64,
             stale: self.handles.versions().filter(stale).count() as u64,
             resent: self.in_flight.resent(),
+            vault_readable: u64::from(trouble.reads.is_none()),
+            vault_writable: u64::from(trouble.changes.is_none()),
             facts: *self.supervisor.lock(),
         }
     }

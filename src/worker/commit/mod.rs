@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jarvis_audit::{AppendError, Durability, Event, Outcome};
 use jarvis_fs::{FsError, HandleTable};
-use jarvis_vault::{NewVersion, Txn, Vault, VaultError};
+use jarvis_vault::{NewVersion, StoreError, Txn, Vault, VaultError};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::common::clock::now_ms;
@@ -53,6 +53,9 @@ pub(crate) enum CommitError {
     /// The vault failed; it is logged and counted.
     #[error("the vault failed; see the daemon's log")]
     VaultFailed,
+    /// The vault's file takes no change; it is logged and counted.
+    #[error("{0}")]
+    VaultUnwritable(StoreError),
     /// The change's note could not be written down, so nothing was changed.
     #[error("the change could not be noted, so nothing was changed: {0}")]
     Note(#[from] serde_json::Error),
@@ -197,12 +200,20 @@ impl Committer {
     }
 
     /// Tells failures of the vault from refusals: a failure is for the log and the
-    /// counters, and its text (paths, records) for nobody else.
+    /// counters, and its text (records) for nobody else; that its file takes no change, and
+    /// what to do about it, is for who wanted one.
     fn classified(&self, error: CommitError) -> CommitError {
         match error {
             CommitError::Refused(error) if refusal(&error).is_none() => {
                 self.secrets.vault_failed(&error);
-                CommitError::VaultFailed
+                match error {
+                    VaultError::Store(
+                        error @ (StoreError::Unwritable { .. }
+                        | StoreError::Displaced { .. }
+                        | StoreError::InDoubt { .. }),
+                    ) => CommitError::VaultUnwritable(error),
+                    _ => CommitError::VaultFailed,
+                }
             }
             error => error,
         }

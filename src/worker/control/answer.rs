@@ -44,6 +44,7 @@ impl ControlError {
         let code = match error {
             CommitError::Refused(error) => return Self::vault(secrets, error),
             CommitError::VaultFailed | CommitError::Note(_) => "io",
+            CommitError::VaultUnwritable(_) => "vault_unwritable",
             CommitError::NotRecorded => "not_recorded",
             CommitError::AuditUnavailable => "audit_unavailable",
         };

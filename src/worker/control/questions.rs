@@ -78,6 +78,7 @@ pub(super) fn ask(
 fn status(service: &ControlService) -> Value {
     let counts = service.status.counts();
     let gauges = service.status.gauges();
+    let trouble = service.secrets.vault_trouble();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_secs": service.status.uptime_secs(),
@@ -89,6 +90,9 @@ fn status(service: &ControlService) -> Value {
         "audit_errors": service.metrics.service.audit_errors.get(),
         "runner": service.status.runner_answers(),
         "worker_generation": gauges.facts.generation,
+        "vault_readable": trouble.reads.is_none(),
+        "vault_writable": trouble.changes.is_none(),
+        "vault_problem": trouble.reads.or(trouble.changes),
         "opens_limited": service.metrics.access.limited.with_label_values(&["caller"]).get(),
     })
 }
