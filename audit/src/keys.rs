@@ -5,13 +5,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey, verify_batch};
+use ed25519_dalek::{Signature, SigningKey, VerifyingKey, verify_batch};
+use jarvis_sys::LockedKey;
 use jarvis_sys::private::{self, PrivateError};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 use zeroize::Zeroizing;
 
 /// Largest key file accepted, in bytes.
@@ -73,7 +77,10 @@ pub enum KeyError {
     },
     /// No random bytes.
     #[error("no random bytes: {0}")]
-    Random(getrandom::Error),
+    Random(#[from] getrandom::Error),
+    /// No memory that is locked.
+    #[error("no locked memory for a key: {0}; raise the limit on it (ulimit -l)")]
+    Memory(#[from] Errno),
     /// The holder of the identity did not sign.
     #[error("the epoch key was not certified: {0}")]
     NotCertified(String),
@@ -95,9 +102,48 @@ fn malformed(path: &Path, what: &'static str) -> KeyError {
     }
 }
 
+/// An Ed25519 key whose seed is in locked memory, wiped on drop.
+///
+/// What a signature derives from the seed lives on the stack while it is made, and is
+/// wiped then.
+struct SigningSeed {
+    seed: LockedKey,
+    public: VerifyingKey,
+}
+
+impl SigningSeed {
+    fn random() -> Result<Self, KeyError> {
+        Self::build(|seed| Ok(getrandom::fill(seed)?))
+    }
+
+    fn of(key: &SigningKey) -> Result<Self, KeyError> {
+        Self::build(|seed| {
+            seed.copy_from_slice(key.as_bytes());
+            Ok(())
+        })
+    }
+
+    fn build(fill: impl FnOnce(&mut [u8; 32]) -> Result<(), KeyError>) -> Result<Self, KeyError> {
+        let seed = LockedKey::build(fill)?;
+        let public = VerifyingKey::from(&ExpandedSecretKey::from(seed.expose()));
+        Ok(Self { seed, public })
+    }
+
+    /// The key as the library encodes it, which is wiped on drop.
+    fn unlocked(&self) -> SigningKey {
+        SigningKey::from_bytes(self.seed.expose())
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        // What `SigningKey` does, but without a copy of the seed outside its page.
+        let expanded = ExpandedSecretKey::from(self.seed.expose());
+        raw_sign::<Sha512>(&expanded, message, &self.public).to_bytes()
+    }
+}
+
 /// The host's identity key: certifies each start's epoch key. No `Debug`,
-/// `Clone` or `Serialize`; wiped on drop.
-pub struct Identity(SigningKey);
+/// `Clone` or `Serialize`; in locked memory, wiped on drop.
+pub struct Identity(SigningSeed);
 
 impl Identity {
     /// Makes a new identity: the key as PKCS#8 PEM (RFC 5958, 8410) of mode 0600
@@ -106,11 +152,11 @@ impl Identity {
     /// # Errors
     /// [`KeyError`]; a file that exists is not overwritten, and none is left behind.
     pub fn create(key: &Path, public: &Path) -> Result<Self, KeyError> {
-        let identity = Self(random_key()?);
+        let identity = Self(SigningSeed::random()?);
         let not_encoded = |path: &Path| malformed(path, "encoding failed");
-        let pem = identity.0.to_pkcs8_pem(LineEnding::LF);
+        let pem = identity.0.unlocked().to_pkcs8_pem(LineEnding::LF);
         write_new(key, 0o600, pem.map_err(|_| not_encoded(key))?.as_bytes())?;
-        let pem = identity.0.verifying_key().to_public_key_pem(LineEnding::LF);
+        let pem = identity.0.public.to_public_key_pem(LineEnding::LF);
         let written = pem
             .map_err(|_| not_encoded(public))
             .and_then(|pem| write_new(public, 0o644, pem.as_bytes()));
@@ -127,19 +173,19 @@ impl Identity {
     pub fn open(path: &Path) -> Result<Self, KeyError> {
         let pem = read_pem(path, private::key_file(path)?)?;
         let key = SigningKey::from_pkcs8_pem(&pem);
-        key.map(Self)
-            .map_err(|_| malformed(path, "PKCS#8 private key"))
+        let key = key.map_err(|_| malformed(path, "PKCS#8 private key"))?;
+        Ok(Self(SigningSeed::of(&key)?))
     }
 
     /// The public half.
     #[must_use]
     pub fn public(&self) -> PublicIdentity {
-        PublicIdentity(self.0.verifying_key())
+        PublicIdentity(self.0.public)
     }
 
     #[cfg(test)]
     pub(crate) fn from_seed(seed: u8) -> Self {
-        Self(SigningKey::from_bytes(&[seed; 32]))
+        Self(SigningSeed::of(&SigningKey::from_bytes(&[seed; 32])).unwrap())
     }
 }
 
@@ -167,11 +213,11 @@ impl Certify for Identity {
     }
 
     fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
-        Ok(self.0.sign(&claim.message(self.host())).to_bytes())
+        Ok(self.0.sign(&claim.message(self.host())))
     }
 
     fn certify_segment(&self, claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
-        Ok(self.0.sign(&claim.message(self.host())).to_bytes())
+        Ok(self.0.sign(&claim.message(self.host())))
     }
 }
 
@@ -274,25 +320,27 @@ impl SegmentClaim {
     }
 }
 
-/// The key of one epoch; lives in memory only.
-pub(crate) struct EpochKey(SigningKey);
+/// The key of one epoch; lives in locked memory only, and is wiped with its last holder.
+#[derive(Clone)]
+pub(crate) struct EpochKey(Arc<SigningSeed>);
 
 impl EpochKey {
     pub(crate) fn generate() -> Result<Self, KeyError> {
-        random_key().map(Self)
+        Ok(Self(Arc::new(SigningSeed::random()?)))
     }
 
     pub(crate) fn public(&self) -> [u8; 32] {
-        self.0.verifying_key().to_bytes()
+        self.0.public.to_bytes()
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
-        self.0.sign(message).to_bytes()
+        self.0.sign(message)
     }
 
     #[cfg(test)]
     pub(crate) fn from_seed(seed: u8) -> Self {
-        Self(SigningKey::from_bytes(&[seed; 32]))
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        Self(Arc::new(SigningSeed::of(&key).unwrap()))
     }
 }
 
@@ -348,12 +396,6 @@ pub(crate) fn all_signed(
     verify_batch(messages, &signatures, &keys).is_ok()
 }
 
-fn random_key() -> Result<SigningKey, KeyError> {
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(seed.as_mut_slice()).map_err(KeyError::Random)?;
-    Ok(SigningKey::from_bytes(&seed))
-}
-
 fn read_pem(path: &Path, file: File) -> Result<Zeroizing<String>, KeyError> {
     // Reserved at once: growing would leave copies of a private key behind.
     let mut pem = Zeroizing::new(String::with_capacity(PEM_BUFFER_BYTES));
@@ -386,63 +428,4 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), KeyError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-
-    #[test]
-    fn keys_survive_their_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let (key, public) = (dir.path().join("k"), dir.path().join("k.pub"));
-        let made = Identity::create(&key, &public).unwrap();
-        let opened = Identity::open(&key).unwrap();
-        let half = PublicIdentity::open(&public).unwrap();
-        assert_eq!(made.public().fingerprint(), opened.public().fingerprint());
-        assert_eq!(made.public().fingerprint(), half.fingerprint());
-        assert_eq!(std::fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
-        let again = Identity::create(&key, &public);
-        assert!(matches!(again, Err(KeyError::Io { .. })));
-        Identity::open(&key).unwrap();
-    }
-
-    #[test]
-    fn no_key_is_made_beside_anothers_public_half() {
-        let dir = tempfile::tempdir().unwrap();
-        let (key, public) = (dir.path().join("k"), dir.path().join("k.pub"));
-        std::fs::write(&public, "another").unwrap();
-        assert!(Identity::create(&key, &public).is_err());
-        assert!(!key.exists());
-        assert_eq!(std::fs::read_to_string(&public).unwrap(), "another");
-    }
-
-    #[test]
-    fn a_readable_key_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("k");
-        Identity::create(&key, &dir.path().join("k.pub")).unwrap();
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Identity::open(&key).err().unwrap().to_string();
-        assert!(
-            error.contains("0640") && error.contains("chmod 0600"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn other_files_are_no_keys() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("k");
-        for content in ["", "hello", &"x".repeat(5000)] {
-            std::fs::write(&key, content).unwrap();
-            std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-            assert!(matches!(
-                Identity::open(&key),
-                Err(KeyError::Malformed { .. })
-            ));
-            assert!(matches!(
-                PublicIdentity::open(&key),
-                Err(KeyError::Malformed { .. })
-            ));
-        }
-    }
-}
+mod tests;
