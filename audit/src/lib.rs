@@ -33,8 +33,8 @@ pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
 pub use log::{
-    AppendError, Counters, Durability, Log, OpenError, Opening, PruneError, RotationError,
-    SegmentLimits, Tail,
+    AppendError, Counters, Durability, Log, LogFault, OpenError, Opening, PruneError,
+    RotationError, SegmentLimits, StartKey, Tail,
 };
 pub use read::{Records, read_records};
 pub use receipt::{ReceiptError, ReceiptFault, receipt, verify_receipt};

@@ -145,6 +145,13 @@ pub(super) struct WriteBatch {
     lines: usize,
 }
 
+impl WriteBatch {
+    /// Whether there is nothing but the record that ends the segment.
+    pub(super) fn only_ends_segment(&self) -> bool {
+        self.next_segment.is_some() && self.lines == 1
+    }
+}
+
 /// A composed record that is not in the file yet.
 struct PendingRecord {
     position: Position,

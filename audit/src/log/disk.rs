@@ -10,7 +10,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::chain::WriteBatch;
 use super::error::AppendError;
-use super::file::LogFile;
 use super::segment::Segment;
 
 /// Longest time from a write that nobody waits for to the sync of it.
@@ -25,6 +24,8 @@ pub(super) struct Disk {
     /// Sequence number of the last record written.
     written: AtomicU64,
     poisoned: AtomicBool,
+    /// The segment's file is not where it must be.
+    displaced: AtomicBool,
     sync: Mutex<SyncState>,
     sync_changed: Condvar,
     flush: Mutex<FlushState>,
@@ -46,12 +47,13 @@ struct FlushState {
 }
 
 impl Disk {
-    /// A log that goes on in `file` and whose last record, on disk, is `seq`.
-    pub(super) fn new(file: Box<dyn LogFile>, seq: u64) -> Self {
+    /// A log that goes on in `segment` and whose last record, on disk, is `seq`.
+    pub(super) fn new(segment: Segment, seq: u64) -> Self {
         Self {
-            segment: RwLock::new(Arc::new(Segment::new(file))),
+            segment: RwLock::new(Arc::new(segment)),
             written: AtomicU64::new(seq),
             poisoned: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
             sync: Mutex::new(SyncState {
                 synced: seq,
                 syncing: false,
@@ -70,34 +72,59 @@ impl Disk {
     /// Appends all of `batch` or nothing.
     pub(super) fn append(&self, batch: &WriteBatch) -> io::Result<()> {
         let segment = self.segment();
-        let len = batch.offset + batch.bytes.len() as u64;
-        segment.make_room(len);
-        let result = match segment.file.append(&batch.bytes) {
-            Ok(written) if written == batch.bytes.len() => {
-                if let Some(next) = &batch.next_segment {
-                    self.leave_segment(&segment, len, next);
-                }
+        let end = batch.offset + batch.bytes.len() as u64;
+        if segment.is_lost() {
+            if !batch.only_ends_segment() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            // Should the file come back, it shall be whole; here it is given up anyway.
+            segment.file.append(&batch.bytes).ok();
+        } else {
+            segment.make_room(end);
+            self.append_whole(&segment, batch, end)?;
+        }
+        if let Some(next) = &batch.next_segment {
+            self.leave_segment(&segment, end, next);
+        }
+        Ok(())
+    }
+
+    fn append_whole(&self, segment: &Segment, batch: &WriteBatch, end: u64) -> io::Result<()> {
+        let appended = segment.file.append(&batch.bytes);
+        let status = segment.file.status();
+        let failed = match (appended, &status) {
+            (Ok(_), Ok(status)) if status.names > 0 && status.len == end => {
+                segment.note_written(end);
                 return Ok(());
             }
-            Ok(_) => io::ErrorKind::StorageFull.into(),
-            Err(error) => error,
+            // Somebody removed or shortened the file: what nobody can find is no record.
+            (_, Ok(status)) if status.names == 0 || status.len < batch.offset => {
+                self.set_displaced(true);
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            (Ok(written), _) if written < batch.bytes.len() => io::ErrorKind::StorageFull.into(),
+            // It is longer than we left it, or nobody can tell.
+            (Ok(_), _) => io::ErrorKind::InvalidData.into(),
+            (Err(error), _) => error,
         };
         // A part may be there: while it is, nothing can follow the last whole record.
-        if segment.file.truncate(batch.offset).is_err() {
+        let is_untouched = status.is_ok_and(|status| status.len == batch.offset);
+        if !is_untouched && segment.file.truncate(batch.offset).is_err() {
             self.poison();
         }
-        Err(result)
+        Err(failed)
     }
 
     /// Goes on in `next`: from here on a sync says nothing about `segment`, which
     /// must be on disk before.
     fn leave_segment(&self, segment: &Segment, len: u64, next: &Arc<Segment>) {
-        if segment
-            .release(len)
-            .and_then(|()| segment.file.sync())
-            .is_err()
-        {
-            self.poison();
+        if segment.is_lost() {
+            segment.file.sync().ok();
+        } else {
+            segment.release(len);
+            if segment.file.sync().is_err() {
+                self.poison();
+            }
         }
         *self.segment.write() = next.clone();
     }
@@ -112,9 +139,23 @@ impl Disk {
         self.poisoned.store(true, Ordering::Release);
     }
 
+    /// Notes whether the segment's file is where it must be.
+    pub(super) fn set_displaced(&self, displaced: bool) {
+        self.displaced.store(displaced, Ordering::Release);
+    }
+
     pub(super) fn check_not_poisoned(&self) -> Result<(), AppendError> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(AppendError::Poisoned);
+        }
+        Ok(())
+    }
+
+    /// Refuses records that a restart would not find.
+    pub(super) fn check_takes_records(&self) -> Result<(), AppendError> {
+        self.check_not_poisoned()?;
+        if self.displaced.load(Ordering::Acquire) {
+            return Err(AppendError::Displaced);
         }
         Ok(())
     }
@@ -125,7 +166,7 @@ impl Disk {
     pub(super) fn sync_through(&self, seq: u64) -> Result<(), AppendError> {
         let mut sync = self.sync.lock();
         loop {
-            self.check_not_poisoned()?;
+            self.check_takes_records()?;
             if sync.synced >= seq {
                 return Ok(());
             }
@@ -137,10 +178,14 @@ impl Disk {
             let target = self.written.load(Ordering::Acquire);
             drop(sync);
             // After `written` was read: earlier segments are on disk already.
-            let result = self.segment().file.sync();
+            let segment = self.segment();
+            let result = segment.file.sync();
+            let names = segment.file.status().map_or(1, |status| status.names);
             sync = self.sync.lock();
             sync.syncing = false;
             match result {
+                _ if segment.is_lost() => {}
+                Ok(()) if names == 0 => self.set_displaced(true),
                 Ok(()) => sync.synced = sync.synced.max(target),
                 // After a failed sync the kernel may have dropped the pages and
                 // a second sync would say yes: never try again.

@@ -18,6 +18,12 @@ pub enum AppendError {
     /// not known, and nothing more is written until the daemon starts anew.
     #[error("the audit log failed earlier and takes no more records; restart the daemon")]
     Poisoned,
+    /// The file that is written is not where the next start would look for it.
+    #[error(
+        "the audit log's file was removed, replaced, moved or shortened; no record is taken \
+         until another segment is begun"
+    )]
+    Displaced,
     /// The stop record is written.
     #[error("the audit log is closed")]
     Closed,
@@ -74,6 +80,33 @@ pub enum OpenError {
     /// The thread that syncs records could not be started.
     #[error("cannot write the start record: {0}")]
     Flusher(#[source] io::Error),
+}
+
+/// Why the log takes no records, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFault {
+    /// A sync failed, or a failed write could not be undone.
+    #[error("a write to the audit log failed and could not be undone, or a sync failed")]
+    Poisoned,
+    /// The segment's file is not where it must be, or not whole.
+    #[error("{path} {what} while it was written")]
+    Displaced {
+        /// Path of the segment.
+        path: PathBuf,
+        /// Fate of the file.
+        what: &'static str,
+    },
+    /// The segment's file can't be written.
+    #[error("cannot write {path}: {source}")]
+    Unwritable {
+        /// Path of the segment.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Only what was kept for refusals and revocations is left.
+    #[error("the disk of the audit log is full: there is room for refusals and revocations alone")]
+    Full,
 }
 
 /// Why a segment was not ended; the log goes on in it.

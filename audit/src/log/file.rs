@@ -16,6 +16,18 @@ pub(crate) trait LogFile: Send + Sync {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// fallocate(2): keeps the first `len` bytes' room, the length stays.
     fn reserve(&self, len: u64) -> io::Result<()>;
+    /// fstat(2).
+    fn status(&self) -> io::Result<FileStatus>;
+}
+
+/// Facts about a file that tell whether it is still the one that was opened, and whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileStatus {
+    /// Device and inode number.
+    pub(crate) identity: (u64, u64),
+    /// Names that the file has.
+    pub(crate) names: u64,
+    pub(crate) len: u64,
 }
 
 impl LogFile for File {
@@ -30,12 +42,7 @@ impl LogFile for File {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()?;
-        if self.metadata()?.nlink() == 0 {
-            // What nobody can find is no record.
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(())
+        self.sync_data()
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -44,5 +51,14 @@ impl LogFile for File {
 
     fn reserve(&self, len: u64) -> io::Result<()> {
         Ok(fallocate(self, FallocateFlags::KEEP_SIZE, 0, len)?)
+    }
+
+    fn status(&self) -> io::Result<FileStatus> {
+        let metadata = self.metadata()?;
+        Ok(FileStatus {
+            identity: (metadata.dev(), metadata.ino()),
+            names: metadata.nlink(),
+            len: metadata.len(),
+        })
     }
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
-use crate::keys::{Certify, EpochKey};
+use crate::keys::{Certify, EpochKey, KeyError};
 
 mod chain;
 mod disk;
@@ -24,6 +24,7 @@ mod file;
 mod limits;
 mod opening;
 mod payload;
+mod presence;
 mod retention;
 mod rotation;
 mod segment;
@@ -33,13 +34,28 @@ mod writer;
 
 use opening::{LogDirectory, PreparedLog};
 use payload::RecordExtras;
+use segment::RoomClaim;
 use writer::{Writer, WriterSetup};
 
-pub use error::{AppendError, OpenError, PruneError, RotationError};
+pub use error::{AppendError, LogFault, OpenError, PruneError, RotationError};
 pub use limits::SegmentLimits;
 pub use opening::Opening;
 pub use tail::Tail;
 pub use writer::{Counters, Durability};
+
+/// The key of a start, so that a start that failed can be tried again under the one
+/// certificate that there is for it.
+pub struct StartKey(EpochKey);
+
+impl StartKey {
+    /// Makes a key.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn generate() -> Result<Self, KeyError> {
+        EpochKey::generate().map(Self)
+    }
+}
 
 /// The log, open for writing. One process has it at a time.
 pub struct Log {
@@ -70,8 +86,36 @@ impl Log {
         identity: &dyn Certify,
         opening: Opening<'_>,
     ) -> Result<Self, OpenError> {
-        let setup = WriterSetup::default();
-        Self::open_with(dir, identity, opening, EpochKey::generate()?, setup)
+        Self::open_under(dir, identity, opening, &StartKey::generate()?)
+    }
+
+    /// Like [`Self::open`], under `key`: when that fails, it can be tried again, and the
+    /// claim to be certified is the same unless the log has changed.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_under(
+        dir: &Path,
+        identity: &dyn Certify,
+        opening: Opening<'_>,
+        key: &StartKey,
+    ) -> Result<Self, OpenError> {
+        Self::open_with(
+            dir,
+            identity,
+            opening,
+            key.0.clone(),
+            WriterSetup::default(),
+        )
+    }
+
+    /// Finds out whether the log's disk takes what is written, also when this log can't
+    /// be written any more.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn probe(&self) -> Result<(), OpenError> {
+        self.directory.probe()
     }
 
     pub(crate) fn open_with(
@@ -101,7 +145,10 @@ impl Log {
             setup,
         ));
         let segment_began = start::segment_began(&resume, setup.clock);
-        start::append_record(&writer, &resume, identity, opening)?;
+        start::append_record(&writer, &resume, identity, opening).inspect_err(|_| {
+            // A start that may not be on disk is none: another try begins where this did.
+            writer.disk.segment().file.truncate(resume.len).ok();
+        })?;
         let flushing = writer.clone();
         let flusher = std::thread::Builder::new()
             .name("audit-flush".into())
@@ -123,6 +170,42 @@ impl Log {
     pub fn append(&self, event: &Event<'_>, durability: Durability) -> Result<u64, AppendError> {
         let extras = RecordExtras::default();
         self.writer.append(event, extras, durability)
+    }
+
+    /// Like [`Self::append`], for a record of what goes with a revocation: it may use the
+    /// room that is kept for those.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub fn append_urgent(
+        &self,
+        event: &Event<'_>,
+        durability: Durability,
+    ) -> Result<u64, AppendError> {
+        let (extras, claim) = (RecordExtras::default(), RoomClaim::Revocation);
+        self.writer.append_with(event, extras, durability, claim)
+    }
+
+    /// Finds out whether the log takes every record: its file is where the next start
+    /// would look for it and can be written, and there is room. Asked again, a fault that
+    /// is over is over.
+    ///
+    /// # Errors
+    /// [`LogFault`].
+    pub fn check(&self) -> Result<(), LogFault> {
+        presence::check(&self.writer, &self.directory)
+    }
+
+    /// Begins another segment in the place of one whose file is displaced; gives its
+    /// number.
+    ///
+    /// # Errors
+    /// [`RotationError`]; then the log waits for its file.
+    pub fn begin_anew(&self, identity: &dyn Certify) -> Result<u32, RotationError> {
+        let mut began = self.segment_began.lock();
+        let number = presence::begin_anew(&self.writer, &self.directory, identity)?;
+        *began = Instant::now();
+        Ok(number)
     }
 
     /// A signed note of how far the log has come, for somebody else to keep.

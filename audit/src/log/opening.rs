@@ -72,6 +72,20 @@ impl LogDirectory {
         Ok(file)
     }
 
+    /// Finds out whether the directory's disk takes what is written.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub(super) fn probe(&self) -> Result<(), OpenError> {
+        let path = self.path.join("probe");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&path).map_err(io_error("create", &path))?;
+        let written = file.write_all(b"probe\n").and_then(|()| file.sync_all());
+        let removed = std::fs::remove_file(&path);
+        written.and(removed).map_err(io_error("write", &path))
+    }
+
     /// Makes new and removed names durable.
     pub(super) fn sync(&self) -> Result<(), OpenError> {
         let sync = self.handle.sync_all();
@@ -93,14 +107,15 @@ pub(super) fn prepare(path: &Path, opening: &Opening<'_>) -> Result<PreparedLog,
     let directory = LogDirectory::open(path)?;
     let mut resume = tail::resume_point(directory.path())?;
     check_age(&resume, opening)?;
-    if !resume.torn.is_empty() {
-        keep_torn(&directory, &resume)?;
-    }
     let mut file = directory.segment(resume.segment)?;
     if !resume.torn.is_empty() {
+        let copy = keep_torn(&directory, &resume)?;
         let path = segment_path(directory.path(), resume.segment);
-        let cut = file.set_len(resume.len);
-        cut.map_err(io_error("truncate", &path))?;
+        // A copy is kept of what goes, not of what stays: this may be tried again for days.
+        file.set_len(resume.len).map_err(|error| {
+            std::fs::remove_file(copy).ok();
+            io_error("truncate", &path)(error)
+        })?;
     }
     let closed = resume.tail.is_some_and(|tail| tail.closed);
     if resume.len > 0 && (closed || opening.new_segment) {
@@ -143,7 +158,7 @@ fn check_age(resume: &ResumePoint, opening: &Opening<'_>) -> Result<(), OpenErro
 
 /// Copies what a crash left to `torn-<seq>-<n>`, a file of its own, durable
 /// before the original goes.
-fn keep_torn(directory: &LogDirectory, resume: &ResumePoint) -> Result<(), OpenError> {
+fn keep_torn(directory: &LogDirectory, resume: &ResumePoint) -> Result<PathBuf, OpenError> {
     let seq = resume.tail.map_or(0, |tail| tail.seq) + 1;
     let (path, mut copy) = new_torn_file(directory.path(), seq)?;
     copy.write_all(&resume.torn)
@@ -153,7 +168,8 @@ fn keep_torn(directory: &LogDirectory, resume: &ResumePoint) -> Result<(), OpenE
             std::fs::remove_file(&path).ok();
             io_error("write", &path)(error)
         })?;
-    directory.sync()
+    directory.sync()?;
+    Ok(path)
 }
 
 /// Makes the file with the first free number: an earlier copy is never written to.

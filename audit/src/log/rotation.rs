@@ -42,7 +42,7 @@ fn make_segment(directory: &LogDirectory, number: u32) -> Result<Arc<Segment>, R
     if file.metadata().map_or(true, |metadata| metadata.len() > 0) {
         return Err(RotationError::Exists(number));
     }
-    let segment = Segment::new(Box::new(file));
+    let segment = Segment::new(Box::new(file), number, 0);
     // The record that begins it must find room, and refusals after it.
     segment.make_room(0);
     if segment.is_scarce() {

@@ -14,7 +14,7 @@ use super::error::AppendError;
 use super::file::LogFile;
 use super::limits::{EpochLimits, SegmentLimits};
 use super::payload::{Payload, RecordExtras, print_time};
-use super::segment::Segment;
+use super::segment::{RoomClaim, Segment};
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{EpochKey, HostId, KeyError};
@@ -79,20 +79,6 @@ pub(super) struct Writer {
     errors: AtomicU64,
 }
 
-/// True for a record that may use the room kept for a full disk: it releases nothing.
-fn is_essential(event: &Event<'_>) -> bool {
-    let own = matches!(
-        event.action,
-        Action::Start
-            | Action::Stop
-            | Action::Epoch
-            | Action::Segment
-            | Action::Limit
-            | Action::Suspicious
-    );
-    own || event.result != Outcome::Ok
-}
-
 impl Writer {
     /// A writer that goes on in `file` after `position`, with its epoch.
     pub(super) fn new(
@@ -106,7 +92,10 @@ impl Writer {
             host: host.to_string(),
             setup,
             segment_limits,
-            disk: Disk::new(file, position.seq),
+            disk: Disk::new(
+                Segment::new(file, position.segment, position.len),
+                position.seq,
+            ),
             chain: Mutex::new(Chain::new(position)),
             written: Condvar::new(),
             segment_full: Condvar::new(),
@@ -130,8 +119,19 @@ impl Writer {
         extras: RecordExtras<'_>,
         durability: Durability,
     ) -> Result<u64, AppendError> {
+        self.append_with(event, extras, durability, RoomClaim::of(event))
+    }
+
+    /// Like [`Self::append`], with a claim that the event alone doesn't give.
+    pub(super) fn append_with(
+        &self,
+        event: &Event<'_>,
+        extras: RecordExtras<'_>,
+        durability: Durability,
+        claim: RoomClaim,
+    ) -> Result<u64, AppendError> {
         let result = self
-            .write(event, extras)
+            .write(event, extras, claim)
             .and_then(|seq| self.make_durable(seq, durability));
         let counter = match result {
             Ok(_) => &self.records,
@@ -174,10 +174,13 @@ impl Writer {
     }
 
     /// Composes, signs and writes one record, after the log's own that are due before it.
-    fn write(&self, event: &Event<'_>, extras: RecordExtras<'_>) -> Result<u64, AppendError> {
-        if !is_essential(event) {
-            self.check_room()?;
-        }
+    fn write(
+        &self,
+        event: &Event<'_>,
+        extras: RecordExtras<'_>,
+        claim: RoomClaim,
+    ) -> Result<u64, AppendError> {
+        self.check_room(claim)?;
         loop {
             let mut chain = self.chain.lock();
             if chain.head().closed {
@@ -187,7 +190,7 @@ impl Writer {
                 drop(chain);
                 self.roll_epoch()?;
             } else {
-                self.disk.check_not_poisoned()?;
+                self.disk.check_takes_records()?;
                 chain.check_open(event.action)?;
                 let (ticket, line) = self.compose(&mut chain, event, extras, Transition::Record)?;
                 drop(chain);
@@ -196,17 +199,19 @@ impl Writer {
         }
     }
 
-    /// Refuses what would use up the room kept for refusals.
-    fn check_room(&self) -> Result<(), AppendError> {
+    /// Refuses what would use up the room kept for others.
+    pub(super) fn check_room(&self, claim: RoomClaim) -> Result<(), AppendError> {
         let segment = self.disk.segment();
-        if segment.is_scarce() {
-            let len = self.chain.lock().head().len;
-            segment.make_room(len);
+        if !segment.is_scarce() || claim == RoomClaim::Own {
+            return Ok(());
         }
-        if segment.is_scarce() {
-            return Err(AppendError::Io(io::ErrorKind::StorageFull.into()));
+        let len = self.chain.lock().head().len;
+        segment.make_room(len);
+        if segment.has_room(claim, len) {
+            Ok(())
+        } else {
+            Err(AppendError::Io(io::ErrorKind::StorageFull.into()))
         }
-        Ok(())
     }
 
     /// Signs the payload in `line` and returns once the record is written.
@@ -226,7 +231,7 @@ impl Writer {
             if !self.setup.epoch_limits.are_reached(chain.head()) || chain.head().closed {
                 return Ok(());
             }
-            self.disk.check_not_poisoned()?;
+            self.disk.check_takes_records()?;
             chain.check_open(Action::Epoch)?;
             let key = self.new_key();
             let key = key.map_err(|e| AppendError::Io(io::Error::other(e)))?;

@@ -5,8 +5,9 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::file::LogFile;
+use super::file::{FileStatus, LogFile};
 use super::*;
+use crate::keys::{EpochClaim, HostId, Identity, SegmentClaim};
 
 /// A file whose next operations fail as told.
 pub(super) struct Failing {
@@ -73,6 +74,10 @@ impl LogFile for Arc<Failing> {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.file.reserve(len)
+    }
+
+    fn status(&self) -> io::Result<FileStatus> {
+        self.file.status()
     }
 }
 
@@ -232,13 +237,90 @@ fn a_sync_that_fails_is_never_tried_again() {
     assert_eq!(file.syncs.load(Ordering::Relaxed), syncs);
 }
 
+/// Like a read-only disk, on which nothing could be undone, either.
 #[test]
-fn a_deleted_log_takes_no_more_records() {
+fn a_write_that_left_nothing_needs_no_undoing() {
     let home = LogHome::new();
-    let log = home.open(0).unwrap();
-    fs::remove_file(home.segment()).unwrap();
-    let failed = log.append(&read(1), Durability::Sync);
-    assert!(matches!(failed, Err(AppendError::Poisoned)));
+    let (log, file) = failing(&home);
+    file.no_space.store(1, Ordering::Relaxed);
+    file.no_truncate.store(1, Ordering::Relaxed);
+    assert!(log.append(&read(1), Durability::Write).is_err());
+    log.append(&read(2), Durability::Sync).unwrap();
+    home.verify().unwrap();
+}
+
+#[test]
+fn revocations_have_room_that_refusals_leave_to_them() {
+    let home = LogHome::new();
+    let (log, file) = failing(&home);
+    log.append(&read(1), Durability::Write).unwrap();
+    file.no_reserve.store(u32::MAX, Ordering::Relaxed);
+    let long = "x".repeat(30_000);
+    let with = |action, result| Event {
+        reason: Some(&long),
+        ..Event::new(action, result, 7)
+    };
+    let count = |action, result| {
+        let event = with(action, result);
+        let written = (0..1000).take_while(|_| log.append(&event, Durability::Write).is_ok());
+        written.count()
+    };
+    count(Action::Read, Outcome::Ok);
+    assert!((5..20).contains(&count(Action::Deny, Outcome::Denied)));
+    assert!(matches!(log.check(), Err(LogFault::Full)));
+    for _ in 0..4 {
+        log.append(&with(Action::Revoke, Outcome::Ok), Durability::Sync)
+            .unwrap();
+        log.append_urgent(&with(Action::Rotate, Outcome::Ok), Durability::Sync)
+            .unwrap();
+    }
+    file.no_reserve.store(0, Ordering::Relaxed);
+    log.check().unwrap();
+    log.append(&read(2), Durability::Write).unwrap();
+    log.stop(0, None).unwrap();
+    home.verify().unwrap();
+}
+
+#[test]
+fn a_start_that_failed_is_tried_again_under_one_certificate() {
+    struct Once(Identity, Mutex<Option<(EpochClaim, [u8; 64])>>);
+    impl Certify for Once {
+        fn host(&self) -> HostId {
+            self.0.host()
+        }
+        fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+            let mut given = self.1.lock();
+            let (first, signature) = given.get_or_insert((*claim, self.0.certify(claim)?));
+            assert_eq!(first, claim);
+            Ok(*signature)
+        }
+        fn certify_segment(&self, claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
+            self.0.certify_segment(claim)
+        }
+    }
+    let home = filled(3);
+    let (key, signer) = (
+        StartKey::generate().unwrap(),
+        Once(identity(), Mutex::default()),
+    );
+    let opening = Opening {
+        vault_seq: 7,
+        ..Opening::default()
+    };
+    for counter in [0, 1] {
+        let prepared = opening::prepare(home.path(), &opening).unwrap();
+        let segment = prepared.directory.segment(prepared.resume.segment);
+        let file = Arc::new(Failing::of(segment.unwrap()));
+        [&file.no_sync, &file.short][counter].store(1, Ordering::Relaxed);
+        let prepared = PreparedLog {
+            file: Box::new(file),
+            ..prepared
+        };
+        let setup = WriterSetup::default();
+        assert!(Log::start(prepared, &signer, opening, key.0.clone(), setup).is_err());
+    }
+    Log::open_under(home.path(), &signer, opening, &key).unwrap();
+    assert_eq!(home.verify().unwrap().starts, 2);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::verify::{FailureKind, LogEnd, verify};
 mod broken_disk;
 mod ends;
 mod epochs;
+mod presence;
 mod segments;
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Condvar;
 
 use super::broken_disk::{Failing, failing};
-use super::file::LogFile;
+use super::file::{FileStatus, LogFile};
 use super::rotation::certify_next;
 use super::segment::Segment;
 use super::*;
@@ -150,6 +150,10 @@ impl LogFile for Arc<Border> {
     fn reserve(&self, len: u64) -> io::Result<()> {
         self.file.reserve(len)
     }
+
+    fn status(&self) -> io::Result<FileStatus> {
+        self.file.status()
+    }
 }
 
 /// A reader writes the first record of the next segment before who asked for it
@@ -167,7 +171,7 @@ fn a_turn_ends_once_its_records_are_written() {
     let (key, setup) = (EpochKey::from_seed(4), WriterSetup::default());
     let log = Log::start(prepared, &identity(), opening, key, setup).unwrap();
     let next = Border::of(log.directory.segment(2).unwrap());
-    let segment = Arc::new(Segment::new(Box::new(next.clone())));
+    let segment = Arc::new(Segment::new(Box::new(next.clone()), 2, 0));
     let beginning = certify_next(&identity(), 2, 2, EpochKey::from_seed(5)).unwrap();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -282,7 +286,7 @@ fn a_border_that_cannot_be_written_leaves_the_log_usable() {
     // The old one is closed, the new one takes nothing for a while.
     let next = Arc::new(Failing::of(log.directory.segment(2).unwrap()));
     next.no_space.store(2, Ordering::Relaxed);
-    let segment = Arc::new(Segment::new(Box::new(next.clone())));
+    let segment = Arc::new(Segment::new(Box::new(next.clone()), 2, 0));
     let epoch = log.writer.chain.lock().head().epoch.number + 1;
     let beginning = certify_next(&identity(), 2, epoch, EpochKey::from_seed(5)).unwrap();
     assert!(log.writer.rotate_to(segment, beginning).is_err());
