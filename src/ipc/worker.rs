@@ -90,6 +90,8 @@ pub(crate) struct SupervisorStats {
     pub(crate) replaced: u64,
     /// The last time nobody served, in microseconds.
     pub(crate) gap_us: u64,
+    /// The path of the audit log's directory does not lead to the one that workers have.
+    pub(crate) log_missing: bool,
 }
 
 /// From a worker to the supervisor: all that a hijacked worker can ask for.
@@ -103,7 +105,8 @@ pub(crate) enum FromWorker {
     Serving,
     /// Alive, and no request is stuck.
     Pong(u64),
-    /// Certify the first epoch key; once in a worker's life.
+    /// Certify the first epoch key; once in a worker's life, which may be while it serves:
+    /// a log that can't be written is opened later.
     Certify(EpochClaim),
     /// Certify the first key of a segment of the audit log; only upwards.
     CertifySegment(SegmentClaim),

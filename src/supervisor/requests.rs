@@ -37,8 +37,9 @@ pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> Mess
         | (FromWorker::Serving, Active, Attaching) => MessageRule::Answer,
         (FromWorker::Ready | FromWorker::Opened(_) | FromWorker::Serving, ..) => MessageRule::Kill,
         // A start is certified to the one that opens the log, whose predecessor is dead:
-        // two that write to the log at once would fork it.
-        (FromWorker::Certify(_), Active, Opening) => MessageRule::Answer,
+        // two that write to the log at once would fork it. One that could not open it may
+        // while it serves.
+        (FromWorker::Certify(_), Active, Opening | Attaching | Serving) => MessageRule::Answer,
         (FromWorker::Certify(_), ..) => MessageRule::Ignore,
         // Only who serves comes to the end of a segment.
         (FromWorker::CertifySegment(_), Active, Serving) => MessageRule::Answer,

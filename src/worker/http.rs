@@ -174,17 +174,22 @@ fn route(status: Option<&Status>, method: &str, path: &str) -> HttpAnswer {
 /// Ready is who could serve a read now. That no change can be made is a matter of health:
 /// another instance would not be better off, and readers are.
 fn ready(status: &Status) -> HttpAnswer {
-    match status.vault_trouble().reads {
+    let log = status.fault().map(|why| format!("audit log: {why}"));
+    match log.or_else(|| status.vault_trouble().reads) {
         None => HttpAnswer::text(200, "ready"),
         Some(why) => HttpAnswer::text(503, &format!("not ready: {why}")),
     }
 }
 
+/// The process lives, which this says also while nothing is released: to start it anew
+/// would change nothing.
 fn health(status: &Status) -> HttpAnswer {
     let trouble = status.vault_trouble();
-    let is_well = trouble.reads.is_none() && trouble.changes.is_none();
+    let fault = status.fault();
+    let is_well = trouble.reads.is_none() && trouble.changes.is_none() && fault.is_none();
     let body = json!({
         "status": if is_well { "ok" } else { "degraded" },
+        "audit_log": fault.as_deref().unwrap_or("ok"),
         "vault": {
             "readable": trouble.reads.is_none(),
             "writable": trouble.changes.is_none(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::common::clock::now_ms;
 use crate::process::spawn;
 use crate::worker::audit::AuditTrail;
+use crate::worker::audit::outage::LogHealth;
 use crate::worker::commit::Committer;
 use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
@@ -65,6 +66,12 @@ pub(crate) fn start(parts: &MaintenanceParts) -> io::Result<()> {
             std::thread::sleep(CHECKPOINTS);
         }
     })?;
+    let keeper = parts.clone();
+    spawn("audit-log", move || {
+        loop {
+            keeper.keep_log();
+        }
+    })?;
     let segments = parts.clone();
     spawn("segments", move || {
         loop {
@@ -77,6 +84,18 @@ impl MaintenanceParts {
     /// Tells how far the audit log has come.
     pub(crate) fn note_checkpoint(&self) {
         self.supervisor.note_checkpoint(&self.audit, &self.runner);
+    }
+
+    /// Looks at the audit log, and waits until the next look is due.
+    fn keep_log(&self) {
+        let health = self.audit.keep();
+        match &health {
+            // Not to be left to the next one who asks. What still fails is logged.
+            LogHealth::Recovered => self.committer.flush_outbox().unwrap_or_default(),
+            LogHealth::Spent(why) => self.supervisor.hand_over(why),
+            LogHealth::Working | LogHealth::Failing => {}
+        }
+        std::thread::sleep(health.pause());
     }
 
     /// Destroys what was deleted longer ago than the recovery window, and counts

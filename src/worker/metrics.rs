@@ -90,6 +90,8 @@ metrics! {
         audit_records: IntCounter = "audit_records_total" [],
         /// Audit records that failed.
         audit_errors: IntCounter = "audit_errors_total" [],
+        /// Whether the audit log takes every record: 1, or 0 while nothing is released.
+        audit_log_ready: IntGauge = "audit_log_ready" [],
         /// What became of notifications.
         notifications: IntCounterVec = "notifications_total" ["kind", "result"],
         /// HTTP requests.

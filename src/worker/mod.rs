@@ -177,6 +177,7 @@ impl Worker {
     fn answer_ping(&self, stats: SupervisorStats) -> io::Result<()> {
         if let WorkerState::Serving(parts) = &self.state {
             parts.status.set_supervisor_stats(stats);
+            parts.audit.set_directory_missing(stats.log_missing);
             if parts.tables.in_flight.longest() >= STUCK {
                 return Ok(());
             }
@@ -190,6 +191,7 @@ impl Worker {
             return Err(WorkerError::Protocol("asked to open twice"));
         };
         let parts = WorkerParts::open(&resources, how, policy, &self.supervisor)?;
+        self.supervisor.begin_delivering();
         self.send(&FromWorker::Opened(parts.secrets.counts().secrets))?;
         self.state = WorkerState::Open(Box::new((*resources, parts)));
         Ok(())

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use jarvis_audit::{Log, OpenError, Opening, SegmentLimits};
+use jarvis_audit::{KeyError, Log, OpenError, Opening, SegmentLimits, StartKey};
 use jarvis_fs::{Backend, HandleLimits, HandleTable, InFlight};
 use jarvis_policy::Policy;
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
@@ -28,6 +28,7 @@ use crate::ipc::programs::ExeQuestions;
 use crate::ipc::worker::{Open, Start};
 use crate::process::privileges::drop_privileges;
 use crate::worker::audit::AuditTrail;
+use crate::worker::audit::outage::{FoundLog, LogOpener, OpenFailure, OpenedLog};
 use crate::worker::authorization::Authorization;
 use crate::worker::commit::{CommitParts, Committer, Journal};
 use crate::worker::control::ControlService;
@@ -160,20 +161,22 @@ impl WorkerParts {
         let config = &resources.start.config;
         let policy = read_policy(&config.policy.path, policy.into())?;
         let (locked, probe) = unlock(resources, how)?;
-        let (log, recorded_seq) = open_log(resources, &probe, how, supervisor)?;
+        let found = find_log(resources, &probe, how, supervisor)?;
         let vault = locked.start(probe)?;
         hand_over(&resources.keys, &vault)?;
         let tables = SharedTables::map(resources, how)?;
         let stores = Stores {
             journal: Journal::load(&vault, resources.start.mount, tables.handles.clone())?,
             vault: Arc::new(vault),
-            log,
-            recorded_seq,
+            found,
         };
         let parts = Self::build(resources, policy, stores, tables, supervisor)?;
         let flushed = parts.committer.flush_outbox();
-        flushed.map_err(|_| WorkerError::RecordsOwed)?;
-        Ok(parts)
+        // Later ones serve nonetheless: who asks is told at once that nothing is released.
+        match flushed {
+            Err(_) if how.fresh => Err(WorkerError::RecordsOwed),
+            _ => Ok(parts),
+        }
     }
 
     fn build(
@@ -192,12 +195,12 @@ impl WorkerParts {
             metrics.service.notifications.clone(),
         ));
         let audit = Arc::new(AuditTrail::new(
-            stores.log,
+            stores.found,
+            resources.shown_paths()[1].clone().into(),
             Box::new(supervisor.segment_signer(start.host)),
             metrics.clone(),
             runner.clone(),
             settings.clone(),
-            stores.recorded_seq,
         ));
         let vault = stores.vault;
         let opened_seq = vault.counts().seq;
@@ -230,6 +233,7 @@ impl WorkerParts {
             tables.handles.clone(),
             tables.in_flight.clone(),
             runner.clone(),
+            audit.clone(),
         ));
         let programs = ExeLookup::new(ExeQuestions::from(resources.programs.try_clone()?));
         let reads_groups = authorization.clone();
@@ -309,9 +313,7 @@ impl WorkerParts {
 struct Stores {
     vault: Arc<Vault>,
     journal: Journal,
-    log: Log,
-    /// The vault's commits that the log has.
-    recorded_seq: u64,
+    found: FoundLog,
 }
 
 /// The tables that outlive a worker.
@@ -375,34 +377,70 @@ fn lock_vault(resources: &StartResources, how: &Open) -> Result<LockedVault, Wor
     })
 }
 
-/// Opens the log, which writes its start record, unless the vault is older; gives also
-/// which of the vault's commits the log has.
-fn open_log(
+/// Opens the log, or gives what opens it later: only a daemon that begins refuses to
+/// begin without its log.
+fn find_log(
     resources: &StartResources,
     probe: &Probe,
     how: &Open,
-    supervisor: &SupervisorClient,
-) -> Result<(Log, u64), WorkerError> {
-    let tail = Log::inspect(&resources.log)?;
-    let recorded_seq = tail.map_or(0, |tail| tail.vault_seq.min(probe.seq()));
+    supervisor: &Arc<SupervisorClient>,
+) -> Result<FoundLog, WorkerError> {
+    let mut opener = log_opener(resources, probe.seq(), how, supervisor)?;
+    match opener() {
+        Ok(opened) => Ok(FoundLog::Open(opened)),
+        Err(failure) if how.fresh => Err(failure.error.into()),
+        Err(failure) => Ok(FoundLog::Failing(opener, failure.error)),
+    }
+}
+
+/// Opens the log, which writes its start record, unless the vault, at commit `vault_seq`,
+/// is older.
+fn log_opener(
+    resources: &StartResources,
+    vault_seq: u64,
+    how: &Open,
+    supervisor: &Arc<SupervisorClient>,
+) -> Result<LogOpener, WorkerError> {
     let start = &resources.start;
-    let opening = Opening {
-        version: env!("CARGO_PKG_VERSION"),
-        // What the log has, not what the vault has: the difference is owed.
-        vault_seq: recorded_seq,
-        reason: how.reason.as_deref(),
-        accept_older_vault: start.accept_restored,
-        // It may have ended because a sync failed.
-        new_segment: how.crashed,
-        segment_limits: segment_limits(&start.config.audit),
-    };
+    let key = StartKey::generate().map_err(OpenError::from)?;
+    let (dir, reason) = (resources.log.clone(), how.reason.clone());
+    let accept_older_vault = start.accept_restored;
+    let segment_limits = segment_limits(&start.config.audit);
     let signer = supervisor.start_signer(start.host);
-    let open = || Log::open(&resources.log, &signer, opening);
-    let log = match open() {
-        Err(OpenError::InUse(segment)) if unlocked(&segment) => open()?,
-        result => result?,
+    // The last worker may have ended because a sync failed; so may a try to open it here.
+    let mut new_segment = how.crashed;
+    let mut open = move || {
+        let tail = Log::inspect(&dir)?;
+        // What the log has, not what the vault has: the difference is owed.
+        let recorded_seq = tail.map_or(0, |tail| tail.vault_seq.min(vault_seq));
+        let opening = Opening {
+            version: env!("CARGO_PKG_VERSION"),
+            vault_seq: recorded_seq,
+            reason: reason.as_deref(),
+            accept_older_vault,
+            new_segment,
+            segment_limits,
+        };
+        let open = || Log::open_under(&dir, &signer, opening, &key);
+        let log = match open() {
+            Err(OpenError::InUse(segment)) if unlocked(&segment) => open(),
+            result => result,
+        };
+        new_segment |= matches!(log, Err(OpenError::Start(_)));
+        Ok(OpenedLog {
+            log: log?,
+            recorded_seq,
+        })
     };
-    Ok((log, recorded_seq))
+    let dir = resources.log.clone();
+    Ok(Box::new(move || {
+        open().map_err(|error| OpenFailure {
+            // Its one certificate is for another start, and the disk is not to blame.
+            is_final: matches!(error, OpenError::Key(KeyError::NotCertified(_)))
+                && Log::probe_in(&dir).is_ok(),
+            error,
+        })
+    }))
 }
 
 fn segment_limits(audit: &AuditConfig) -> SegmentLimits {

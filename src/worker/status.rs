@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::common::clock::now_ms;
 use crate::ipc::worker::SupervisorStats;
+use crate::worker::audit::AuditTrail;
 use crate::worker::metrics::{Gauges, Metrics};
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::secrets::{Secrets, VaultTrouble};
@@ -24,6 +25,7 @@ pub(crate) struct Status {
     handles: Arc<HandleTable>,
     in_flight: Arc<InFlight>,
     runner: Arc<RunnerClient>,
+    audit: Arc<AuditTrail>,
     supervisor: Mutex<SupervisorStats>,
 }
 
@@ -35,6 +37,7 @@ impl Status {
         handles: Arc<HandleTable>,
         in_flight: Arc<InFlight>,
         runner: Arc<RunnerClient>,
+        audit: Arc<AuditTrail>,
     ) -> Self {
         Self {
             started_ms,
@@ -43,6 +46,7 @@ impl Status {
             handles,
             in_flight,
             runner,
+            audit,
             supervisor: Mutex::default(),
         }
     }
@@ -55,6 +59,11 @@ impl Status {
     /// Seconds since the service began.
     pub(crate) fn uptime_secs(&self) -> u64 {
         u64::try_from(now_ms().saturating_sub(self.started_ms) / 1000).unwrap_or_default()
+    }
+
+    /// Why nothing is released, though the worker serves; `None` while it is.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.audit.fault()
     }
 
     /// Number of live secrets, and of the last commit.

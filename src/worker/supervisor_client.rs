@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, SegmentClaim};
 use parking_lot::Mutex;
 
 use crate::common::policy_file::{read_policy, unreadable};
-use crate::ipc::Signature;
 use crate::ipc::runner::Event;
 use crate::ipc::worker::{FromWorker, SupervisorChannel, ToWorker};
+use crate::ipc::{Signature, short};
 use crate::worker::audit::AuditTrail;
 use crate::worker::authorization::PolicySource;
 use crate::worker::runner_client::RunnerClient;
@@ -90,6 +91,8 @@ pub(crate) struct SupervisorClient {
     channel: Arc<SupervisorChannel>,
     certificates: Reply<[u8; 64]>,
     policies: Reply<PolicyReply>,
+    /// Somebody receives the supervisor's messages and delivers them.
+    delivering: AtomicBool,
     /// The last record that the supervisor was told of; locked from a checkpoint to its
     /// note, for notes must not go back.
     noted_seq: Mutex<u64>,
@@ -101,6 +104,7 @@ impl SupervisorClient {
             channel,
             certificates: Reply::default(),
             policies: Reply::default(),
+            delivering: AtomicBool::new(false),
             noted_seq: Mutex::new(0),
         }
     }
@@ -116,13 +120,26 @@ impl SupervisorClient {
         self.policies.deliver(file);
     }
 
-    /// Signs with the host's identity while the worker opens its log, and nobody else
-    /// receives messages.
-    pub(crate) fn start_signer(&self, host: HostId) -> StartSigner<'_> {
+    /// Notes that from now on somebody receives the supervisor's messages and delivers
+    /// them.
+    pub(crate) fn begin_delivering(&self) {
+        self.delivering.store(true, Ordering::Release);
+    }
+
+    /// Signs with the host's identity when the worker opens its log.
+    pub(crate) fn start_signer(self: &Arc<Self>, host: HostId) -> StartSigner {
         StartSigner {
-            channel: &self.channel,
+            client: self.clone(),
             host,
+            given: Mutex::new(None),
         }
+    }
+
+    /// Tells the supervisor that another worker must take over, and why; ends this one.
+    pub(crate) fn hand_over(&self, why: &str) -> ! {
+        tracing::error!(%why, "another worker takes over");
+        self.channel.send(&FromWorker::Failed(short(why)), &[]).ok();
+        std::process::abort()
     }
 
     /// Signs with the host's identity while the worker serves.
@@ -154,8 +171,9 @@ impl SupervisorClient {
     /// come, if it has.
     pub(crate) fn note_checkpoint(&self, audit: &AuditTrail, runner: &RunnerClient) {
         let mut noted = self.noted_seq.lock();
-        let checkpoint = audit.checkpoint();
-        if checkpoint.seq != *noted {
+        if let Some(checkpoint) = audit.checkpoint()
+            && checkpoint.seq != *noted
+        {
             *noted = checkpoint.seq;
             let text = checkpoint.to_string();
             runner.notify(Event::checkpoint(&text));
@@ -166,22 +184,50 @@ impl SupervisorClient {
 }
 
 /// Certifies the first epoch key of a worker: the supervisor does, once.
-pub(crate) struct StartSigner<'c> {
-    channel: &'c SupervisorChannel,
+pub(crate) struct StartSigner {
+    client: Arc<SupervisorClient>,
     host: HostId,
+    /// The one certificate that there is in a worker's life, for a start that may have
+    /// to be tried again.
+    given: Mutex<Option<(EpochClaim, [u8; 64])>>,
 }
 
-impl Certify for StartSigner<'_> {
+impl Certify for StartSigner {
     fn host(&self) -> HostId {
         self.host
     }
 
     fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        let mut given = self.given.lock();
+        match &*given {
+            Some((first, signature)) if first == claim => Ok(*signature),
+            Some(_) => Err(KeyError::NotCertified(
+                "the log has changed since this worker's one certificate".into(),
+            )),
+            None => {
+                let signature = self.ask(claim)?;
+                *given = Some((*claim, signature));
+                Ok(signature)
+            }
+        }
+    }
+
+    fn certify_segment(&self, _claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
+        Err(KeyError::NotCertified("nothing is served yet".into()))
+    }
+}
+
+impl StartSigner {
+    fn ask(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        let (client, question) = (&self.client, FromWorker::Certify(*claim));
+        if client.delivering.load(Ordering::Acquire) {
+            let answer = client.certificates.request(&client.channel, &question);
+            return answer.map_err(|error| KeyError::NotCertified(error.to_string()));
+        }
+        // While the worker opens its log nobody else receives messages.
         let failed = |error: io::Error| KeyError::NotCertified(error.to_string());
-        let channel = self.channel;
-        channel
-            .send(&FromWorker::Certify(*claim), &[])
-            .map_err(failed)?;
+        let channel = &client.channel;
+        channel.send(&question, &[]).map_err(failed)?;
         loop {
             match channel.receive().map_err(failed)?.0 {
                 ToWorker::Certificate(Signature(signature)) => return Ok(signature),
@@ -192,10 +238,6 @@ impl Certify for StartSigner<'_> {
                 _ => return Err(KeyError::NotCertified("the supervisor refused".into())),
             }
         }
-    }
-
-    fn certify_segment(&self, _claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
-        Err(KeyError::NotCertified("nothing is served yet".into()))
     }
 }
 

@@ -11,6 +11,7 @@ use jarvis_vault::{Credential, LockedVault, SecretBytes, SecretName, Vault};
 use tempfile::TempDir;
 
 use super::audit::AuditTrail;
+use super::audit::outage::{FoundLog, OpenedLog};
 use super::commit::{CommitParts, Committer, Journal};
 use super::metrics::Metrics;
 use super::runner_client::RunnerClient;
@@ -55,12 +56,15 @@ impl WorkerFixture {
             metrics.service.notifications.clone(),
         ));
         let audit = Arc::new(AuditTrail::new(
-            log,
+            FoundLog::Open(OpenedLog {
+                log,
+                recorded_seq: 0,
+            }),
+            Default::default(),
             Box::new(identity),
             metrics.clone(),
             runner.clone(),
             settings.clone(),
-            0,
         ));
         let secrets = Arc::new(Secrets::new(
             vault.clone(),

@@ -55,7 +55,7 @@ worker/secrets: common audit metrics settings
     names fs vault
 worker/authorization: common audit metrics secrets
     names audit fs policy vault
-worker/status: common ipc metrics runner_client secrets
+worker/status: common ipc audit metrics runner_client secrets
     names fs vault::VaultCounts
 worker/commit: common config ipc audit metrics runner_client secrets settings
     names audit fs vault

@@ -109,6 +109,14 @@ impl Log {
         )
     }
 
+    /// Finds out whether the disk that the log in `dir` is on takes what is written.
+    ///
+    /// # Errors
+    /// [`OpenError`], also when somebody has the log open.
+    pub fn probe_in(dir: &Path) -> Result<(), OpenError> {
+        LogDirectory::open(dir)?.probe()
+    }
+
     /// Finds out whether the log's disk takes what is written, also when this log can't
     /// be written any more.
     ///

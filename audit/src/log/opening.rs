@@ -41,7 +41,7 @@ pub(super) struct LogDirectory {
 }
 
 impl LogDirectory {
-    fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let handle = private::open(path, ModeLimit::DIRECTORY)?;
         lock(path, &handle)?;
         Ok(Self {

@@ -6,8 +6,8 @@
 //! Imported by: secrets (for the token), authorization, commit, gate, control, scheduler, tree,
 //! maintenance.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jarvis_audit::{
@@ -24,9 +24,14 @@ use crate::worker::settings::Settings;
 
 mod denial_limit;
 pub(crate) mod detector;
+pub(crate) mod outage;
 
 use denial_limit::DenialLimit;
 use detector::DetectorFeed;
+use outage::{FoundLog, LogState, RecordError};
+
+/// How long to wait for a log that is not open before looking at it again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Certifies the keys of segments.
 pub(crate) type Signer = Box<dyn Certify + Send + Sync>;
@@ -81,7 +86,9 @@ pub(crate) struct ReadDecision<'a> {
 
 /// The audit log as one worker writes it.
 pub(crate) struct AuditTrail {
-    log: Log,
+    /// Empty until the log can be opened.
+    log: OnceLock<Log>,
+    state: LogState,
     signer: Signer,
     metrics: Arc<Metrics>,
     runner: Arc<RunnerClient>,
@@ -104,18 +111,27 @@ pub(crate) fn rule_of<'p>(decision: &Decision<'p>) -> (Option<&'p str>, &'p str)
 }
 
 impl AuditTrail {
-    /// `recorded_seq`: the vault's commits that the log has.
+    /// The trail into the log that was `found`; `names`: the log's directory as this
+    /// process names it, and as others do.
     pub(crate) fn new(
-        log: Log,
+        found: FoundLog,
+        names: [String; 2],
         signer: Signer,
         metrics: Arc<Metrics>,
         runner: Arc<RunnerClient>,
         settings: Arc<Settings>,
-        recorded_seq: u64,
     ) -> Self {
-        Self {
-            detector: DetectorFeed::new(settings.audit.thresholds, log.checkpoint().seq),
+        let (log, recorded_seq, opener, failure) = match found {
+            FoundLog::Open(opened) => (opened.log.into(), opened.recorded_seq, None, None),
+            FoundLog::Failing(opener, error) => (OnceLock::new(), 0, Some(opener), Some(error)),
+        };
+        // Of a log that is not open yet all is another worker's.
+        let found_seq = log.get().map_or(u64::MAX, |log| log.checkpoint().seq);
+        metrics.service.audit_log_ready.set(1);
+        let trail = Self {
+            detector: DetectorFeed::new(settings.audit.thresholds, found_seq),
             log,
+            state: LogState::new(opener, names),
             signer,
             metrics,
             runner,
@@ -123,7 +139,11 @@ impl AuditTrail {
             recorded_seq: AtomicU64::new(recorded_seq),
             retiring: AtomicBool::new(false),
             denials: DenialLimit::default(),
+        };
+        if let Some(error) = failure {
+            trail.begin_outage(&error);
         }
+        trail
     }
 
     /// A record's common part.
@@ -154,36 +174,39 @@ impl AuditTrail {
     /// # Errors
     /// [`FsError::Io`] when the record was not written.
     pub(crate) fn append(&self, event: &Event<'_>, durability: Durability) -> Result<(), FsError> {
-        self.append_change(event, durability).map_err(|error| {
-            tracing::error!(%error, "audit record not written");
-            FsError::Io
-        })?;
+        self.note(
+            self.log()
+                .and_then(|log| Ok(log.append(event, durability)?)),
+        )
+        .map_err(|_| FsError::Io)?;
         self.consider(event);
         Ok(())
     }
 
-    /// Records `event` about a change, in which nothing suspicious is looked for.
+    /// Records `event` about a change, in which nothing suspicious is looked for; durably,
+    /// and if it is `urgent`, with the room that is kept for revocations.
     ///
     /// # Errors
-    /// [`AppendError`].
-    pub(crate) fn append_change(
-        &self,
-        event: &Event<'_>,
-        durability: Durability,
-    ) -> Result<(), AppendError> {
-        let result = self.log.append(event, durability);
-        if let Err(error) = &result {
-            self.check_serving();
-            if matches!(error, AppendError::Poisoned) {
-                // Another worker opens the log anew and finds what is owed; this
-                // one can do nothing any more.
-                tracing::error!(%error, "ending the worker");
-                std::process::abort();
-            }
-        }
+    /// [`RecordError`].
+    pub(crate) fn append_change(&self, event: &Event<'_>, urgent: bool) -> Result<(), RecordError> {
+        self.note(self.log().and_then(|log| {
+            let written = match event {
+                event if urgent => log.append_urgent(event, Durability::Sync),
+                event => log.append(event, Durability::Sync),
+            };
+            Ok(written?)
+        }))
+    }
+
+    /// Counts a record that was written, or was not.
+    fn note(&self, result: Result<u64, RecordError>) -> Result<(), RecordError> {
         match &result {
             Ok(_) => self.metrics.service.audit_records.inc(),
-            Err(_) => self.metrics.service.audit_errors.inc(),
+            Err(error) => {
+                self.check_serving();
+                self.metrics.service.audit_errors.inc();
+                self.note_failure(error);
+            }
         }
         result.map(|_| ())
     }
@@ -315,15 +338,21 @@ impl AuditTrail {
         self.recorded_seq.fetch_max(seq, Ordering::AcqRel);
     }
 
-    /// How far the audit log has come.
-    pub(crate) fn checkpoint(&self) -> Checkpoint {
-        self.log.checkpoint()
+    /// How far the audit log has come, if it is open.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.log.get().map(Log::checkpoint)
     }
 
     /// Waits until the audit log's segment is to end, at most `limit`; gives whether
     /// it is.
     pub(crate) fn await_segment_end(&self, limit: Duration) -> bool {
-        self.log.await_segment_end(limit)
+        match self.log.get() {
+            Some(log) => log.await_segment_end(limit),
+            None => {
+                std::thread::sleep(OPEN_AGAIN);
+                false
+            }
+        }
     }
 
     /// Ends the audit log's segment; gives the number of the next.
@@ -331,7 +360,8 @@ impl AuditTrail {
     /// # Errors
     /// [`RotationError`].
     pub(crate) fn rotate_segment(&self) -> Result<u32, RotationError> {
-        self.log.rotate_segment(&*self.signer)
+        let log = self.log.get().ok_or(AppendError::Closed)?;
+        log.rotate_segment(&*self.signer)
     }
 
     /// Removes what is older than the retention.
@@ -339,9 +369,9 @@ impl AuditTrail {
     /// # Errors
     /// [`PruneError`].
     pub(crate) fn prune(&self) -> Result<usize, PruneError> {
-        match self.settings.audit.retention {
-            None => Ok(0),
-            Some(retention) => self.log.prune(now() - retention),
+        match (self.settings.audit.retention, self.log.get()) {
+            (Some(retention), Some(log)) => log.prune(now() - retention),
+            _ => Ok(0),
         }
     }
 
@@ -350,7 +380,9 @@ impl AuditTrail {
     pub(crate) fn retire(&self, reason: &str) {
         self.record_all_counted(self.denials.drain());
         self.retiring.store(true, Ordering::Release);
-        if let Err(error) = self.log.stop(self.recorded_seq(), Some(reason)) {
+        if let Some(log) = self.log.get()
+            && let Err(error) = log.stop(self.recorded_seq(), Some(reason))
+        {
             tracing::error!(%error, "no stop record");
         }
     }

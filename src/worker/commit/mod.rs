@@ -4,7 +4,8 @@
 //! audit record is written and synced, and the next commit drops the note. After a crash
 //! between the two, or a full disk, the notes are recorded first, marked `recovered`; until
 //! then nothing is released. So no change is without its record, and none is recorded that
-//! did not happen.
+//! did not happen. A log that takes no records takes no changes either, but revocations: they
+//! are the safe direction, so they take effect at once and their records are owed.
 //!
 //! Exactly once: the answer to a change is committed with it, under the mount's nonce and the
 //! request's number ([`Journal`]). A request that comes again finds its answer there. A read
@@ -19,7 +20,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use jarvis_audit::{AppendError, Durability, Event, Outcome};
+use jarvis_audit::{Durability, Event, Outcome};
 use jarvis_fs::{FsError, HandleTable};
 use jarvis_vault::{NewVersion, StoreError, Txn, Vault, VaultError};
 use parking_lot::{Mutex, MutexGuard};
@@ -28,6 +29,7 @@ use crate::common::clock::now_ms;
 use crate::config::EventKind;
 use crate::ipc::runner as notification;
 use crate::worker::audit::AuditTrail;
+use crate::worker::audit::outage::RecordError;
 use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::secrets::{Secrets, refusal};
@@ -63,8 +65,25 @@ pub(crate) enum CommitError {
     #[error("the change is made, but its audit record cannot be written yet; see the daemon's log")]
     NotRecorded,
     /// Nothing was changed.
-    #[error("the audit log cannot be written, so nothing was changed; see the daemon's log")]
-    AuditUnavailable,
+    #[error("the audit log takes no records, so nothing was changed: {0}")]
+    AuditUnavailable(String),
+}
+
+impl CommitError {
+    /// The refusal of a change while `audit` takes no records.
+    pub(crate) fn unavailable(audit: &AuditTrail) -> Self {
+        let why = audit.fault();
+        Self::AuditUnavailable(why.unwrap_or_else(|| "see the daemon's log".into()))
+    }
+}
+
+/// Whether a change may wait for the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Without a record no change.
+    Ordinary,
+    /// A revocation: it takes effect also while its record is owed.
+    Revocation,
 }
 
 /// Tells whether an open handle needs a version (inode number, version number).
@@ -165,9 +184,25 @@ impl Committer {
         &self,
         change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
     ) -> Result<(), CommitError> {
+        self.commit_as(Urgency::Ordinary, change)
+    }
+
+    /// Like [`Self::commit`], of a change that may be urgent.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub(crate) fn commit_as(
+        &self,
+        urgency: Urgency,
+        change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
+    ) -> Result<(), CommitError> {
         let turn = self.changing.lock();
-        self.flush_outbox_locked(&turn)
-            .map_err(|_| CommitError::AuditUnavailable)?;
+        let flushed = self.flush_outbox_locked(&turn, urgency);
+        if urgency == Urgency::Ordinary {
+            flushed.map_err(|_| CommitError::unavailable(&self.audit))?;
+            let ready = self.audit.demand_records();
+            ready.map_err(CommitError::AuditUnavailable)?;
+        }
         let written = self.vault.write(|txn| -> Result<_, CommitError> {
             let changes = change(txn)?;
             for change in &changes {
@@ -187,7 +222,11 @@ impl Committer {
             self.count(change);
             self.announce(change);
         }
-        let recorded = self.record_changes(seq, &changes);
+        let recorded = match flushed {
+            Ok(()) => self.record_changes(seq, &changes, urgency),
+            // What is owed already comes first.
+            Err(error) => Err(error),
+        };
         // After the record: a hook gets its values against it.
         for change in &changes {
             match (change.begins, change.id) {
@@ -286,23 +325,38 @@ impl Committer {
     }
 
     /// Records the changes of commit `seq`, or remembers that they are owed.
-    fn record_changes(&self, seq: u64, changes: &[Change]) -> Result<(), AppendError> {
-        let result = self.append_changes(seq, changes, false);
-        match &result {
-            Ok(()) => self.confirm(seq),
-            Err(_) => self.outbox_pending.store(true, Ordering::Release),
+    fn record_changes(
+        &self,
+        seq: u64,
+        changes: &[Change],
+        urgency: Urgency,
+    ) -> Result<(), FsError> {
+        match self.append_changes(seq, changes, (false, urgency)) {
+            Ok(()) => {
+                self.confirm(seq);
+                Ok(())
+            }
+            Err(_) => {
+                self.outbox_pending.store(true, Ordering::Release);
+                Err(FsError::Io)
+            }
         }
-        result
     }
 
-    fn append_changes(&self, seq: u64, changes: &[Change], late: bool) -> Result<(), AppendError> {
+    fn append_changes(
+        &self,
+        seq: u64,
+        changes: &[Change],
+        (late, urgency): (bool, Urgency),
+    ) -> Result<(), RecordError> {
         for (index, change) in changes.iter().enumerate() {
             // Only the last record claims the commit: a crash before it makes
             // the whole commit's records come again, marked as recovered.
             let last = index + 1 == changes.len();
             let vault_seq = if last { seq } else { seq.saturating_sub(1) };
             let event = change.event(vault_seq, late);
-            self.audit.append_change(&event, Durability::Sync)?;
+            let urgent = urgency == Urgency::Revocation;
+            self.audit.append_change(&event, urgent)?;
         }
         Ok(())
     }
@@ -323,12 +377,16 @@ impl Committer {
             return Ok(());
         }
         let turn = self.changing.lock();
-        self.flush_outbox_locked(&turn)
+        self.flush_outbox_locked(&turn, Urgency::Ordinary)
     }
 
     /// Like [`Self::flush_outbox`], for who makes a change: no other commit stands
     /// without its record meanwhile.
-    fn flush_outbox_locked(&self, _turn: &MutexGuard<'_, ()>) -> Result<(), FsError> {
+    fn flush_outbox_locked(
+        &self,
+        _turn: &MutexGuard<'_, ()>,
+        urgency: Urgency,
+    ) -> Result<(), FsError> {
         if !self.outbox_pending.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -352,10 +410,8 @@ impl Committer {
                 );
                 FsError::Io
             })?;
-            self.append_changes(seq, &changes, true).map_err(|error| {
-                tracing::error!(%error, "audit record not written");
-                FsError::Io
-            })?;
+            let appended = self.append_changes(seq, &changes, (true, urgency));
+            appended.map_err(|_| FsError::Io)?;
             self.confirm(seq);
         }
         self.outbox_pending.store(false, Ordering::Release);

@@ -20,7 +20,7 @@ fn a_note_that_is_not_understood_is_not_taken_for_recorded() {
         assert!(audit.recorded_seq() < seq, "it would be lost");
     }
     let change = committer.commit(|_| Ok(Vec::new()));
-    assert!(matches!(change, Err(CommitError::AuditUnavailable)));
+    assert!(matches!(change, Err(CommitError::AuditUnavailable(_))));
     assert_eq!(fixture.vault.pending_notes(0).unwrap().len(), 1);
 }
 

@@ -5,6 +5,7 @@ use jarvis_vault::VaultError;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::service::ControlService;
 use crate::common::policy_file::LoadError;
 use crate::worker::commit::CommitError;
 use crate::worker::commit::change::{Change, ChangeKind};
@@ -46,14 +47,14 @@ impl ControlError {
             CommitError::VaultFailed | CommitError::Note(_) => "io",
             CommitError::VaultUnwritable(_) => "vault_unwritable",
             CommitError::NotRecorded => "not_recorded",
-            CommitError::AuditUnavailable => "audit_unavailable",
+            CommitError::AuditUnavailable(_) => "audit_unavailable",
         };
         Self::new(FsError::Io, code, error.to_string())
     }
 
     /// The audit log takes no record of what was asked for.
-    pub(super) fn unrecordable() -> Self {
-        let error = CommitError::AuditUnavailable;
+    pub(super) fn unrecordable(service: &ControlService) -> Self {
+        let error = CommitError::unavailable(&service.audit);
         Self::new(FsError::Io, "audit_unavailable", error.to_string())
     }
 

@@ -9,7 +9,7 @@ use super::authorise::authorise;
 use super::lifecycle;
 use super::service::ControlService;
 use crate::worker::commit::change::{Change, ChangeKind};
-use crate::worker::commit::{CommitError, rotate, with_derived};
+use crate::worker::commit::{CommitError, Urgency, rotate, with_derived};
 use crate::worker::request::Operation;
 
 /// Decides every operation, commits them together, and records each.
@@ -20,13 +20,19 @@ pub(super) fn change(
     origin: RequestOrigin,
     result: &dyn Fn(&[Change]) -> Value,
 ) -> Result<Answer, ControlError> {
+    let is_urgent = operations.iter().all(Operation::is_urgent);
     let mut authorised = Vec::with_capacity(operations.len());
     for operation in operations {
         let actor = authorise(service, caller, &operation)?;
         authorised.push((operation, actor));
     }
+    let urgency = if is_urgent {
+        Urgency::Revocation
+    } else {
+        Urgency::Ordinary
+    };
     let mut answer = None;
-    let committed = service.committer.commit(|txn| {
+    let committed = service.committer.commit_as(urgency, |txn| {
         let mut changes = Vec::new();
         for (operation, actor) in &authorised {
             let made = apply(service, txn, operation, caller.uid)?;
@@ -43,9 +49,18 @@ pub(super) fn change(
         Ok(changes)
     });
     let failed = |error: CommitError| ControlError::commit(&service.secrets, &error);
-    committed.map_err(failed)?;
-    // `commit` has run the closure when it succeeds.
-    answer.ok_or_else(|| failed(CommitError::NotRecorded))
+    match (committed, answer) {
+        (Ok(()), Some(answer)) => Ok(answer),
+        // The change is made all the same: pages of what it is about must go.
+        (Err(error @ CommitError::NotRecorded), Some(made)) => Ok(Answer {
+            changed: made.changed,
+            fenced: made.fenced,
+            ..failed(error).answer()
+        }),
+        (Err(error), _) => Err(failed(error)),
+        // The closure has run when the commit succeeds.
+        (Ok(()), None) => Err(failed(CommitError::NotRecorded)),
+    }
 }
 
 /// Secrets whose open handles must not be read any more.

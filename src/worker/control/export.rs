@@ -28,7 +28,7 @@ pub(super) fn export(
     let failed = |error: VaultError| ControlError::vault(&service.secrets, &error);
     let node = service.secrets.find(name).map_err(failed)?;
     let (sealed, versions) = service.secrets.export(&node, credential).map_err(failed)?;
-    let unrecordable = |_: FsError| ControlError::unrecordable();
+    let unrecordable = |_: FsError| ControlError::unrecordable(service);
     service.committer.flush_outbox().map_err(unrecordable)?;
     let subjects: Vec<_> = versions
         .iter()

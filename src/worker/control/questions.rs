@@ -47,7 +47,11 @@ pub(super) fn ask(
                 Err(ControlError::new(FsError::Io, "io", message))
             }
         },
-        Question::Checkpoint => Ok(json!({"note": service.audit.checkpoint().to_string()})),
+        Question::Checkpoint => {
+            let checkpoint = service.audit.checkpoint();
+            let checkpoint = checkpoint.ok_or_else(|| ControlError::unrecordable(service))?;
+            Ok(json!({"note": checkpoint.to_string()}))
+        }
         Question::KeyList => {
             let slots = service
                 .secrets
@@ -87,6 +91,7 @@ fn status(service: &ControlService) -> Value {
         "open_handles": gauges.handles,
         "policy_clients": service.authorization.policy().clients(),
         "audit_records": service.metrics.service.audit_records.get(),
+        "audit_log": service.status.fault().unwrap_or_else(|| "ok".into()),
         "audit_errors": service.metrics.service.audit_errors.get(),
         "runner": service.status.runner_answers(),
         "worker_generation": gauges.facts.generation,

@@ -44,6 +44,19 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Whether the operation takes a secret out of service, or leads there: that must not
+    /// wait for the audit log.
+    pub(crate) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Lifecycle(LifecycleOp::Revocation(op)) => {
+                !matches!(op, RevocationOp::Decide { approve: false, .. })
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A question of an admin; it changes no secret.
 pub(crate) enum Question {
     Status,
