@@ -1,13 +1,14 @@
 //! The directories that are the worker's: of the vault, and of the audit log.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::{DirEntry, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Uid, chownat};
+use rustix::fs::{AtFlags, Gid, Uid, chownat, statat};
+use rustix::io::Errno;
 
 use super::error::DirectoryError;
 use crate::config::Config;
@@ -42,6 +43,36 @@ pub(super) fn open_for_worker(
         vault_path: std::fs::read_link(link).ok(),
         fds,
     })
+}
+
+/// Opens the directory that is in the place of `held`, the audit log's, by now.
+///
+/// # Errors
+/// [`DirectoryError`], also when it looks like the place of a disk that is not mounted.
+pub(super) fn reopen_log(
+    config: &Config,
+    user: Option<(u32, u32)>,
+    held: &OwnedFd,
+) -> Result<OwnedFd, DirectoryError> {
+    let path = &config.audit.dir;
+    let device = |directory: &OwnedFd| {
+        let directory = File::from(directory.try_clone()?);
+        directory.metadata().map(|metadata| metadata.dev())
+    };
+    let is_segment = |entry: io::Result<DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().ends_with(b".jsonl"))
+    };
+    let found = File::open(path).map_err(unusable(path))?.into();
+    let has_log = std::fs::read_dir(path)
+        .map_err(unusable(path))?
+        .any(is_segment);
+    let is_same_device =
+        device(held).map_err(unusable(path))? == device(&found).map_err(unusable(path))?;
+    // What stood there alone would be hidden once the disk is mounted again.
+    if !has_log && !is_same_device {
+        return Err(DirectoryError::Unmounted { path: path.clone() });
+    }
+    open(config, path, user, is_log_file)
 }
 
 fn open(
@@ -107,8 +138,14 @@ fn chown_to_worker(
     is_workers: impl Fn(&str) -> bool,
 ) -> Result<(), DirectoryError> {
     let chown = |name: &str, flags| {
+        let failed = |errno: Errno| unusable(path)(errno.into());
+        let status = statat(directory, name, flags).map_err(failed)?;
+        // Where nothing is to be changed it may be that nothing can be, on a disk that failed.
+        if (status.st_uid, status.st_gid) == (uid, gid) {
+            return Ok(());
+        }
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        chownat(directory, name, uid, gid, flags).map_err(|errno| unusable(path)(errno.into()))
+        chownat(directory, name, uid, gid, flags).map_err(failed)
     };
     chown("", AtFlags::EMPTY_PATH)?;
     for entry in std::fs::read_dir(path).map_err(unusable(path))? {

@@ -60,6 +60,9 @@ pub(crate) enum SupervisorError {
     /// The thread that keeps checkpoints can't be started.
     #[error(transparent)]
     Checkpoints(io::Error),
+    /// The directory of the audit log can't be watched.
+    #[error("cannot watch the directory of the audit log: {0}")]
+    LogPlace(io::Error),
     /// The policy can't be read.
     #[error(transparent)]
     Policy(#[from] LoadError),
@@ -175,6 +178,14 @@ pub enum RunnerStartError {
 /// Reason why a directory can't be given to the worker.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DirectoryError {
+    /// An empty directory is where another disk was.
+    #[error(
+        "{path} is empty and on another file system than the audit log was: mount the log's disk"
+    )]
+    Unmounted {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory can't be opened, read or given away.
     #[error("cannot use {path}: {source}")]
     Unusable {

@@ -10,7 +10,7 @@
 //! place. What a worker can ask of it is [`FromWorker`] by the rules in [`requests`], and
 //! at another socket what program a thread runs ([`programs`]).
 //!
-//! [`Supervisor`] is a loop over signals, sockets and pidfds ([`events`]) and seven parts
+//! [`Supervisor`] is a loop over signals, sockets and pidfds ([`events`]) and eight parts
 //! that know nothing of it. What concerns several of them is here.
 
 use std::net::TcpListener;
@@ -36,6 +36,7 @@ mod error;
 mod events;
 mod executable;
 mod holder_client;
+mod log_place;
 mod mount;
 mod policy;
 mod programs;
@@ -45,6 +46,7 @@ mod service;
 mod signals;
 mod startup;
 mod tables;
+mod upgrade;
 mod worker;
 mod workers;
 
@@ -53,6 +55,7 @@ use certifier::Certifier;
 pub(crate) use error::SupervisorError;
 use events::SupervisorEvent;
 use executable::Executable;
+use log_place::LogPlace;
 use mount::FuseMount;
 use policy::PolicyText;
 use requests::MessageRule;
@@ -82,6 +85,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> Result<(), Superviso
 struct Supervisor {
     config: Config,
     directories: directories::WorkerDirectories,
+    log_place: LogPlace,
     listener: Option<TcpListener>,
     /// The first worker may accept a vault that is older than its audit log.
     accept_restored: bool,
@@ -105,6 +109,8 @@ impl Supervisor {
         let user = startup::account(&config, &config.worker.user)?;
         let runner_user = startup::account(&config, &config.worker.runner_user)?;
         let directories = directories::open_for_worker(&config, user)?;
+        let [_, log] = &directories.fds;
+        let log_place = LogPlace::watch(config.audit.dir.clone(), log)?;
         let holder = startup::connect_holder(arguments.holder.as_deref())?;
         let mount = FuseMount::open(&config.mount, holder)?;
         let adopted = mount.is_mounted();
@@ -112,6 +118,7 @@ impl Supervisor {
         let executable = Executable::own().map_err(SupervisorError::Executable)?;
         Ok(Self {
             directories,
+            log_place,
             listener,
             accept_restored: arguments.accept_restored_vault,
             workers: Workers::new(executable, user),
@@ -148,6 +155,7 @@ impl Supervisor {
                 signals.drain(event);
                 self.handle(event)?;
             }
+            self.follow_log();
             self.check_deadlines();
             if self.service.stopping && self.workers.active.is_none() {
                 self.leave();
@@ -390,32 +398,6 @@ impl Supervisor {
         }
         self.mount.give_up();
         Err(self.workers.outage(OUTAGE_LIMIT))
-    }
-
-    /// Has a worker of the installed program take over. The old one goes on until the new
-    /// one is ready, and its program is kept until the new one has served.
-    fn upgrade(&mut self) {
-        if self.service.stopping {
-            return;
-        }
-        if self.workers.serving().is_none() {
-            tracing::warn!("nobody serves: the worker is not replaced; reload again");
-            return;
-        }
-        tracing::info!("replacing the worker");
-        if let Err(error) = self.workers.executable.try_installed() {
-            let program = self.workers.executable.installed().display();
-            tracing::error!(%error, %program, "the old worker stays");
-            return;
-        }
-        self.workers.standby = None;
-        match self.spawn_worker(false) {
-            Ok(worker) => self.workers.begin_upgrade(worker),
-            Err(why) => {
-                tracing::error!(%why, "the old worker stays");
-                self.workers.abandon_upgrade();
-            }
-        }
     }
 
     fn retire(&mut self, why: &str) {

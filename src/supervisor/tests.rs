@@ -33,9 +33,11 @@ fn supervisor(home: &Path) -> Supervisor {
     let config = Config::load(&path("config.toml")).unwrap();
     let tables = PersistentTables::new(SecretPage::create().unwrap()).unwrap();
     let identity = Identity::create(&path("i"), &path("i.pub")).unwrap();
+    let directories = ["v", "a"].map(|d| File::open(path(d)).unwrap().into());
     let mut supervisor = Supervisor {
+        log_place: LogPlace::watch(path("a"), &directories[1]).unwrap(),
         directories: directories::WorkerDirectories {
-            fds: ["v", "a"].map(|d| File::open(path(d)).unwrap().into()),
+            fds: directories,
             vault_path: None,
         },
         listener: None,

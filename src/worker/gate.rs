@@ -68,11 +68,11 @@ impl Gate {
     ) -> Result<OpenedSecret<Plaintext>, FsError> {
         let timer = self.metrics.access.open_seconds.start_timer();
         self.audit.check_serving();
-        self.committer.flush_outbox()?;
         let node = self.secrets.node(id)?;
         node.live_secret().ok_or(FsError::NotFound)?;
         let policy = self.authorization.policy_for(caller);
         let decision = self.authorization.authorise_read(&policy, caller, &node)?;
+        self.committer.flush_outbox()?;
         let (client, rule) = rule_of(&decision);
         let opened = self
             .secrets

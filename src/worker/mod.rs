@@ -38,6 +38,7 @@ mod error;
 mod gate;
 mod http;
 mod identity;
+mod log_opening;
 mod maintenance;
 mod metrics;
 pub(crate) mod request;

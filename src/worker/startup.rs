@@ -5,30 +5,25 @@
 //! Touches: the credential and the root key (PLAINTEXT), vault, audit log.
 //! Imported by: mod.rs of the worker.
 
-use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
-use jarvis_audit::{KeyError, Log, OpenError, Opening, SegmentLimits, StartKey};
 use jarvis_fs::{Backend, HandleLimits, HandleTable, InFlight};
 use jarvis_policy::Policy;
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
 use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError, VaultPlace};
-use rustix::fs::{FlockOperation, flock};
 
 use super::error::WorkerError;
+use super::log_opening::{find_log, unlocked};
 use super::sandbox;
 use crate::common::policy_file::read_policy;
-use crate::config::AuditConfig;
 use crate::ipc::programs::ExeQuestions;
 use crate::ipc::worker::{Open, Start};
 use crate::process::privileges::drop_privileges;
 use crate::worker::audit::AuditTrail;
-use crate::worker::audit::outage::{FoundLog, LogOpener, OpenFailure, OpenedLog};
+use crate::worker::audit::outage::FoundLog;
 use crate::worker::authorization::Authorization;
 use crate::worker::commit::{CommitParts, Committer, Journal};
 use crate::worker::control::ControlService;
@@ -43,9 +38,6 @@ use crate::worker::settings::Settings;
 use crate::worker::status::Status;
 use crate::worker::supervisor_client::SupervisorClient;
 use crate::worker::tree::SecretTree;
-
-/// How long a worker that was killed may take to die.
-const DEATH_LIMIT: Duration = Duration::from_secs(2);
 
 /// Resources that the supervisor handed over with the first message.
 pub(super) struct StartResources {
@@ -161,7 +153,7 @@ impl WorkerParts {
         let config = &resources.start.config;
         let policy = read_policy(&config.policy.path, policy.into())?;
         let (locked, probe) = unlock(resources, how)?;
-        let found = find_log(resources, &probe, how, supervisor)?;
+        let found = find_log((&resources.start, &resources.log), &probe, how, supervisor)?;
         let vault = locked.start(probe)?;
         hand_over(&resources.keys, &vault)?;
         let tables = SharedTables::map(resources, how)?;
@@ -375,92 +367,6 @@ fn lock_vault(resources: &StartResources, how: &Open) -> Result<LockedVault, Wor
         Err(VaultError::InUse { .. }) if unlocked(path) => open()?,
         result => result?,
     })
-}
-
-/// Opens the log, or gives what opens it later: only a daemon that begins refuses to
-/// begin without its log.
-fn find_log(
-    resources: &StartResources,
-    probe: &Probe,
-    how: &Open,
-    supervisor: &Arc<SupervisorClient>,
-) -> Result<FoundLog, WorkerError> {
-    let mut opener = log_opener(resources, probe.seq(), how, supervisor)?;
-    match opener() {
-        Ok(opened) => Ok(FoundLog::Open(opened)),
-        Err(failure) if how.fresh => Err(failure.error.into()),
-        Err(failure) => Ok(FoundLog::Failing(opener, failure.error)),
-    }
-}
-
-/// Opens the log, which writes its start record, unless the vault, at commit `vault_seq`,
-/// is older.
-fn log_opener(
-    resources: &StartResources,
-    vault_seq: u64,
-    how: &Open,
-    supervisor: &Arc<SupervisorClient>,
-) -> Result<LogOpener, WorkerError> {
-    let start = &resources.start;
-    let key = StartKey::generate().map_err(OpenError::from)?;
-    let (dir, reason) = (resources.log.clone(), how.reason.clone());
-    let accept_older_vault = start.accept_restored;
-    let segment_limits = segment_limits(&start.config.audit);
-    let signer = supervisor.start_signer(start.host);
-    // The last worker may have ended because a sync failed; so may a try to open it here.
-    let mut new_segment = how.crashed;
-    let mut open = move || {
-        let tail = Log::inspect(&dir)?;
-        // What the log has, not what the vault has: the difference is owed.
-        let recorded_seq = tail.map_or(0, |tail| tail.vault_seq.min(vault_seq));
-        let opening = Opening {
-            version: env!("CARGO_PKG_VERSION"),
-            vault_seq: recorded_seq,
-            reason: reason.as_deref(),
-            accept_older_vault,
-            new_segment,
-            segment_limits,
-        };
-        let open = || Log::open_under(&dir, &signer, opening, &key);
-        let log = match open() {
-            Err(OpenError::InUse(segment)) if unlocked(&segment) => open(),
-            result => result,
-        };
-        new_segment |= matches!(log, Err(OpenError::Start(_)));
-        Ok(OpenedLog {
-            log: log?,
-            recorded_seq,
-        })
-    };
-    let dir = resources.log.clone();
-    Ok(Box::new(move || {
-        open().map_err(|error| OpenFailure {
-            // Its one certificate is for another start, and the disk is not to blame.
-            is_final: matches!(error, OpenError::Key(KeyError::NotCertified(_)))
-                && Log::probe_in(&dir).is_ok(),
-            error,
-        })
-    }))
-}
-
-fn segment_limits(audit: &AuditConfig) -> SegmentLimits {
-    SegmentLimits {
-        bytes: u64::from(audit.segment_mb) * 1024 * 1024,
-        age: Duration::from_secs(u64::from(audit.segment_hours) * 3600),
-    }
-}
-
-/// Waits a while for whoever has `path` locked to die.
-fn unlocked(path: &Path) -> bool {
-    let path = path.to_owned();
-    let (freed, wait) = channel();
-    std::thread::spawn(move || {
-        let lock = |file: &File| flock(file, FlockOperation::LockExclusive);
-        let got = File::open(path).is_ok_and(|file| lock(&file).is_ok());
-        // Nobody may be waiting any more.
-        freed.send(got).ok();
-    });
-    wait.recv_timeout(DEATH_LIMIT).unwrap_or(false)
 }
 
 /// Leaves the root key for the next worker; the credential that unlocked it is done with.

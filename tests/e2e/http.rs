@@ -24,7 +24,7 @@ fn talk(address: &str, bytes: &[u8]) -> String {
     text(&answer)
 }
 
-fn get(address: &str, path: &str) -> String {
+pub(crate) fn get(address: &str, path: &str) -> String {
     talk(
         address,
         format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes(),

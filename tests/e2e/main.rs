@@ -15,6 +15,7 @@ mod control;
 mod crash;
 mod deletion;
 mod demo;
+mod disk_log;
 mod disk_vault;
 mod files;
 mod grace;

@@ -6,6 +6,7 @@ mod daemon;
 pub(crate) mod postgres;
 mod tracer;
 mod users;
+mod volume;
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,6 +18,7 @@ pub(crate) use container::*;
 pub(crate) use daemon::*;
 pub(crate) use tracer::*;
 pub(crate) use users::*;
+pub(crate) use volume::*;
 
 /// How long anything that touches a mount may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

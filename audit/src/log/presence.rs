@@ -1,11 +1,10 @@
 //! Whether the log is where the next start would find it, and can be written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 
 use super::error::{LogFault, RotationError};
-use super::file::LogFile;
 use super::opening::LogDirectory;
 use super::rotation;
 use super::segment::{RoomClaim, Segment};
@@ -42,24 +41,22 @@ fn look(segment: &Segment, directory: &LogDirectory) -> Result<(), LogFault> {
         path: path.clone(),
         source,
     };
-    let named = open(&path).map_err(|error| match error.kind() {
+    // Links are not followed: one to our file would be another name of it.
+    let named = fs::symlink_metadata(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => displaced("was removed or moved away"),
         _ => unwritable(error),
     })?;
-    let (ours, named) = (segment.file.status(), named.status());
-    let (ours, named) = (ours.map_err(unwritable)?, named.map_err(unwritable)?);
-    if ours.identity != named.identity {
+    let ours = segment.file.status().map_err(unwritable)?;
+    if ours.identity != (named.dev(), named.ino()) {
         return Err(displaced("was replaced by another file"));
     }
     if ours.len < written {
         return Err(displaced("was cut off"));
     }
+    // As a writer does; it is not written to.
+    let opened = OpenOptions::new().read(true).append(true).open(&path);
+    opened.map_err(unwritable)?;
     Ok(())
-}
-
-/// Opens a file as a writer does; it is not written to.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).open(path)
 }
 
 /// Ends the segment, whose file is displaced, as far as that goes, and begins another one.

@@ -89,7 +89,7 @@ struct Outage {
     refused: u64,
 }
 
-/// What is known of the log's faults.
+/// Faults of the log, as far as they are known.
 pub(super) struct LogState {
     opener: Mutex<Option<LogOpener>>,
     outage: Mutex<Option<Outage>>,
