@@ -80,7 +80,7 @@ fn claim(epoch: u64) -> FromWorker {
 }
 
 #[test]
-fn one_certificate_in_a_life_and_only_while_opening() {
+fn one_certificate_in_a_life_and_only_for_who_opens() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
     supervisor.answer(Role::Active, claim(1)).unwrap();
@@ -94,6 +94,19 @@ fn one_certificate_in_a_life_and_only_while_opening() {
         Certified::Start { epoch: 1 }
     );
     supervisor.answer(Role::Active, claim(2)).unwrap();
+    assert!(killed(&mut supervisor));
+}
+
+/// A worker whose log can't be written serves before it opens it, once.
+#[test]
+fn a_log_that_is_opened_late_is_certified_once() {
+    let home = tempfile::tempdir().unwrap();
+    let mut supervisor = supervisor(home.path());
+    active(&mut supervisor).enter(WorkerPhase::Serving);
+    supervisor.answer(Role::Active, claim(3)).unwrap();
+    let certified = active(&mut supervisor).certified;
+    assert_eq!(certified, Certified::Start { epoch: 3 });
+    supervisor.answer(Role::Active, claim(4)).unwrap();
     assert!(killed(&mut supervisor));
 }
 
