@@ -12,6 +12,7 @@
 
 mod adapter;
 mod attr;
+mod bare;
 mod caller;
 mod control;
 mod errno;
@@ -20,6 +21,7 @@ mod handles;
 mod in_flight;
 mod inode;
 mod mount;
+mod mountinfo;
 mod notify;
 mod open_handles;
 mod range;
@@ -28,6 +30,7 @@ mod testing;
 mod tree;
 mod unique;
 
+pub use bare::{beneath, seal};
 pub use caller::cgroup::{KernelIds, Workload};
 pub use caller::{
     Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc, in_own_pid_namespace,
@@ -41,6 +44,7 @@ pub use mount::{
     Device, DeviceGuard, Guarded, MountError, Server, answers, clear_stale, connection, is_ours,
     resend, unmount,
 };
+pub use mountinfo::{Place, ReaderMounts, Standing};
 pub use tree::{
     Answer, Backend, CallerIds, Control, DirEntry, Entry, EntryKind, KeptAnswer, LimitScope,
     OpenRequest, OpenedSecret, Refusals, RequestOrigin, SharedRead, Tree, XATTRS, Xattr,

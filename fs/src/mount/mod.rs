@@ -20,10 +20,11 @@ use fuser::{MountOption, Session};
 pub use guard::{DeviceGuard, Guarded};
 pub(crate) use session::negotiate;
 pub use session::{Server, resend};
+pub(crate) use stale::{MOUNT_SOURCE, mount_path};
 pub use stale::{answers, clear_stale, connection, is_ours, unmount};
 
 use session::{InitHandler, session_config};
-use stale::{MOUNT_SOURCE, abort, detach, find_connection, mount_path};
+use stale::{abort, detach, find_connection};
 
 /// Why the file system could not be mounted.
 #[derive(Debug, thiserror::Error)]

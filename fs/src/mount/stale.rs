@@ -13,7 +13,7 @@ use rustix::mount::UnmountFlags;
 use super::MountError;
 
 /// Source of our mounts in mountinfo.
-pub(super) const MOUNT_SOURCE: &str = "jarvis-secrets";
+pub(crate) const MOUNT_SOURCE: &str = "jarvis-secrets";
 /// Time a mount already there may take to show that it lives.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -67,7 +67,7 @@ fn unusable(path: &Path) -> impl FnOnce(io::Error) -> MountError {
 }
 
 /// `path` as mountinfo shows it: links resolved above it, itself not touched.
-pub(super) fn mount_path(path: &Path) -> Result<PathBuf, MountError> {
+pub(crate) fn mount_path(path: &Path) -> Result<PathBuf, MountError> {
     let path = std::path::absolute(path).map_err(unusable(path))?;
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => match parent.canonicalize() {
