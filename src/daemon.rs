@@ -48,6 +48,7 @@ fn run(arguments: &Arguments) -> Result<(), DaemonError> {
     if arguments.unmount {
         return Ok(jarvis_fs::unmount(&config.mount.path)?);
     }
+    config.check_places(&arguments.config)?;
     start_logging(config.logging.level);
     Ok(supervisor::run(config, arguments)?)
 }

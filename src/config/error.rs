@@ -22,6 +22,14 @@ pub enum ConfigError {
         /// With line and column.
         message: String,
     },
+    /// The daemon would hide what it needs.
+    #[error("{path} lies below the mount point {mount}; move one of them")]
+    BelowMount {
+        /// The file or directory.
+        path: PathBuf,
+        /// The mount point.
+        mount: PathBuf,
+    },
     /// A value is out of range.
     #[error("{path}: {key} {rule}")]
     Value {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::common::bounded;
 
 mod audit;
+mod below;
 mod error;
 mod mount;
 mod notify;
@@ -21,6 +22,7 @@ mod rotation;
 mod rule;
 
 pub use audit::{AuditConfig, ReadDurability, SuspicionConfig};
+pub(crate) use below::is_below;
 pub use error::ConfigError;
 pub use mount::MountConfig;
 pub(crate) use notify::Receiver;
@@ -232,6 +234,36 @@ impl Config {
                 path: path.to_owned(),
                 key,
                 rule: must,
+            }),
+        }
+    }
+
+    /// Refuses a configuration, at `path`, that has what the daemon needs below its own mount:
+    /// there it is hidden while secrets are served, and who looks for it then may wait for
+    /// the daemon that looks.
+    ///
+    /// # Errors
+    /// [`ConfigError::BelowMount`].
+    pub(crate) fn check_places(&self, path: &Path) -> Result<(), ConfigError> {
+        let mount = &self.mount.path;
+        let own = [
+            Some(path),
+            Some(&self.vault.path),
+            self.vault.key_file.as_deref(),
+            Some(&self.policy.path),
+            Some(&self.audit.dir),
+            Some(&self.audit.identity),
+            self.audit.checkpoints.as_deref(),
+            self.hooks.dir.as_deref(),
+        ];
+        let notified = self.notify.iter();
+        let more = notified.flat_map(|n| [n.command.as_deref(), n.secret_file.as_deref()]);
+        let mut paths = own.into_iter().chain(more).flatten();
+        match paths.find(|path| is_below(path, mount)) {
+            None => Ok(()),
+            Some(path) => Err(ConfigError::BelowMount {
+                path: path.to_owned(),
+                mount: mount.clone(),
             }),
         }
     }

@@ -16,6 +16,7 @@ use super::files;
 use super::home::HomeDirectory;
 use super::output::Output;
 use crate::common::clock::now_ms;
+use crate::config::{ConfigError, is_below};
 use crate::process::credential::{read_key_file, read_passphrase};
 use crate::process::is_root;
 
@@ -39,6 +40,15 @@ impl InitCommand {
         if config.exists() {
             let message = format!("{} exists already; nothing was changed", config.display());
             return Err(CommandError::new(ErrorCode::Other, message));
+        }
+        let below = |path: &Path| is_below(path, &mount);
+        if let Some(path) = [Some(&dir), self.key_file.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|path| below(path))
+        {
+            let (path, mount) = (path.clone(), mount.clone());
+            return Err(CommandError::other(ConfigError::BelowMount { path, mount }));
         }
         for part in [&dir, &dir.join("vault"), &dir.join("audit")] {
             make_directory(part)?;
