@@ -17,8 +17,7 @@ pub(crate) type SupervisorChannel = Channel<FromWorker, ToWorker>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     /// The first message. Fds: directory of the vault, directory of the audit
-    /// log, handle table, watch, keys, who tells programs, and the HTTP listener when
-    /// there is one.
+    /// log, handle table, watch, keys, and who tells programs.
     Start(Box<Start>),
     /// The predecessor is dead: open vault and audit log. The one fd has the
     /// text of the policy in force.
@@ -28,6 +27,10 @@ pub(crate) enum ToWorker {
         /// Ask for what earlier workers left unanswered.
         resend: bool,
     },
+    /// Answer HTTP on the one fd: nobody else does.
+    Listen,
+    /// Why readers do not get to the mount; or that they do.
+    MountTrouble(Option<String>),
     /// Say that you live.
     Ping(SupervisorStats),
     /// The policy's text is behind the one fd; or why it can't be read.
@@ -56,8 +59,6 @@ pub(crate) struct Start {
     pub(crate) started_ms: i64,
     /// Where the vault's directory was when the supervisor opened it.
     pub(crate) vault_directory: Option<PathBuf>,
-    /// Listen from the beginning: nobody else does.
-    pub(crate) alone: bool,
     /// Accept a vault that is older than its audit log.
     pub(crate) accept_restored: bool,
     /// The host's name in records.

@@ -86,6 +86,9 @@ pub(crate) enum SupervisorError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The mount table would not show the mount where it is looked for.
+    #[error("the mount point {0} is a symbolic link; set [mount] path to what it leads to")]
+    LinkedMountPoint(PathBuf),
     /// Mounting or unmounting failed.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -107,9 +110,19 @@ pub(crate) enum SupervisorError {
     /// The first worker of all ended by its own fault, with this report.
     #[error("{0}")]
     FirstWorker(String),
-    /// The device is gone, as a worker reports.
-    #[error("{0}")]
-    DeviceGone(String),
+    /// No table of mounts can be read.
+    #[error("cannot read the mount table: {0}")]
+    MountTable(io::Error),
+    /// Nobody but this process would see the mount.
+    #[error(
+        "{0} is mounted, but no reader sees it: this service has a mount namespace of its own. \
+         In a unit or its drop-ins (systemctl cat) that is by PrivateTmp=, PrivateDevices=, \
+         PrivateMounts=, ProtectSystem=, ProtectHome=, ProtectKernelTunables= and the other \
+         ProtectKernel*=, ProtectControlGroups=, ProtectProc=, ReadOnlyPaths= and its like, \
+         BindPaths=, TemporaryFileSystem=, DynamicUser=, RootDirectory= or RootImage=: take it \
+         out. In a container, bind the directory above the mount point with propagation rshared"
+    )]
+    Hidden(PathBuf),
     /// Workers have failed for too long.
     #[error("no worker could serve for {seconds} s: {report}")]
     Outage {

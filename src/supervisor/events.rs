@@ -25,9 +25,22 @@ pub(super) enum SupervisorEvent {
     RunnerExited,
     /// The holder said something, or is gone.
     Holder,
+    /// Something was mounted or unmounted where readers stand.
+    MountsChanged,
 }
 
-/// Event, and the fd that is readable once it has happened.
+impl SupervisorEvent {
+    /// How poll(2) shows the event.
+    fn flags(self) -> PollFlags {
+        match self {
+            // A mount table is always readable.
+            Self::MountsChanged => PollFlags::PRI,
+            _ => PollFlags::IN,
+        }
+    }
+}
+
+/// Event, and the fd that shows that it has happened.
 pub(super) type EventSource<'fd> = (SupervisorEvent, BorrowedFd<'fd>);
 
 /// Waits for at most `limit`; gives the events that have happened, in the order of
@@ -41,7 +54,7 @@ pub(super) fn wait(
 ) -> Result<Vec<SupervisorEvent>, Errno> {
     let mut fds: Vec<_> = sources
         .iter()
-        .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+        .map(|(event, fd)| PollFd::from_borrowed_fd(*fd, event.flags()))
         .collect();
     let limit = Timespec::try_from(limit).map_err(|_| Errno::INVAL)?;
     match poll(&mut fds, Some(&limit)) {

@@ -13,7 +13,6 @@
 //! [`Supervisor`] is a loop over signals, sockets and pidfds ([`events`]) and eight parts
 //! that know nothing of it. What concerns several of them is here.
 
-use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -36,8 +35,10 @@ mod error;
 mod events;
 mod executable;
 mod holder_client;
+mod http_port;
 mod log_place;
 mod mount;
+mod mounting;
 mod policy;
 mod programs;
 mod requests;
@@ -47,6 +48,7 @@ mod signals;
 mod startup;
 mod tables;
 mod upgrade;
+mod visibility;
 mod worker;
 mod workers;
 
@@ -55,6 +57,7 @@ use certifier::Certifier;
 pub(crate) use error::SupervisorError;
 use events::SupervisorEvent;
 use executable::Executable;
+use http_port::HttpPort;
 use log_place::LogPlace;
 use mount::FuseMount;
 use policy::PolicyText;
@@ -63,6 +66,7 @@ pub use runner::RunnerProcess;
 use runner::{RunnerFiles, RunnerSlot};
 use service::Service;
 use signals::Signals;
+use visibility::MountWatch;
 use worker::{ExitReason, Role, WorkerExit, WorkerPhase, WorkerProcess};
 use workers::Workers;
 
@@ -86,12 +90,11 @@ struct Supervisor {
     config: Config,
     directories: directories::WorkerDirectories,
     log_place: LogPlace,
-    listener: Option<TcpListener>,
-    /// The first worker may accept a vault that is older than its audit log.
-    accept_restored: bool,
+    http: HttpPort,
     workers: Workers,
     runner: RunnerSlot,
     mount: FuseMount,
+    watch: MountWatch,
     policy: PolicyText,
     certifier: Certifier,
     watchdog: Watchdog,
@@ -102,7 +105,8 @@ impl Supervisor {
     /// Checks and opens what is needed; starts nothing.
     fn new(config: Config, arguments: &Arguments) -> Result<Self, SupervisorError> {
         startup::protect(&config)?;
-        let listener = startup::listen(&config.http)?;
+        // Before anything else, so that `/readyz` can say "not yet".
+        let http = HttpPort::open(&config.http)?;
         // Opened only to find out whether they can be: each runner gets its own.
         RunnerFiles::open(&config)?;
         let certifier = Certifier::open(&config.audit)?;
@@ -113,21 +117,26 @@ impl Supervisor {
         let log_place = LogPlace::watch(config.audit.dir.clone(), log)?;
         let holder = startup::connect_holder(arguments.holder.as_deref())?;
         let mount = FuseMount::open(&config.mount, holder)?;
+        let mut watch =
+            MountWatch::open(mount.path(), !is_root()).map_err(SupervisorError::MountTable)?;
         let adopted = mount.is_mounted();
+        if adopted {
+            watch.begin()?;
+        }
         let policy = PolicyText::at_start(&config.policy.path, &mount.tables, adopted)?;
         let executable = Executable::own().map_err(SupervisorError::Executable)?;
         Ok(Self {
             directories,
             log_place,
-            listener,
-            accept_restored: arguments.accept_restored_vault,
+            http,
             workers: Workers::new(executable, user),
             runner: RunnerSlot::new(runner_user),
             mount,
+            watch,
             policy,
             certifier,
             watchdog: Watchdog::new(sd_notify::watchdog_enabled()),
-            service: Service::new(adopted),
+            service: Service::new(adopted, arguments.accept_restored_vault),
             config,
         })
     }
@@ -135,13 +144,14 @@ impl Supervisor {
     /// Starts the first worker, and has ready what it needs to open and to serve.
     fn start(&mut self, passphrase_stdin: bool) -> Result<(), SupervisorError> {
         // This one says "not yet" over HTTP while a person types the passphrase.
-        self.workers.active = Some(self.spawn_worker(true)?);
+        self.workers.active = Some(self.spawn_worker()?);
+        self.workers.offer_port(&self.http);
         let keys = &self.mount.tables.keys;
         if keys.get(Cell::RootKey).is_none() {
             put_credential(&self.config, passphrase_stdin, keys)?;
         }
         if !self.mount.is_mounted() {
-            self.mount.prepare_mount_point()?;
+            mounting::prepare(&self.mount)?;
         }
         Ok(())
     }
@@ -157,6 +167,7 @@ impl Supervisor {
             }
             self.follow_log();
             self.check_deadlines();
+            self.http.retry();
             if self.service.stopping && self.workers.active.is_none() {
                 self.leave();
                 return Ok(());
@@ -171,6 +182,7 @@ impl Supervisor {
         sources.extend(self.workers.event_sources());
         sources.extend(self.runner.event_source());
         sources.extend(self.mount.event_source());
+        sources.push(self.watch.event_source());
         // Last, as an upgrade puts another standby in the place of one that events
         // before it are about.
         sources.push(upgrade);
@@ -196,6 +208,7 @@ impl Supervisor {
                 self.workers.kill_serving("requests waited too long");
             }
             SupervisorEvent::Holder => {}
+            SupervisorEvent::MountsChanged => self.check_mount()?,
         }
         Ok(())
     }
@@ -235,12 +248,7 @@ impl Supervisor {
             FromWorker::Accepted => self.policy.accept(&self.mount.tables)?,
             FromWorker::Checkpoint(note) => self.certifier.keep_checkpoint(&note),
             FromWorker::Failed(why) => worker.note_failure(&why),
-            FromWorker::Ended(why) => {
-                if !self.service.stopping {
-                    self.mount.give_up();
-                    return Err(SupervisorError::DeviceGone(short(&why)));
-                }
-            }
+            FromWorker::Ended(why) => self.replace_mount(&short(&why))?,
             FromWorker::Retired => {}
         }
         Ok(())
@@ -251,12 +259,13 @@ impl Supervisor {
         if self.service.stopping {
             return Ok(());
         }
-        if self.workers.wants(Role::Active) {
+        if self.workers.wants(Role::Active) && self.watch.pause().is_zero() {
             self.workers.active = match self.workers.standby.take() {
                 Some(standby) => Some(standby),
                 None => self.try_spawn_worker(Role::Active)?,
             };
         }
+        self.workers.offer_port(&self.http);
         let fresh = self.service.is_fresh();
         self.workers.open_ready(&self.policy, fresh)?;
         // Without RESEND a worker's death ends the mount, and with it the tables that a
@@ -284,7 +293,7 @@ impl Supervisor {
     /// only while it is fresh: somebody waits for the answer then, and nobody for
     /// a secret.
     fn try_spawn_worker(&mut self, role: Role) -> Result<Option<WorkerProcess>, SupervisorError> {
-        match self.spawn_worker(false) {
+        match self.spawn_worker() {
             Ok(worker) => Ok(Some(worker)),
             Err(why) if self.service.is_fresh() => Err(why),
             Err(why) => {
@@ -295,8 +304,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts a worker, which listens from the beginning when it is `alone`.
-    fn spawn_worker(&self, alone: bool) -> Result<WorkerProcess, SupervisorError> {
+    fn spawn_worker(&self) -> Result<WorkerProcess, SupervisorError> {
         let program = self.workers.executable.path();
         let mut worker = WorkerProcess::spawn(&program).map_err(SupervisorError::StartWorker)?;
         let tables = &self.mount.tables;
@@ -307,28 +315,15 @@ impl Supervisor {
             mount: tables.nonce(),
             started_ms: tables.started_ms(),
             vault_directory: self.directories.vault_path.clone(),
-            alone,
-            accept_restored: self.accept_restored && !self.service.is_announced(),
+            accept_restored: self.service.accepts_restored(),
             host: self.certifier.host(),
         };
         let programs = programs::start_answering().map_err(SupervisorError::ExeReplies)?;
         let mut fds: Vec<_> = self.directories.fds.iter().map(AsFd::as_fd).collect();
         fds.extend(tables.fds());
         fds.push(programs.as_fd());
-        fds.extend(self.listener.as_ref().map(AsFd::as_fd));
         worker.send(&ToWorker::Start(Box::new(start)), &fds);
         Ok(worker)
-    }
-
-    /// Lets the active worker serve the device, with `secrets` in its vault.
-    fn attach(&mut self, secrets: u64) -> Result<(), SupervisorError> {
-        self.service.secrets = secrets;
-        // On a new mount there is nothing that another worker left unanswered.
-        let resend = self.mount.is_mounted();
-        if let Some(device) = self.mount.attach()? {
-            self.workers.attach_active(device, resend);
-        }
-        Ok(())
     }
 
     fn on_serving(&mut self) {
@@ -368,10 +363,9 @@ impl Supervisor {
         self.service.note_exit(&exit);
         self.mount.set_serving(false);
         self.workers.note_active_exit(exit);
-        if self.mount.is_mounted() && !self.mount.outlives_worker() {
-            // Nobody can answer what the dead worker had read; a standby has the old tables.
-            self.workers.standby = None;
-            self.mount.start_over(self.policy.in_force())?;
+        // Else nobody can answer what the dead worker had read; a standby has the old tables.
+        if self.watch.is_lost || self.mount.is_mounted() && !self.mount.outlives_worker() {
+            self.start_over()?;
         }
         Ok(())
     }

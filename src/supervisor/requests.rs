@@ -28,7 +28,7 @@ pub(super) enum MessageRule {
 /// MessageRule for `message` from a worker that is in `role` and `phase`.
 pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> MessageRule {
     use Role::{Active, Standby};
-    use WorkerPhase::{Attaching, Opening, Serving, Starting};
+    use WorkerPhase::{Attaching, Opening, Retiring, Serving, Starting};
     match (message, role, phase) {
         // Steps of a life, each once and in order: the device goes to a worker that
         // has the vault open, and to no other.
@@ -47,13 +47,12 @@ pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> Mess
         // What is in force, and how far the log has come, is for the active one to say.
         (FromWorker::Accepted | FromWorker::Checkpoint(_), Active, _) => MessageRule::Answer,
         (FromWorker::Accepted | FromWorker::Checkpoint(_), Standby, _) => MessageRule::Ignore,
+        // Only who has the device can see it go.
+        (FromWorker::Ended(_), Active, Attaching | Serving | Retiring) => MessageRule::Answer,
+        (FromWorker::Ended(_), ..) => MessageRule::Ignore,
         // A sign of life, a text that any worker gets when it opens, or the worker's own end.
         (
-            FromWorker::Pong(_)
-            | FromWorker::Policy
-            | FromWorker::Failed(_)
-            | FromWorker::Ended(_)
-            | FromWorker::Retired,
+            FromWorker::Pong(_) | FromWorker::Policy | FromWorker::Failed(_) | FromWorker::Retired,
             ..,
         ) => MessageRule::Answer,
     }

@@ -27,6 +27,8 @@ pub(super) enum StartState {
 /// State of the service as a whole.
 pub(super) struct Service {
     pub(super) start: StartState,
+    /// The first worker may accept a vault that is older than its audit log.
+    accept_restored: bool,
     /// Secrets in the vault when it was last opened.
     pub(super) secrets: u64,
     pub(super) stats: SupervisorStats,
@@ -37,14 +39,16 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Service that begins now; with an `adopted` mount it goes on.
-    pub(super) fn new(adopted: bool) -> Self {
+    /// Service that begins now; with an `adopted` mount it goes on. Its first worker may
+    /// `accept_restored` vaults.
+    pub(super) fn new(adopted: bool, accept_restored: bool) -> Self {
         Self {
             start: if adopted {
                 StartState::Adopted
             } else {
                 StartState::Fresh
             },
+            accept_restored,
             secrets: 0,
             stats: SupervisorStats::default(),
             outage_since: Instant::now(),
@@ -60,6 +64,11 @@ impl Service {
     /// Whether a worker of this supervisor has served.
     pub(super) fn is_announced(&self) -> bool {
         self.start == StartState::Announced
+    }
+
+    /// Whether a worker that is started now may accept a vault older than its audit log.
+    pub(super) fn accepts_restored(&self) -> bool {
+        self.accept_restored && !self.is_announced()
     }
 
     /// Notes that nobody serves from now on.

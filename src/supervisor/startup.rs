@@ -1,6 +1,5 @@
 //! Checks and preparations before the first worker is started.
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use jarvis_sys::Locking;
@@ -9,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::error::{LimitError, SupervisorError};
 use super::holder_client::HolderClient;
-use crate::config::{Config, HttpConfig};
+use crate::config::Config;
 use crate::process::{NoSuchUser, is_root};
 
 /// Processes and threads that worker, standby and runner, of one user at worst, can do
@@ -75,22 +74,6 @@ fn lifted(resource: Resource) -> Option<u64> {
         Ok(()) => maximum,
         Err(_) => getrlimit(resource).current,
     }
-}
-
-/// Listens before anything else, so that `/readyz` can say "not yet".
-///
-/// # Errors
-/// [`SupervisorError::Listen`].
-pub(super) fn listen(settings: &HttpConfig) -> Result<Option<TcpListener>, SupervisorError> {
-    if !settings.enabled {
-        return Ok(None);
-    }
-    let address = settings.listen;
-    let failed = |source| SupervisorError::Listen { address, source };
-    let listener = TcpListener::bind(address).map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    tracing::info!(%address, "http");
-    Ok(Some(listener))
 }
 
 /// Uid and gid of the account `name` for a child; `None` when it stays what the

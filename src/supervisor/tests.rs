@@ -40,15 +40,15 @@ fn supervisor(home: &Path) -> Supervisor {
             fds: directories,
             vault_path: None,
         },
-        listener: None,
-        accept_restored: false,
+        http: HttpPort::open(&config.http).unwrap(),
         workers: Workers::new(Executable::at(program), None),
         runner: RunnerSlot::new(None),
         mount: FuseMount::new(&config.mount, None, tables, None),
+        watch: MountWatch::open(&config.mount.path, true).unwrap(),
         policy: PolicyText::new("clients: {}\n".into()),
         certifier: Certifier::new(identity, None),
         watchdog: Watchdog::new(None),
-        service: Service::new(false),
+        service: Service::new(false, false),
         config,
     };
     supervisor.workers.active = Some(worker(&supervisor));
@@ -264,6 +264,54 @@ fn long_last_words_are_cut() {
     let home = tempfile::tempdir().unwrap();
     let mut supervisor = supervisor(home.path());
     let long = FromWorker::Ended("é".repeat(5000));
-    let error = supervisor.answer(Role::Active, long).unwrap_err();
-    assert!(error.to_string().len() <= crate::ipc::MAX_TEXT_BYTES);
+    active(&mut supervisor).enter(WorkerPhase::Serving);
+    supervisor.answer(Role::Active, long).unwrap();
+    let told = supervisor.watch.trouble().unwrap();
+    assert!(told.starts_with("ééé") && told.len() <= 2 * crate::ipc::MAX_TEXT_BYTES);
+}
+
+#[test]
+fn who_has_no_device_cannot_say_that_it_is_gone() {
+    use WorkerPhase::{Attaching, Opening, Ready, Retiring, Serving, Starting};
+    for (role, phase, is_believed) in [
+        (Role::Active, Starting, false),
+        (Role::Active, Ready, false),
+        (Role::Active, Opening, false),
+        (Role::Active, Attaching, true),
+        (Role::Active, Serving, true),
+        (Role::Active, Retiring, true),
+        (Role::Standby, Ready, false),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(home.path());
+        supervisor.workers.standby = Some(worker(&supervisor));
+        supervisor.workers.get(role).unwrap().enter(phase);
+        let gone = FromWorker::Ended("gone".into());
+        supervisor.answer(role, gone).unwrap();
+        assert_eq!(supervisor.watch.is_lost, is_believed, "{role:?} {phase:?}");
+        let standby = supervisor.workers.standby.is_none();
+        assert_eq!(standby, is_believed, "a standby has the old tables");
+    }
+}
+
+#[test]
+fn a_mount_that_is_taken_away_again_and_again_is_made_with_pauses() {
+    let home = tempfile::tempdir().unwrap();
+    let mut supervisor = supervisor(home.path());
+    supervisor.service.start = StartState::Announced;
+    for _ in 0..4 {
+        assert!(supervisor.watch.pause().is_zero());
+        supervisor.workers.active = None;
+        supervisor.replace_mount("gone").unwrap();
+        assert!(!supervisor.watch.is_lost, "nobody serves it: done at once");
+    }
+    assert!(!supervisor.watch.pause().is_zero());
+    supervisor.ensure_workers().unwrap();
+    assert!(supervisor.workers.active.is_none(), "not yet");
+    // Only then can the directory be removed.
+    let point = File::open(supervisor.mount.path()).unwrap();
+    let sealed = rustix::fs::IFlags::IMMUTABLE;
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&point) {
+        rustix::fs::ioctl_setflags(&point, flags - sealed).unwrap();
+    }
 }

@@ -20,7 +20,7 @@ impl Supervisor {
             return;
         }
         self.workers.standby = None;
-        match self.spawn_worker(false) {
+        match self.spawn_worker() {
             Ok(worker) => self.workers.begin_upgrade(worker),
             Err(why) => {
                 tracing::error!(%why, "the old worker stays");

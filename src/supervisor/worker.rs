@@ -89,6 +89,8 @@ pub(super) struct WorkerProcess {
     last_ping: Option<Instant>,
     /// Last certificate that this worker got.
     pub(super) certified: Certified,
+    /// The HTTP port was given to this worker.
+    pub(super) has_port: bool,
     /// We killed it, as it did not do its work.
     was_killed: bool,
     /// Why it can't go on, as it reported.
@@ -110,6 +112,7 @@ impl WorkerProcess {
             pinged: None,
             last_ping: None,
             certified: Certified::Nothing,
+            has_port: false,
             was_killed: false,
             failure: None,
         })
@@ -170,6 +173,12 @@ impl WorkerProcess {
         self.pinged = Some(Instant::now());
         self.last_ping = self.pinged;
         self.send(&ToWorker::Ping(stats), &[]);
+    }
+
+    /// Whether this worker can be told what it does not wait for: one that opens reads
+    /// nothing but certificates.
+    pub(super) fn takes_news(&self) -> bool {
+        !matches!(self.phase, WorkerPhase::Opening | WorkerPhase::Retiring)
     }
 
     /// Notes the answer to a ping.

@@ -7,6 +7,7 @@ use super::backoff::Backoff;
 use super::error::SupervisorError;
 use super::events::{EventSource, SupervisorEvent};
 use super::executable::Executable;
+use super::http_port::HttpPort;
 use super::policy::PolicyText;
 use super::runner::RunnerSlot;
 use super::worker::{PING_INTERVAL, Role, WorkerExit, WorkerPhase, WorkerProcess};
@@ -146,11 +147,40 @@ impl Workers {
     }
 
     /// Lets the active worker serve `device`; with `resend` it first asks for what
-    /// others left unanswered.
-    pub(super) fn attach_active(&mut self, device: BorrowedFd<'_>, resend: bool) {
+    /// others left unanswered. It knows of mount `trouble` before it says that it is ready.
+    pub(super) fn attach_active(
+        &mut self,
+        device: BorrowedFd<'_>,
+        resend: bool,
+        trouble: Option<&str>,
+    ) {
         if let Some(active) = &mut self.active {
             active.enter(WorkerPhase::Attaching);
+            active.send(&ToWorker::MountTrouble(trouble.map(short)), &[]);
             active.send(&ToWorker::Attach { resend }, &[device]);
+        }
+    }
+
+    /// Gives the active worker the port to answer HTTP on, once it is there: the one
+    /// before is dead. A worker that opens takes no such message.
+    pub(super) fn offer_port(&mut self, port: &HttpPort) {
+        if let (Some(active), Some(listener)) = (&mut self.active, port.listener())
+            && !active.has_port
+            && active.takes_news()
+        {
+            active.has_port = true;
+            active.send(&ToWorker::Listen, &[listener]);
+        }
+    }
+
+    /// Tells the active worker why readers do not get to the mount, or that they do. One
+    /// that has no device yet learns it with that.
+    pub(super) fn tell_mount_trouble(&mut self, trouble: Option<&str>) {
+        if let Some(active) = &mut self.active
+            && active.phase >= WorkerPhase::Attaching
+        {
+            let trouble = trouble.map(short);
+            active.send(&ToWorker::MountTrouble(trouble), &[]);
         }
     }
 

@@ -7,6 +7,7 @@
 //! Touches: accepted connections, [`Status`]; no secrets, no names.
 //! Imported by: mod.rs of the worker.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::process::spawn;
 use crate::worker::status::Status;
@@ -33,20 +34,30 @@ const JSON: &str = "application/json";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The status, from when the worker serves until it retires.
-#[derive(Clone, Default)]
-pub(crate) struct Readiness(Arc<RwLock<Weak<Status>>>);
+#[derive(Clone)]
+pub(crate) struct Readiness(Arc<RwLock<(Weak<Status>, &'static str)>>);
 
 impl Readiness {
+    /// Of a worker that does not serve yet.
+    pub(crate) fn new() -> Self {
+        let why = "the vault is not unlocked and mounted";
+        Self(Arc::new(RwLock::new((Weak::new(), why))))
+    }
+
+    /// The worker serves, and is as `status` says.
     pub(crate) fn set(&self, status: &Arc<Status>) {
-        *self.0.write() = Arc::downgrade(status);
+        self.0.write().0 = Arc::downgrade(status);
     }
 
-    pub(crate) fn clear(&self) {
-        *self.0.write() = Weak::new();
+    /// The worker does not serve any more, for the reason `why`.
+    pub(crate) fn clear(&self, why: &'static str) {
+        *self.0.write() = (Weak::new(), why);
     }
 
-    fn status(&self) -> Option<Arc<Status>> {
-        self.0.read().upgrade()
+    /// The status, or why there is none.
+    fn status(&self) -> Result<Arc<Status>, &'static str> {
+        let known = self.0.read();
+        known.0.upgrade().ok_or(known.1)
     }
 }
 
@@ -61,6 +72,14 @@ impl HttpAnswer {
         Self {
             code,
             kind: TEXT,
+            body: format!("{body}\n").into_bytes(),
+        }
+    }
+
+    fn json(code: u16, body: &Value) -> Self {
+        Self {
+            code,
+            kind: JSON,
             body: format!("{body}\n").into_bytes(),
         }
     }
@@ -107,7 +126,7 @@ fn handle(readiness: &Readiness, mut connection: TcpStream) -> io::Result<()> {
     connection.set_write_timeout(Some(PATIENCE))?;
     let head_only = head.starts_with(b"HEAD ");
     let result = respond(&mut connection, &answer, head_only);
-    if let Some(status) = status {
+    if let Ok(status) = status {
         let label = answer.code.to_string();
         status
             .metrics()
@@ -158,52 +177,54 @@ fn read_head(
     }
 }
 
-fn route(status: Option<&Status>, method: &str, path: &str) -> HttpAnswer {
+fn route(status: Result<&Status, &&'static str>, method: &str, path: &str) -> HttpAnswer {
     match (method, path, status) {
-        ("GET" | "HEAD", "/readyz", Some(status)) => ready(status),
-        ("GET" | "HEAD", "/healthz", Some(status)) => health(status),
-        ("GET" | "HEAD", "/metrics", Some(status)) => metrics(status),
-        ("GET" | "HEAD", "/readyz" | "/healthz" | "/metrics", None) => {
-            HttpAnswer::text(503, "not ready: the vault is not unlocked and mounted")
+        ("GET" | "HEAD", "/readyz", Ok(status)) => readiness(&status.troubles()),
+        ("GET" | "HEAD", "/healthz", Ok(status)) => health(status),
+        ("GET" | "HEAD", "/metrics", Ok(status)) => metrics(status),
+        ("GET" | "HEAD", "/healthz", Err(why)) => {
+            let body = json!({"status": "down", "troubles": {"worker": why}});
+            HttpAnswer::json(503, &body)
+        }
+        ("GET" | "HEAD", "/readyz" | "/metrics", Err(why)) => {
+            HttpAnswer::text(503, &format!("not ready: {why}"))
         }
         ("GET" | "HEAD", _, _) => HttpAnswer::text(404, "not found"),
         _ => HttpAnswer::text(405, "only GET and HEAD"),
     }
 }
 
-/// Ready is who could serve a read now. That no change can be made is a matter of health:
-/// another instance would not be better off, and readers are.
-fn ready(status: &Status) -> HttpAnswer {
-    let log = status.fault().map(|why| format!("audit log: {why}"));
-    match log.or_else(|| status.vault_trouble().reads) {
-        None => HttpAnswer::text(200, "ready"),
-        Some(why) => HttpAnswer::text(503, &format!("not ready: {why}")),
+/// Whether a read would succeed now, or why not. That no change can be made is a matter of
+/// health: another instance would not be better off, and readers are.
+fn readiness(troubles: &BTreeMap<&'static str, String>) -> HttpAnswer {
+    if troubles.is_empty() {
+        return HttpAnswer::text(200, "ready");
     }
+    let reasons = troubles.iter().map(|(kind, why)| format!("{kind}: {why}"));
+    let reasons: Vec<_> = reasons.collect();
+    HttpAnswer::text(503, &format!("not ready: {}", reasons.join("; ")))
 }
 
-/// The process lives, which this says also while nothing is released: to start it anew
+/// The worker lives, which this says also while nothing is released: to start it anew
 /// would change nothing.
 fn health(status: &Status) -> HttpAnswer {
-    let trouble = status.vault_trouble();
-    let fault = status.fault();
-    let is_well = trouble.reads.is_none() && trouble.changes.is_none() && fault.is_none();
+    let troubles = status.troubles();
+    let vault = status.vault_trouble();
+    let is_well = troubles.is_empty() && vault.changes.is_none();
     let body = json!({
         "status": if is_well { "ok" } else { "degraded" },
-        "audit_log": fault.as_deref().unwrap_or("ok"),
+        "troubles": troubles,
+        "audit_log": status.fault().unwrap_or_else(|| "ok".into()),
         "vault": {
-            "readable": trouble.reads.is_none(),
-            "writable": trouble.changes.is_none(),
-            "problem": trouble.reads.or(trouble.changes),
+            "readable": vault.reads.is_none(),
+            "writable": vault.changes.is_none(),
+            "problem": vault.reads.or(vault.changes),
         },
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_secs": status.uptime_secs(),
         "secrets_count": status.counts().secrets,
     });
-    HttpAnswer {
-        code: 200,
-        kind: JSON,
-        body: format!("{body}\n").into_bytes(),
-    }
+    HttpAnswer::json(200, &body)
 }
 
 fn metrics(status: &Status) -> HttpAnswer {

@@ -93,7 +93,7 @@ fn run(channel: &Arc<SupervisorChannel>) -> Result<(), String> {
     let paths = resources.shown_paths();
     Worker {
         channel: channel.clone(),
-        readiness: Readiness::default(),
+        readiness: Readiness::new(),
         supervisor: Arc::new(SupervisorClient::new(channel.clone())),
         state: WorkerState::Waiting(Box::new(resources)),
     }
@@ -133,12 +133,6 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) -> Result<(), WorkerError> {
-        if let WorkerState::Waiting(resources) = &mut self.state
-            && resources.start.alone
-            && let Some(listener) = resources.listener.take()
-        {
-            http::start(&self.readiness, listener)?;
-        }
         self.send(&FromWorker::Ready)?;
         loop {
             let (message, mut fds) = self.channel.receive()?;
@@ -160,6 +154,11 @@ impl Worker {
                         parts.committer.wake().look();
                     }
                 }
+                ToWorker::Listen => {
+                    let missing = WorkerError::Protocol("no port to listen on");
+                    http::start(&self.readiness, fds.pop().ok_or(missing)?.into())?;
+                }
+                ToWorker::MountTrouble(why) => self.note_mount_trouble(why),
                 ToWorker::Retire(reason) => {
                     self.retire(&reason);
                     return Ok(self.send(&FromWorker::Retired)?);
@@ -184,6 +183,15 @@ impl Worker {
             }
         }
         self.send(&FromWorker::Pong(stats.ping))
+    }
+
+    fn note_mount_trouble(&self, why: Option<String>) {
+        let status = match &self.state {
+            WorkerState::Open(open) => &open.1.status,
+            WorkerState::Serving(parts) => &parts.status,
+            WorkerState::Waiting(_) | WorkerState::Gone => return,
+        };
+        status.set_mount_trouble(why);
     }
 
     fn open(&mut self, how: &Open, policy: OwnedFd) -> Result<(), WorkerError> {
@@ -214,21 +222,21 @@ impl Worker {
             jarvis_fs::resend(device.as_fd()).map_err(WorkerError::Resend)?;
         }
         jarvis_sys::replace_fd(server.fd(), device.as_fd())?;
-        let channel = self.channel.clone();
+        let (channel, readiness) = (self.channel.clone(), self.readiness.clone());
         spawn("session", move || {
             let end = match server.run() {
-                Ok(()) => "the mount was taken away".to_owned(),
-                Err(error) => format!("the mount failed: {error}"),
+                Ok(()) => {
+                    "its connection was cut (by umount -f, or with its last mount)".to_owned()
+                }
+                Err(error) => format!("its device failed: {error}"),
             };
+            readiness.clear("the mount is gone");
             // The supervisor may be the one who took it away.
             channel.send(&FromWorker::Ended(short(&end)), &[]).ok();
         })?;
         // Before the supervisor tells the world.
         self.readiness.set(&parts.status);
         self.send(&FromWorker::Serving)?;
-        if let Some(listener) = resources.listener {
-            http::start(&self.readiness, listener)?;
-        }
         maintenance::start(&parts.maintenance)?;
         scheduler::start(parts.scheduler(), resources.log.clone())?;
         let secrets = parts.secrets.clone();
@@ -251,7 +259,7 @@ impl Worker {
     }
 
     fn retire(&mut self, reason: &str) {
-        self.readiness.clear();
+        self.readiness.clear("the worker is being replaced");
         let parts = match std::mem::replace(&mut self.state, WorkerState::Gone) {
             WorkerState::Serving(parts) => *parts,
             WorkerState::Open(open) => open.1,

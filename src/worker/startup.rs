@@ -5,7 +5,6 @@
 //! Touches: the credential and the root key (PLAINTEXT), vault, audit log.
 //! Imported by: mod.rs of the worker.
 
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +48,6 @@ pub(super) struct StartResources {
     in_flight: OwnedFd,
     keys: SecretPage,
     programs: OwnedFd,
-    pub(super) listener: Option<TcpListener>,
 }
 
 /// The directories of the vault and of the audit log: while they are open their paths
@@ -84,7 +82,6 @@ impl StartResources {
             in_flight,
             keys: SecretPage::map(keys)?,
             programs,
-            listener: fds.next().map(TcpListener::from),
             start,
         };
         Ok((resources, [vault, log]))

@@ -4,6 +4,7 @@
 //! Touches: counters; no plaintext, no names.
 //! Imported by: http, control.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jarvis_fs::{HandleTable, InFlight};
@@ -27,6 +28,8 @@ pub(crate) struct Status {
     runner: Arc<RunnerClient>,
     audit: Arc<AuditTrail>,
     supervisor: Mutex<SupervisorStats>,
+    /// Why readers do not get to the mount, as the supervisor told.
+    mount_trouble: Mutex<Option<String>>,
 }
 
 impl Status {
@@ -48,6 +51,7 @@ impl Status {
             runner,
             audit,
             supervisor: Mutex::default(),
+            mount_trouble: Mutex::default(),
         }
     }
 
@@ -89,6 +93,22 @@ impl Status {
     /// Takes over what the supervisor counted.
     pub(crate) fn set_supervisor_stats(&self, stats: SupervisorStats) {
         *self.supervisor.lock() = stats;
+    }
+
+    /// Notes why readers do not get to the mount; or with `None` that they do.
+    pub(crate) fn set_mount_trouble(&self, why: Option<String>) {
+        *self.mount_trouble.lock() = why;
+    }
+
+    /// Reasons why a read would not succeed now, each by its kind.
+    pub(crate) fn troubles(&self) -> BTreeMap<&'static str, String> {
+        let troubles = [
+            ("mount", self.mount_trouble.lock().clone()),
+            ("audit log", self.fault()),
+            ("vault", self.vault_trouble().reads),
+        ];
+        let known = troubles.into_iter();
+        known.filter_map(|(kind, why)| Some((kind, why?))).collect()
     }
 
     /// Values at this moment.

@@ -83,9 +83,12 @@ fn status(service: &ControlService) -> Value {
     let counts = service.status.counts();
     let gauges = service.status.gauges();
     let trouble = service.secrets.vault_trouble();
+    let troubles = service.status.troubles();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_secs": service.status.uptime_secs(),
+        "ready": troubles.is_empty(),
+        "troubles": troubles,
         "secrets_count": counts.secrets,
         "vault_seq": counts.seq,
         "open_handles": gauges.handles,
