@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-use jarvis_fs::CONTROL_NAME;
+use jarvis_fs::{CONTROL_NAME, ReaderMounts, Standing};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -23,7 +23,7 @@ pub(super) fn request(mount: &Path, request: &Value) -> Result<Value, CommandErr
         .read(true)
         .write(true)
         .open(&path)
-        .map_err(|error| unreachable_or(&path, &error))?;
+        .map_err(|error| unreachable_or(mount, &path, &error))?;
     mounted::check(&control, &path)?;
     let written = write_once(&mut control, text.as_bytes());
     let answer = bounded::first_bytes(control, MAX_ANSWER)
@@ -44,18 +44,30 @@ fn write_once(control: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Another mount that hides the daemon's on `mount`.
+fn covered(mount: &Path) -> Option<String> {
+    let mut mounts = ReaderMounts::open(false).ok()?;
+    match mounts.find(mount).ok()?? {
+        (_, Standing::Covered(by)) => Some(by),
+        _ => None,
+    }
+}
+
 /// Error of opening the control file: without it no daemon serves the mount.
-fn unreachable_or(path: &Path, error: &io::Error) -> CommandError {
-    match code_of(error) {
-        ErrorCode::NotFound | ErrorCode::Unreachable => CommandError::new(
-            ErrorCode::Unreachable,
+fn unreachable_or(mount: &Path, path: &Path, error: &io::Error) -> CommandError {
+    if !matches!(code_of(error), ErrorCode::NotFound | ErrorCode::Unreachable) {
+        return CommandError::io("open", path, error);
+    }
+    let message = covered(mount).map_or_else(
+        || {
             format!(
                 "no daemon answers at {} ({error}); is jarvis-secretsd running, and is --mount right?",
                 path.display()
-            ),
-        ),
-        _ => CommandError::io("open", path, error),
-    }
+            )
+        },
+        |by| format!("the daemon's mount on {}: {by} hides it", mount.display()),
+    );
+    CommandError::new(ErrorCode::Unreachable, message)
 }
 
 fn result_of(written: io::Result<()>, answer: &[u8]) -> Result<Value, CommandError> {

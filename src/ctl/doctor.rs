@@ -6,13 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use jarvis_fs::MountError;
+use jarvis_fs::{MountError, ReaderMounts, Standing};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::{Value, json};
 
 use super::exit::{CommandError, ErrorCode};
 use super::home::HomeDirectory;
+use super::http;
 use super::output::Output;
 use crate::common::policy_file::{LoadError, load_policy};
 use crate::config::{Config, ConfigError};
@@ -59,6 +60,30 @@ enum Problem {
     User(#[from] NoSuchUser),
     #[error(transparent)]
     MountPoint(#[from] MountError),
+    #[error("cannot read the mount table: {0}")]
+    MountTable(io::Error),
+    #[error(
+        "{path}: {by} hides the secrets; unmount it, or mount the secrets elsewhere ([mount] path)"
+    )]
+    CoveredMount { path: PathBuf, by: String },
+    #[error(
+        "{0} is mounted in this mount namespace alone; readers, in that of PID 1, see nothing there"
+    )]
+    HiddenMount(PathBuf),
+    #[error(
+        "in the bare mount point {path} lies {names}: programs get that while nothing is mounted. \
+         Stop the daemon, run: chattr -i {path}; remove it and what made it (a container that is \
+         started before the daemon?)"
+    )]
+    Beneath { path: PathBuf, names: String },
+    #[error("{address}: {says}")]
+    NotReady { address: String, says: String },
+    #[error("{0} is listened on and nobody answers: no worker serves; look at the daemon's log")]
+    SilentPort(String),
+    #[error("nobody listens at {0}, but secrets are mounted; look for \"no HTTP port\" in the log")]
+    NoHttpPort(String),
+    #[error("another program answers at {0}; end it, or change [http] listen")]
+    OtherServer(String),
     #[error("{0} is mounted and dead; starting the daemon clears it")]
     DeadMount(PathBuf),
     #[error(
@@ -88,6 +113,8 @@ impl DoctorCommand {
             ("files", self.files()),
             ("users", self.users()),
             ("mount point", mount_point(mount)),
+            ("below the mount", below_mount(mount)),
+            ("http port", self.http_port(mount)),
         ]
         .map(|(what, verdict)| Diagnosis { what, verdict });
         let json = diagnoses.iter().map(Diagnosis::json).collect();
@@ -105,12 +132,43 @@ impl DoctorCommand {
     fn configuration(&self) -> Result<String, Problem> {
         let path = self.home.dir.join("config.toml");
         let config = Config::load(&path).map_err(Problem::NotInitialised)?;
+        config.check_places(&path).map_err(Problem::Config)?;
         let policy = load_policy(&config.policy.path)?;
         Ok(format!(
             "{} and a policy of {} clients",
             path.display(),
             policy.clients()
         ))
+    }
+
+    /// Readiness, as the daemon tells it.
+    fn http_port(&self, mount: &Path) -> Result<String, Problem> {
+        let Ok(config) = Config::load(&self.home.dir.join("config.toml")) else {
+            return Ok("not known without a configuration".into());
+        };
+        if !config.http.enabled {
+            return Ok("off".into());
+        }
+        if config.http.listen.port() == 0 {
+            return Ok("any free one, as the log tells".into());
+        }
+        let address = config.http.listen.to_string();
+        let reply = match http::get(&format!("http://{address}"), "/readyz") {
+            Ok(reply) => reply,
+            Err(error) if error.is_refusal() => {
+                return match mounts()?.find(mount)? {
+                    Some(_) => Err(Problem::NoHttpPort(address)),
+                    None => Ok(format!("nobody listens at {address}: no daemon runs")),
+                };
+            }
+            Err(_) => return Err(Problem::SilentPort(address)),
+        };
+        let says = reply.body.trim().to_owned();
+        match reply.code {
+            200 if says == "ready" => Ok(format!("{address}: {says}")),
+            503 if says.starts_with("not ready") => Err(Problem::NotReady { address, says }),
+            _ => Err(Problem::OtherServer(address)),
+        }
     }
 
     /// Users as whom the processes without privilege run.
@@ -219,11 +277,23 @@ fn proc() -> Result<String, Problem> {
     }
 }
 
+/// Mounts where readers stand.
+fn mounts() -> Result<ReaderMounts, Problem> {
+    ReaderMounts::open(false).map_err(Problem::MountTable)
+}
+
 fn mount_point(mount: &Path) -> Result<String, Problem> {
-    let Some(connection) = jarvis_fs::connection(mount)? else {
-        return Ok(format!("nothing is mounted on {}", mount.display()));
-    };
     let path = mount.to_owned();
+    let connection = match mounts()?.find(mount)? {
+        Some((connection, Standing::OnTop)) => connection,
+        Some((_, Standing::Covered(by))) => return Err(Problem::CoveredMount { path, by }),
+        Some((_, Standing::Absent)) | None if jarvis_fs::connection(mount)?.is_some() => {
+            return Err(Problem::HiddenMount(path));
+        }
+        Some((_, Standing::Absent)) | None => {
+            return Ok(format!("nothing is mounted on {}", mount.display()));
+        }
+    };
     match jarvis_fs::answers(mount) {
         Some(true) => Ok(format!(
             "{} is served (connection {connection})",
@@ -231,5 +301,22 @@ fn mount_point(mount: &Path) -> Result<String, Problem> {
         )),
         Some(false) => Err(Problem::DeadMount(path)),
         None => Err(Problem::SilentMount { path, connection }),
+    }
+}
+
+fn below_mount(mount: &Path) -> Result<String, Problem> {
+    match jarvis_fs::beneath(mount) {
+        Ok(names) if names.is_empty() => Ok("nothing is hidden".into()),
+        Ok(names) => Err(Problem::Beneath {
+            path: mount.to_owned(),
+            names: names.join(", "),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok("only root can look".into())
+        }
+        Err(source) => {
+            let path = mount.to_owned();
+            Err(MountError::MountPoint { path, source }.into())
+        }
     }
 }

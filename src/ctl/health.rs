@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use jarvis_fs::CONTROL_NAME;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::client::request;
 use super::exit::{CommandError, ErrorCode};
+use super::http;
 use super::mounted;
 use super::output::Output;
-
-/// Largest answer read from the HTTP port, in bytes.
-const MAX_BODY: u64 = 4 * 1024 * 1024;
 
 #[derive(Args)]
 pub(super) struct HttpEndpoint {
@@ -33,27 +31,58 @@ pub(super) struct WaitCommand {
 
 /// Prints what the control file says of the daemon: `status`.
 pub(super) fn status(mount: &Path, out: &Output) -> Result<(), CommandError> {
+    // Who asks on a mount that nobody serves waits.
+    if jarvis_fs::answers(mount).is_none() {
+        let message = format!("{} is mounted and nobody answers", mount.display());
+        return Err(CommandError::new(ErrorCode::Unreachable, message));
+    }
     let result = request(mount, &json!({"op": "status"}))?;
-    out.show(&result, || lines(&result))
+    out.show(&result, || lines(&result))?;
+    no_troubles(&result)
+}
+
+/// Fails when the daemon says that a read would not succeed now.
+fn no_troubles(answer: &Value) -> Result<(), CommandError> {
+    let troubles = answer.get("troubles").and_then(Value::as_object);
+    if troubles.is_none_or(Map::is_empty) {
+        return Ok(());
+    }
+    let message = format!(
+        "secrets cannot be read: {}",
+        troubles.map(reasons).unwrap_or_default()
+    );
+    Err(CommandError::new(ErrorCode::Other, message))
+}
+
+fn reasons(troubles: &Map<String, Value>) -> String {
+    let reasons = troubles
+        .iter()
+        .map(|(kind, why)| format!("{kind}: {}", plain(why)));
+    reasons.collect::<Vec<_>>().join("; ")
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Object(parts) if parts.is_empty() => "none".into(),
+        Value::Object(parts) => reasons(parts),
+        other => other.to_string(),
+    }
 }
 
 fn lines(object: &Value) -> String {
     let fields = object.as_object().into_iter().flatten();
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
     fields
-        .map(|(key, value)| format!("{key}: {}\n", text(value)))
+        .map(|(key, value)| format!("{key}: {}\n", plain(value)))
         .collect()
 }
 
 impl HttpEndpoint {
     pub(super) fn health(&self, out: &Output) -> Result<(), CommandError> {
-        let body = self.get("/healthz")?;
-        let value: Value = serde_json::from_str(&body).map_err(CommandError::other)?;
-        out.show(&value, || lines(&value))
+        let value = serde_json::from_str(&self.get("/healthz")?);
+        let value: Value = value.map_err(CommandError::other)?;
+        out.show(&value, || lines(&value))?;
+        no_troubles(&value)
     }
 
     pub(super) fn metrics(&self, out: &Output) -> Result<(), CommandError> {
@@ -67,22 +96,17 @@ impl HttpEndpoint {
     }
 
     fn get(&self, path: &str) -> Result<String, CommandError> {
-        let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let unreachable = |error: ureq::Error| {
-            CommandError::new(
-                ErrorCode::Unreachable,
-                format!("{url}: {error}; is [http] enabled?"),
-            )
-        };
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(10)))
-            .build();
-        let mut response = ureq::Agent::from(config)
-            .get(&url)
-            .call()
-            .map_err(unreachable)?;
-        let body = response.body_mut().with_config().limit(MAX_BODY);
-        body.read_to_string().map_err(unreachable)
+        let reply = http::get(&self.url, path)?;
+        match reply.code {
+            200 | 503 => Ok(reply.body),
+            code => {
+                let message = format!(
+                    "{}{path}: HTTP {code}; is that a jarvis-secretsd?",
+                    self.url
+                );
+                Err(CommandError::new(ErrorCode::Unreachable, message))
+            }
+        }
     }
 }
 

@@ -5,8 +5,9 @@
 //! mount, the HTTP port (network), the audit log's files; `init` makes vault and keys.
 //! Imported by: `bin/jarvisctl.rs`.
 //!
-//! No command imports another one. Below them stand the daemon (`client`, `mounted`), what
-//! they print (`output`, `table`) and how they end (`exit`), and what some of them share.
+//! No command imports another one. Below them stand the daemon (`client`, `http`,
+//! `mounted`), what they print (`output`, `table`) and how they end (`exit`), and what some
+//! of them share.
 
 mod audit;
 mod client;
@@ -17,6 +18,7 @@ mod files;
 mod health;
 mod history;
 mod home;
+mod http;
 mod init;
 mod keys;
 mod lifecycle;
