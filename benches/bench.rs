@@ -211,9 +211,13 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         for (child, mount) in &mut self.children {
-            Command::new("umount").arg("-l").arg(mount).status().ok();
+            // A mount that is taken away from a daemon is made anew.
             child.kill().ok();
             child.wait().ok();
+            Command::new("umount").arg("-l").arg(&*mount).status().ok();
+            let mut unseal = Command::new("chattr");
+            let unseal = unseal.arg("-i").arg(mount).stderr(Stdio::null());
+            unseal.status().ok();
         }
     }
 }

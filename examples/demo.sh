@@ -12,6 +12,8 @@ daemon=
 
 cleanup() {
     if [ -n "$daemon" ] && kill -TERM "$daemon" 2>/dev/null; then wait "$daemon" || true; fi
+    # The bare mount point refuses everything.
+    chattr -i "$home/secrets" 2>/dev/null || true
     rm -rf "$home"
 }
 trap cleanup EXIT

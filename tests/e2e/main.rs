@@ -28,6 +28,7 @@ mod identity;
 mod limits;
 mod postgres;
 mod programs;
+mod readiness;
 mod revocation;
 mod rotation;
 mod segments;

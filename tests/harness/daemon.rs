@@ -253,6 +253,15 @@ impl TestDaemon {
 impl Drop for TestDaemon {
     fn drop(&mut self) {
         detach(&self.mount());
+        let config = fs::read_to_string(self.path("etc/config.toml")).unwrap_or_default();
+        let configured = config.lines().find_map(|line| line.strip_prefix("path = "));
+        let configured = configured.map(|path| path.trim_matches('"').into());
+        // Only then can the directory be removed.
+        for point in [Some(self.mount()), configured].into_iter().flatten() {
+            let mut unseal = Command::new("chattr");
+            unseal.arg("-i").arg(point).stderr(Stdio::null());
+            unseal.status().ok();
+        }
     }
 }
 
