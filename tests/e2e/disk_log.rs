@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::*;
 use crate::http::get;
@@ -79,6 +79,18 @@ impl<'h> Site<'h> {
         assert!(!repairs.is_empty());
     }
 
+    /// What `status` shows while nothing can be read, which it fails for.
+    fn status(&self) -> Value {
+        let output = self.home.ctl(&["status", "--json"], b"");
+        assert_eq!(output.status.code(), Some(1));
+        let told = text(&output.stderr);
+        assert!(
+            told.contains("secrets cannot be read: audit log: "),
+            "{told}"
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// All that holds while the log takes no records.
     fn outage(&self) {
         let why = self.noticed();
@@ -93,11 +105,12 @@ impl<'h> Site<'h> {
         assert!(health.contains("\"status\":\"degraded\""), "{health}");
         let metrics = get(&self.address, "/metrics");
         assert!(metrics.contains("jarvis_audit_log_ready 0"), "{metrics}");
-        let status = self.home.ok(&["status"], b"");
+        let status = self.status();
         assert_ne!(status["audit_log"], "ok");
+        assert_eq!(status["troubles"]["audit log"], status["audit_log"]);
         assert!(!why.contains("/proc/self"), "{why}");
         // Nothing is changed.
-        let seq = || self.home.ok(&["status"], b"")["vault_seq"].clone();
+        let seq = || self.status()["vault_seq"].clone();
         let before = seq();
         let set = self.home.ctl(&["set", "app/db"], b"w");
         assert_eq!(set.status.code(), Some(1));
