@@ -163,8 +163,7 @@ fn while_nobody_serves_nothing_says_ready() {
     let (daemon, watcher) = served(&home);
     let (serving, standby) = daemon.workers();
     let all = [daemon.pid(), serving, standby];
-    let signal = |signal| all.map(|pid| kill_process(pid, signal).unwrap());
-    signal(Signal::STOP);
+    all.into_iter().for_each(stop_all_threads);
     assert_ne!(watcher.readyz().0, 200);
     assert_eq!(watcher.health().0, Some(5));
     let (code, said) = watcher.status_at(&home.mount());
@@ -172,7 +171,9 @@ fn while_nobody_serves_nothing_says_ready() {
     let found = watcher.doctor();
     let found: Vec<_> = found.iter().map(|(what, _)| what.as_str()).collect();
     assert_eq!(found, ["mount point", "http port"]);
-    signal(Signal::CONT);
+    for pid in all {
+        kill_process(pid, Signal::CONT).unwrap();
+    }
     daemon.eventually("all is well", || watcher.readyz().0 == 200);
     daemon.eventually("it reads", || reads(&daemon));
     watcher.all_is_well();

@@ -108,7 +108,7 @@ fn a_stopped_worker_is_replaced() {
     daemon.set("app/db", b"v");
     let (serving, _) = daemon.workers();
     let begun = Instant::now();
-    kill_process(serving, Signal::STOP).unwrap();
+    stop_all_threads(serving);
     assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
     // Half a second between pings, three of silence; the rest is a busy machine's.
     assert!(
@@ -485,9 +485,9 @@ fn a_stopped_daemon_is_ended_by_the_holder() {
     let mut daemon = home.start_command(holder.daemon(&home), b"");
     daemon.set("app/db", b"value");
     let (serving, standby) = daemon.workers();
-    daemon.signal(Signal::STOP);
+    stop_all_threads(daemon.pid());
     for worker in [serving, standby] {
-        kill_process(worker, Signal::STOP).unwrap();
+        stop_all_threads(worker);
     }
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| alice().read(&home.mount().join("app/db")));
@@ -507,7 +507,7 @@ fn a_worker_that_was_stopped_for_a_moment_loses_no_request() {
     let daemon = home.start_command(holder.daemon(&home), b"");
     daemon.set("app/db", b"value");
     let (serving, _) = daemon.workers();
-    kill_process(serving, Signal::STOP).unwrap();
+    stop_all_threads(serving);
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| alice().read(&home.mount().join("app/db")));
         eventually("the holder looks after the device", || {

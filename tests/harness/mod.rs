@@ -14,6 +14,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 pub(crate) use container::*;
 pub(crate) use daemon::*;
 pub(crate) use tracer::*;
@@ -64,6 +66,27 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Stops the process `pid` and waits until none of its threads runs: on a busy machine
+/// one that was just woken may do its work first.
+pub(crate) fn stop_all_threads(pid: Pid) {
+    kill_process(pid, Signal::STOP).unwrap();
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+    // What has ended meanwhile does nothing either.
+    let is_stopped = |task: io::Result<fs::DirEntry>| {
+        let stat = task.and_then(|task| fs::read_to_string(task.path().join("stat")));
+        // The name, in parentheses, may have anything in it.
+        stat.map_or(true, |stat| {
+            stat.rsplit(") ")
+                .next()
+                .unwrap()
+                .starts_with(['T', 'Z', 'X'])
+        })
+    };
+    eventually("all threads are stopped", || {
+        fs::read_dir(&tasks).map_or(true, |mut tasks| tasks.all(is_stopped))
+    });
 }
 
 /// One client for each user: what tests ask for.
