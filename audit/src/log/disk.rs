@@ -26,6 +26,9 @@ pub(super) struct Disk {
     poisoned: AtomicBool,
     /// The segment's file is not where it must be.
     displaced: AtomicBool,
+    /// Sequence number of the last record in a file that was given up: who still waits for
+    /// a sync of one up to it has none.
+    lost: AtomicU64,
     sync: Mutex<SyncState>,
     sync_changed: Condvar,
     flush: Mutex<FlushState>,
@@ -54,6 +57,7 @@ impl Disk {
             written: AtomicU64::new(seq),
             poisoned: AtomicBool::new(false),
             displaced: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
             sync: Mutex::new(SyncState {
                 synced: seq,
                 syncing: false,
@@ -120,6 +124,8 @@ impl Disk {
     fn leave_segment(&self, segment: &Segment, len: u64, next: &Arc<Segment>) {
         if segment.is_lost() {
             segment.file.sync().ok();
+            let written = self.written.load(Ordering::Acquire);
+            self.lost.store(written, Ordering::Release);
         } else {
             segment.release(len);
             if segment.file.sync().is_err() {
@@ -167,6 +173,9 @@ impl Disk {
         let mut sync = self.sync.lock();
         loop {
             self.check_takes_records()?;
+            if seq <= self.lost.load(Ordering::Acquire) {
+                return Err(AppendError::Displaced);
+            }
             if sync.synced >= seq {
                 return Ok(());
             }
