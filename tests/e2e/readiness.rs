@@ -198,6 +198,38 @@ fn an_aborted_connection_is_mounted_anew() {
     daemon.stop();
 }
 
+/// The kernel gives the number of a connection that is gone to the next one.
+#[test]
+fn a_mount_that_is_gone_takes_no_other_along() {
+    let (home, other) = (
+        TestDaemon::new().init(POLICY),
+        TestDaemon::new().init(POLICY),
+    );
+    let (daemon, watcher) = served(&home);
+    let number = connection(&home.mount());
+    stop_all_threads(daemon.pid());
+    must("umount \"$1\"", &home.mount());
+    let second = other.start();
+    println!("{number:?} is gone, {:?} came", connection(&other.mount()));
+    second.set("app/db", b"v");
+    let held = fs::File::open(second.file("app/db")).unwrap();
+    daemon.signal(Signal::CONT);
+    daemon.eventually("it is there again", || reads(&daemon));
+    assert_eq!(held.read_at(&mut [0; 8], 0).unwrap(), 1);
+    assert!(reads(&second));
+    watcher.all_is_well();
+}
+
+/// Device number of the mount on `path`.
+fn connection(path: &Path) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mut fields = mounts.lines().map(|line| line.split(' ').skip(2));
+    fields.find_map(|mut fields| {
+        let device = fields.next()?;
+        (fields.nth(1) == path.to_str()).then(|| device.to_owned())
+    })
+}
+
 #[test]
 fn what_hides_the_mount_is_told_and_left_alone() {
     for above in [false, true] {

@@ -252,6 +252,10 @@ impl TestDaemon {
 
 impl Drop for TestDaemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.path("daemon.log")).unwrap_or_default();
+            eprintln!("the daemon's log:\n{log}");
+        }
         detach(&self.mount());
         let config = fs::read_to_string(self.path("etc/config.toml")).unwrap_or_default();
         let configured = config.lines().find_map(|line| line.strip_prefix("path = "));

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{MountOption, Session};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use guard::{DeviceGuard, Guarded};
 pub(crate) use session::negotiate;
@@ -24,7 +25,7 @@ pub(crate) use stale::{MOUNT_SOURCE, mount_path};
 pub use stale::{answers, clear_stale, connection, is_ours, unmount};
 
 use session::{InitHandler, session_config};
-use stale::{abort, detach, find_connection};
+use stale::{AbortSwitch, detach, find_connection};
 
 /// Why the file system could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -164,20 +165,36 @@ impl Device {
         self.resends
     }
 
+    /// Whether the connection is there: the device of one that was cut is in error.
+    fn is_connected(&self) -> bool {
+        let Some(fd) = self.fd() else {
+            return false;
+        };
+        let mut device = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let now = Timespec::default();
+        poll(&mut device, Some(&now)).is_ok()
+            && device
+                .iter()
+                .all(|device| !device.revents().contains(PollFlags::ERR))
+    }
+
     /// Detaches the mount and cuts the connection, so that open handles fail
     /// and nothing of the file system stays in memory.
     ///
     /// # Errors
     /// [`MountError::MountPoint`]: the system's answer to the unmount.
     pub fn unmount(mut self) -> Result<(), MountError> {
+        // One that was cut has no number any more: a mount of somebody else may have it.
+        let number = self.connection.filter(|_| self.is_connected());
+        let switch = number.map(AbortSwitch::of);
         // Another mount may stand on the path by now.
         let detached = if find_connection(&self.path)? == self.connection {
             detach(&self.path)
         } else {
             Ok(())
         };
-        if let Some(connection) = self.connection {
-            abort(connection);
+        if let Some(switch) = switch {
+            switch.abort();
         }
         // Where fusectl is not mounted the end of the last fd cuts it.
         if let DeviceFd::Session(session) = &mut self.fd {

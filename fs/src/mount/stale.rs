@@ -1,6 +1,7 @@
 //! Mounts that are there already: finding them, and taking them away.
 
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,9 +45,10 @@ pub fn unmount(path: &Path) -> Result<(), MountError> {
     match find_connection(&path)? {
         None => Ok(()),
         Some(connection) => {
+            let switch = AbortSwitch::of(connection);
             // Whoever enters the path from here on must not meet a dead mount.
             let detached = detach(&path);
-            abort(connection);
+            switch.abort();
             detached
         }
     }
@@ -161,9 +163,21 @@ pub(super) fn detach(path: &Path) -> Result<(), MountError> {
     Err(unusable(path)(io::Error::other(said.trim().to_owned())))
 }
 
-/// Cuts a connection, so that open handles fail.
-pub(super) fn abort(connection: u32) {
-    // The connection is gone already when no handle was open.
-    let abort = format!("/sys/fs/fuse/connections/{connection}/abort");
-    std::fs::write(abort, "1").ok();
+/// Means to cut a connection, so that open handles fail. It stays that connection's: the
+/// number of one that is gone may be another's at once.
+pub(super) struct AbortSwitch(Option<File>);
+
+impl AbortSwitch {
+    /// To be taken while the connection is there.
+    pub(super) fn of(connection: u32) -> Self {
+        let path = format!("/sys/fs/fuse/connections/{connection}/abort");
+        Self(OpenOptions::new().write(true).open(path).ok())
+    }
+
+    pub(super) fn abort(self) {
+        // The connection is gone already when no handle was open.
+        if let Some(mut switch) = self.0 {
+            switch.write_all(b"1").ok();
+        }
+    }
 }
