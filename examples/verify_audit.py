@@ -75,6 +75,7 @@ class Verifier:
         self.key, self.last, self.checkpoint, self.anchored = None, None, checkpoint, False
         self.segment, self.first_seq, self.size, self.closed = 0, 0, 0, False
         self.pruned, self.explained = None, True
+        self.time, self.times_back = "", []
 
     def start(self, record, segment):
         """A start record brings an epoch key that the identity certified."""
@@ -147,6 +148,9 @@ class Verifier:
             key = decode(record["next"]["epoch_key"], 32)
             self.key, self.epoch = Ed25519PublicKey.from_public_bytes(key), self.epoch + 1
         self.seq, self.link, self.last = self.seq + 1, link, record["action"]
+        if record["time"] < self.time:
+            self.times_back.append(self.seq)
+        self.time = record["time"]
         self.size = offset + len(line) + 1
         if self.checkpoint and self.checkpoint["seq"] == str(self.seq):
             self.at_checkpoint()
@@ -188,6 +192,9 @@ def main():
     except (Bad, KeyError, TypeError, ValueError) as error:
         print(f"record {verifier.seq + 1} is bad: {error}", file=sys.stderr)
         sys.exit(6)
+    if verifier.times_back:
+        count, first = len(verifier.times_back), verifier.times_back[0]
+        print(f"the clock went back {count} time(s), first before record {first}")
     anchored = "anchored by the checkpoint" if verifier.anchored else "its tail is not anchored"
     print(f"all good up to record {verifier.seq}, head {verifier.link.hex()}; {anchored}")
 

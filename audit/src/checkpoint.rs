@@ -155,7 +155,7 @@ mod tests {
         let home = LogHome::new();
         let log = home.open(7).unwrap();
         log.append(&read(1), Durability::Write).unwrap();
-        let note = log.checkpoint().to_string();
+        let note = log.checkpoint().unwrap().to_string();
         log.append(&read(2), Durability::Write).unwrap();
         log.stop(7, None).unwrap();
         (home, note)
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(against(&other, &note), Err((2, FailureKind::Checkpoint)));
         let home = LogHome::new();
         let log = Log::open(home.path(), &identity(), Opening::default()).unwrap();
-        let early = log.checkpoint().to_string();
+        let early = log.checkpoint().unwrap().to_string();
         drop(log);
         assert_eq!(against(&home, &early), Ok(true));
         assert_eq!(against(&home, &note), Err((2, FailureKind::CutOff)));

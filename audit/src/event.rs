@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::record::ClockJump;
+
 /// Kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,6 +46,8 @@ pub enum Action {
     Expiry,
     /// A key slot changed.
     Key,
+    /// The system's clock jumped.
+    Clock,
     /// A bound was hit.
     Limit,
     /// A handle was read by another user than its opener.
@@ -153,6 +157,9 @@ pub struct Event<'a> {
     /// True for a record written after the fact, of a change whose own was lost in a crash.
     #[serde(skip_serializing_if = "is_false")]
     pub recovered: bool,
+    /// The jump that a `clock` record is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<&'a ClockJump>,
 }
 
 #[expect(
@@ -188,6 +195,7 @@ impl Event<'_> {
             count: None,
             resent: false,
             recovered: false,
+            clock: None,
         }
     }
 }

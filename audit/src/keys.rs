@@ -33,6 +33,18 @@ const SEGMENT_DOMAIN: &[u8] = b"jarvis-audit-v1 segment\0";
 pub struct HostId([u8; 8]);
 
 impl HostId {
+    /// The id with these bytes, as [`Self::bytes`] gives them.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id's bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 8] {
+        self.0
+    }
+
     fn of(key: &VerifyingKey) -> Self {
         let digest = Sha256::digest(key.as_bytes());
         Self(digest.first_chunk().copied().unwrap_or_default())

@@ -33,14 +33,15 @@ pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use event::{Action, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
 pub use log::{
-    AppendError, Counters, Durability, Log, LogFault, OpenError, Opening, PruneError,
-    RotationError, SegmentLimits, StartKey, Tail,
+    AppendError, Counters, Durability, KnownRecord, Log, LogFault, OpenError, Opening, PruneError,
+    RecordMark, RotationError, SegmentLimits, StartKey, Tail,
 };
 pub use read::{Records, read_records};
 pub use receipt::{ReceiptError, ReceiptFault, receipt, verify_receipt};
 pub use recent::recent_records;
 pub use record::{
-    NextEpoch, PreviousEnd, PruneDetails, Record, SegmentClose, SegmentOpen, StartDetails,
+    ClockJump, NextEpoch, PreviousEnd, PruneDetails, Record, SegmentClose, SegmentOpen,
+    StartDetails,
 };
 pub use suspicion::{
     Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Observation,

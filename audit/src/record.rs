@@ -69,6 +69,15 @@ pub struct SegmentOpen {
     pub cert: String,
 }
 
+/// Details of a `clock` record: a jump of the system's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockJump {
+    /// Time it should have been, as in RFC 3339, by the time before and by what has passed.
+    pub from: String,
+    /// Time that the clock showed instead.
+    pub to: String,
+}
+
 /// Details of a `prune` record: the end of what was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneDetails {
@@ -160,6 +169,9 @@ pub struct Record {
     /// True for a record written after the fact, of a change whose own was lost in a crash.
     #[serde(default)]
     pub recovered: bool,
+    /// Details of a `clock` record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockJump>,
     /// Details of a `start` record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartDetails>,

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::read::segment_path;
 use crate::verify::verify;
 use crate::{
-    Action, Durability, Event, FailureKind, Identity, Log, OpenError, Opening, Outcome, Record,
-    VerifyReport,
+    Action, Certify, Durability, EpochClaim, Event, FailureKind, HostId, Identity, KeyError, Log,
+    OpenError, Opening, Outcome, Record, SegmentClaim, VerifyReport,
 };
 
 /// A log's directory, removed with it.
@@ -80,6 +80,23 @@ impl LogHome {
         files
             .map(|path| (path.clone(), fs::read(path).unwrap()))
             .collect()
+    }
+}
+
+/// Somebody who signs in the host's name, and has another key.
+pub(crate) struct Forger(pub(crate) Identity);
+
+impl Certify for Forger {
+    fn host(&self) -> HostId {
+        identity().host()
+    }
+
+    fn certify(&self, claim: &EpochClaim) -> Result<[u8; 64], KeyError> {
+        self.0.certify(claim)
+    }
+
+    fn certify_segment(&self, claim: &SegmentClaim) -> Result<[u8; 64], KeyError> {
+        self.0.certify_segment(claim)
     }
 }
 

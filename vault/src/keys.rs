@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::crypto::{self, BriefKey, RecordKind, SealContext};
 use crate::error::VaultError;
-use crate::record::{self, Node, NodeId, Secret, key};
+use crate::record::{self, Node, NodeId, Secret, VaultState, key};
 use crate::revocation::Revocation;
 use crate::secret::SecretBytes;
 use crate::store::Store;
@@ -132,6 +132,13 @@ impl VaultCore {
         let context = self.keys.context(RecordKind::Revocation, id, 0);
         let plain = self.open_meta(context, sealed, "a revocation does not authenticate")?;
         record::decode(plain.expose()).map_err(|_| self.damaged("a revocation cannot be decoded"))
+    }
+
+    /// Seals the counters.
+    pub(crate) fn seal_state(&self, state: &VaultState) -> Result<Vec<u8>, VaultError> {
+        let plain = self.encode(state)?;
+        let context = self.keys.context(RecordKind::State, 0, 0);
+        crypto::seal(self.keys.state.expose(), context, &plain)
     }
 
     /// Seals `value` as version `number` of secret `id`.

@@ -38,6 +38,7 @@ mod store;
 mod txn;
 mod vault;
 mod version;
+mod witness;
 
 pub use error::VaultError;
 pub use generate::spec::{TYPES, TypeSpec};
@@ -59,3 +60,4 @@ pub use version::{
     Consumer, Criticality, MAX_DESTROYED, PendingVersion, SecretSettings, Version, VersionMark,
     VersionState,
 };
+pub use witness::{ClockWitness, LogWitness, Witness};

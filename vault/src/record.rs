@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::VaultError;
 use crate::kind::SecretType;
 use crate::version::{PendingVersion, SecretSettings, Version, VersionMark};
+use crate::witness::Witness;
 
 /// Inode number and record id: unique for the life of a vault, never reused.
 pub type NodeId = u64;
@@ -154,6 +155,8 @@ pub(crate) struct VaultState {
     pub(crate) secrets: u64,
     /// Revocations so far.
     pub(crate) revocations: u64,
+    /// What was noted of the audit log and of the time.
+    pub(crate) witness: Witness,
 }
 
 /// Format of the records written by this release; the first byte of each.

@@ -17,6 +17,7 @@ use crate::secret::SecretBytes;
 use crate::slot::{MAX_SLOTS, SlotInfo, SlotRecord};
 use crate::store::StoreHealth;
 use crate::txn::Txn;
+use crate::witness::{ClockWitness, LogWitness, Witness};
 
 /// Figures of a vault for status and health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct Vault {
     /// The last commit that the audit log is known to have; older notes go with the
     /// next commit.
     recorded_seq: AtomicU64,
+    /// What the next commit stores of the audit log and of the time.
+    witness: Mutex<Witness>,
 }
 
 impl Vault {
@@ -65,6 +68,7 @@ impl Vault {
         Self {
             core,
             cache: NodeCache::default(),
+            witness: Mutex::new(state.witness),
             writer: Mutex::new(state),
             seq: AtomicU64::new(state.seq),
             secrets: AtomicU64::new(state.secrets),
@@ -284,7 +288,8 @@ impl Vault {
         let mut txn = Txn::new(&self.core, *state);
         let result = change(&mut txn)?;
         txn.drop_notes(self.recorded_seq.load(Ordering::Acquire))?;
-        let changed = txn.commit()?;
+        let witness = *self.witness.lock();
+        let changed = txn.commit(witness)?;
         *state = changed.state;
         // After the commit: a reader that still saw the old node has the generation
         // before, so it cannot put it back.
@@ -292,6 +297,44 @@ impl Vault {
         self.seq.store(state.seq, Ordering::Release);
         self.secrets.store(state.secrets, Ordering::Release);
         Ok(result)
+    }
+
+    /// Takes note that the audit log has `log`, for the next commit to store, unless a
+    /// later record is known.
+    pub fn note_log(&self, log: LogWitness) {
+        let mut witness = self.witness.lock();
+        if witness.log.is_none_or(|known| known.seq <= log.seq) {
+            witness.log = Some(log);
+        }
+    }
+
+    /// Forgets what was known of the audit log, which is gone.
+    pub fn forget_log(&self) {
+        self.witness.lock().log = None;
+    }
+
+    /// Takes note of the time, for the next commit to store.
+    pub fn note_clock(&self, clock: ClockWitness) {
+        self.witness.lock().clock = Some(clock);
+    }
+
+    /// Stores what was noted and no commit has stored yet. That is no commit of its own:
+    /// the audit log need not know of it.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn store_witness(&self) -> Result<(), VaultError> {
+        let mut state = self.writer.lock();
+        let witness = *self.witness.lock();
+        if witness == state.witness {
+            return Ok(());
+        }
+        let noted = VaultState { witness, ..*state };
+        let sealed = self.core.seal_state(&noted)?;
+        let batch = vec![(key::STATE.to_vec(), Some(sealed))];
+        self.core.store.commit(&batch)?;
+        *state = noted;
+        Ok(())
     }
 
     /// The notes of commits after `recorded`, the last one that the audit log has;

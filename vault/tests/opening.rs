@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use common::{NOW, VaultHome, current, key, passphrase, set};
-use jarvis_vault::{LockedVault, VaultError};
+use jarvis_vault::{ClockWitness, LockedVault, LogWitness, VaultError, Witness};
 
 #[test]
 fn keeps_values_over_reopening() {
@@ -212,4 +212,39 @@ fn key_slots_come_and_go() {
     }
     let full = vault.write(|t| t.add_slot(&key(99)));
     assert!(matches!(full, Err(VaultError::NoFreeSlot)));
+}
+
+/// What was noted of the log and of the time goes with the next commit, or alone.
+#[test]
+fn the_witness_is_stored_with_commits_and_alone() {
+    let home = VaultHome::with_key(1);
+    let witness = || {
+        let locked = LockedVault::open(&home.path()).unwrap();
+        let probe = locked.unlock(&key(1)).unwrap();
+        (probe.seq(), probe.witness())
+    };
+    assert_eq!(witness(), (0, Witness::default()));
+    let log = LogWitness {
+        host: [1; 8],
+        seq: 7,
+        head: [2; 32],
+    };
+    let vault = home.open();
+    vault.note_log(log);
+    set(&vault, "a", b"v");
+    drop(vault);
+    assert_eq!(witness().1.log, Some(log));
+    let vault = home.open();
+    let clock = ClockWitness {
+        boot: [3; 16],
+        since_boot_ms: 1,
+        wall_ms: NOW,
+        settled_ms: NOW,
+        doubted_ms: Some(5),
+    };
+    vault.note_clock(clock);
+    vault.store_witness().unwrap();
+    drop(vault);
+    let (seq, found) = witness();
+    assert_eq!((seq, found.log, found.clock), (1, Some(log), Some(clock)));
 }

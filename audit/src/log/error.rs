@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jarvis_sys::private::PrivateError;
 
-use crate::keys::KeyError;
+use crate::keys::{HostId, KeyError};
 use crate::line::MAX_LINE_BYTES;
 
 /// Why a record was not written.
@@ -70,6 +70,60 @@ pub enum OpenError {
         vault: u64,
         /// Commits the log has recorded.
         log: u64,
+    },
+    /// The log ends before a record that it is known to have had.
+    #[error(
+        "the audit log ends with record {found}, but {source_of} knows of record {known}: its end was \
+         cut off, or it was deleted or restored from a copy. Put the log back; if it is gone for \
+         good, start once with --accept-lost-log, which is recorded"
+    )]
+    Lost {
+        /// Who knows of the record.
+        source_of: String,
+        /// The record that is known.
+        known: u64,
+        /// The last record there is, 0 when there is none.
+        found: u64,
+    },
+    /// The log has another record in the place of one that it is known to have had.
+    #[error(
+        "record {seq} of the audit log is not the one that {source_of} knows: this is another log, or \
+         an older copy that went on. Put the log back; if it is gone for good, start once with \
+         --accept-lost-log, which is recorded"
+    )]
+    Replaced {
+        /// Who knows of the record.
+        source_of: String,
+        /// Number of the record.
+        seq: u64,
+    },
+    /// The log that is known was another identity's.
+    #[error(
+        "{source_of} knows an audit log of host {known}, but the identity key is that of host {own}. \
+         Put that host's key back; if it is gone for good, move the log's directory aside and start \
+         once with --accept-lost-log, which is recorded"
+    )]
+    OtherIdentity {
+        /// Who knows of the log.
+        source_of: String,
+        /// The host of that log.
+        known: HostId,
+        /// The host whose key is used now.
+        own: HostId,
+    },
+    /// The log in the directory is another host's: nobody could verify what went on in it.
+    #[error(
+        "the audit log {path} is that of host {found}, but the identity key is that of host {own}; put \
+         that host's key back, or move the log's directory aside and start once with \
+         --accept-lost-log, which is recorded"
+    )]
+    ForeignLog {
+        /// The log's directory.
+        path: PathBuf,
+        /// The host in its last record.
+        found: String,
+        /// The host whose key is used now.
+        own: HostId,
     },
     /// No epoch key.
     #[error(transparent)]

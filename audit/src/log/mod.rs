@@ -21,6 +21,7 @@ mod chain;
 mod disk;
 mod error;
 mod file;
+mod known;
 mod limits;
 mod opening;
 mod payload;
@@ -38,6 +39,7 @@ use segment::RoomClaim;
 use writer::{Writer, WriterSetup};
 
 pub use error::{AppendError, LogFault, OpenError, PruneError, RotationError};
+pub use known::{KnownRecord, RecordMark};
 pub use limits::SegmentLimits;
 pub use opening::Opening;
 pub use tail::Tail;
@@ -100,13 +102,9 @@ impl Log {
         opening: Opening<'_>,
         key: &StartKey,
     ) -> Result<Self, OpenError> {
-        Self::open_with(
-            dir,
-            identity,
-            opening,
-            key.0.clone(),
-            WriterSetup::default(),
-        )
+        let mut setup = WriterSetup::default();
+        setup.clock = opening.clock.unwrap_or(setup.clock);
+        Self::open_with(dir, identity, opening, key.0.clone(), setup)
     }
 
     /// Finds out whether the disk that the log in `dir` is on takes what is written.
@@ -133,7 +131,7 @@ impl Log {
         key: EpochKey,
         setup: WriterSetup,
     ) -> Result<Self, OpenError> {
-        let prepared = opening::prepare(dir, &opening)?;
+        let prepared = opening::prepare(dir, identity.host(), &opening)?;
         Self::start(prepared, identity, opening, key, setup)
     }
 
@@ -153,7 +151,8 @@ impl Log {
             setup,
         ));
         let segment_began = start::segment_began(&resume, setup.clock);
-        start::append_record(&writer, &resume, identity, opening).inspect_err(|_| {
+        let lost = prepared.lost.as_ref();
+        start::append_record(&writer, &resume, identity, opening, lost).inspect_err(|_| {
             // A start that may not be on disk is none: another try begins where this did.
             writer.disk.segment().file.truncate(resume.len).ok();
         })?;
@@ -177,21 +176,19 @@ impl Log {
     /// [`Durability::Sync`] not known to be on disk; nothing may be released.
     pub fn append(&self, event: &Event<'_>, durability: Durability) -> Result<u64, AppendError> {
         let extras = RecordExtras::default();
-        self.writer.append(event, extras, durability)
+        let mark = self.writer.append(event, extras, durability)?;
+        Ok(mark.seq)
     }
 
-    /// Like [`Self::append`], for a record of what goes with a revocation: it may use the
-    /// room that is kept for those.
+    /// Like [`Self::append_durable`], for a record of what goes with a revocation: it may
+    /// use the room that is kept for those.
     ///
     /// # Errors
     /// [`AppendError`].
-    pub fn append_urgent(
-        &self,
-        event: &Event<'_>,
-        durability: Durability,
-    ) -> Result<u64, AppendError> {
+    pub fn append_urgent(&self, event: &Event<'_>) -> Result<RecordMark, AppendError> {
         let (extras, claim) = (RecordExtras::default(), RoomClaim::Revocation);
-        self.writer.append_with(event, extras, durability, claim)
+        self.writer
+            .append_with(event, extras, Durability::Sync, claim)
     }
 
     /// Finds out whether the log takes every record: its file is where the next start
@@ -216,9 +213,35 @@ impl Log {
         Ok(number)
     }
 
-    /// A signed note of how far the log has come, for somebody else to keep.
+    /// Records `event` durably and gives what others may know the log by.
+    ///
+    /// # Errors
+    /// [`AppendError`]: the record is not known to be on disk.
+    pub fn append_durable(&self, event: &Event<'_>) -> Result<RecordMark, AppendError> {
+        let extras = RecordExtras::default();
+        self.writer.append(event, extras, Durability::Sync)
+    }
+
+    /// The last record, which is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`AppendError::Poisoned`].
+    pub fn durable_mark(&self) -> Result<RecordMark, AppendError> {
+        self.writer.durable_mark()
+    }
+
+    /// Sequence number of the last record.
     #[must_use]
-    pub fn checkpoint(&self) -> Checkpoint {
+    pub fn last_seq(&self) -> u64 {
+        self.writer.chain.lock().written().seq
+    }
+
+    /// A signed note of how far the log has come, for somebody else to keep. What it
+    /// tells of is on disk: no power loss makes it untrue.
+    ///
+    /// # Errors
+    /// [`AppendError::Poisoned`].
+    pub fn checkpoint(&self) -> Result<Checkpoint, AppendError> {
         self.writer.checkpoint()
     }
 

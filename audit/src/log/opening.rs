@@ -6,12 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jarvis_sys::private::{self, ModeLimit};
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::{OpenError, io_error};
 use super::file::LogFile;
+use super::known::{self, KnownRecord};
 use super::limits::SegmentLimits;
 use super::tail::{self, ResumePoint};
+use crate::keys::HostId;
 use crate::read::segment_path;
 
 /// Most torn records kept for one sequence number; each takes a crash of its own.
@@ -28,6 +31,12 @@ pub struct Opening<'a> {
     pub reason: Option<&'a str>,
     /// Go on although the vault is older than the log.
     pub accept_older_vault: bool,
+    /// Records that the log is known to have.
+    pub known: &'a [KnownRecord<'a>],
+    /// Go on although such a record is missing.
+    pub accept_lost_log: bool,
+    /// The clock of the records; the system's when there is none.
+    pub clock: Option<fn() -> Timestamp>,
     /// Begin a segment: what the last writer's sync left on disk is not known.
     pub new_segment: bool,
     /// When a segment ends.
@@ -100,12 +109,20 @@ pub(super) struct PreparedLog {
     pub(super) file: Box<dyn LogFile>,
     /// The log's end, and the place in `file` where writing goes on.
     pub(super) resume: ResumePoint,
+    /// What was lost of the log, and accepted.
+    pub(super) lost: Option<OpenError>,
 }
 
 /// Locks, checks and repairs the log in `path`. Every refusal comes before a change.
-pub(super) fn prepare(path: &Path, opening: &Opening<'_>) -> Result<PreparedLog, OpenError> {
+pub(super) fn prepare(
+    path: &Path,
+    host: HostId,
+    opening: &Opening<'_>,
+) -> Result<PreparedLog, OpenError> {
     let directory = LogDirectory::open(path)?;
     let mut resume = tail::resume_point(directory.path())?;
+    check_host(directory.path(), &resume, host)?;
+    let lost = check_known(directory.path(), &resume, host, opening)?;
     check_age(&resume, opening)?;
     let mut file = directory.segment(resume.segment)?;
     if !resume.torn.is_empty() {
@@ -131,6 +148,7 @@ pub(super) fn prepare(path: &Path, opening: &Opening<'_>) -> Result<PreparedLog,
         directory,
         file: Box::new(file),
         resume,
+        lost,
     })
 }
 
@@ -142,6 +160,42 @@ fn lock(path: &Path, handle: &File) -> Result<(), OpenError> {
             io_error("lock", path)(errno.into())
         }
     })
+}
+
+/// Refuses to go on in another host's log.
+fn check_host(path: &Path, resume: &ResumePoint, own: HostId) -> Result<(), OpenError> {
+    match resume.tail {
+        Some(tail) if tail.host != Some(own) => Err(OpenError::ForeignLog {
+            path: path.to_owned(),
+            found: tail
+                .host
+                .map_or_else(|| "unknown".to_owned(), |host| host.to_string()),
+            own,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a log without a record that is known; gives what is missing where that is
+/// accepted.
+fn check_known(
+    path: &Path,
+    resume: &ResumePoint,
+    host: HostId,
+    opening: &Opening<'_>,
+) -> Result<Option<OpenError>, OpenError> {
+    let mut lost = None;
+    for record in opening.known {
+        match known::check(path, resume, host, record) {
+            Ok(()) => {}
+            Err(error @ OpenError::Io { .. }) => return Err(error),
+            Err(error) if opening.accept_lost_log => {
+                lost.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lost)
 }
 
 fn check_age(resume: &ResumePoint, opening: &Opening<'_>) -> Result<(), OpenError> {

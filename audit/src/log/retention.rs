@@ -58,13 +58,29 @@ fn old_segments(
     let mut old = Vec::new();
     for pair in numbers.windows(2) {
         let [number, next] = *pair else { continue };
-        // Every record of a segment is older than the first one after it.
-        if next > current || !begins_before(directory, next, before)? {
+        // Where the clock only goes forward the first record of the next segment is younger than
+        // all of this one; where it went back one of this one's own ends tells.
+        let old_ends = next <= current
+            && begins_before(directory, next, before)?
+            && begins_before(directory, number, before)?
+            && ends_before(directory, number, before)?;
+        if !old_ends {
             break;
         }
         old.push(number);
     }
     Ok(old)
+}
+
+fn ends_before(
+    directory: &LogDirectory,
+    segment: u32,
+    before: Timestamp,
+) -> Result<bool, OpenError> {
+    let tail = tail::segment_end(directory.path(), segment)?.tail;
+    Ok(tail
+        .and_then(|tail| tail.time)
+        .is_some_and(|time| time < before))
 }
 
 fn begins_before(

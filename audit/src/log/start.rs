@@ -58,15 +58,22 @@ pub(super) fn append_record(
     resume: &ResumePoint,
     identity: &dyn Certify,
     opening: Opening<'_>,
+    lost: Option<&OpenError>,
 ) -> Result<(), OpenError> {
     let start = details(writer, resume, identity, opening.version)?;
     let older = resume
         .tail
         .is_some_and(|tail| tail.vault_seq > opening.vault_seq);
+    let lost = lost.map(|lost| match lost {
+        OpenError::Lost { known, found, .. } => format!(
+            "this log ended with record {found} but is known to have had {known}, accepted by the \
+             operator"
+        ),
+        _ => "another log than the one that is known, accepted by the operator".to_owned(),
+    });
+    let older = older.then_some("vault older than this log, accepted by the operator");
     let event = Event {
-        reason: older
-            .then_some("vault older than this log, accepted by the operator")
-            .or(opening.reason),
+        reason: lost.as_deref().or(older).or(opening.reason),
         ..Event::new(Action::Start, Outcome::Ok, opening.vault_seq)
     };
     let extras = RecordExtras {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::error::{OpenError, io_error};
 use crate::event::Action;
+use crate::keys::HostId;
 use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
 use crate::read::{parse, segment_numbers, segment_path};
 use crate::record::Record;
@@ -31,6 +32,10 @@ pub struct Tail {
     /// True if the segment ends with this record.
     pub(super) closed: bool,
     pub(super) digest: RecordDigest,
+    /// Time as it stands in the record; none when it is none.
+    pub(super) time: Option<Timestamp>,
+    /// Host as it stands in the record; none when it is none.
+    pub(super) host: Option<HostId>,
 }
 
 /// The place where writing goes on.
@@ -172,6 +177,13 @@ fn greatest_number(record: &Record) -> u64 {
     record.seq.max(record.epoch).max(next)
 }
 
+/// The host id that is written as `text`.
+fn host(text: &str) -> Option<HostId> {
+    let mut bytes = [0; 8];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    Some(HostId::from_bytes(bytes))
+}
+
 fn classify(line: &[u8]) -> LineKind {
     let Some(signed) = SignedLine::split(line).filter(|_| line.len() < MAX_LINE_BYTES) else {
         return LineKind::Torn;
@@ -187,6 +199,8 @@ fn classify(line: &[u8]) -> LineKind {
                 clean: record.action == Action::Stop,
                 closed: record.close.is_some(),
                 digest: signed.digest(),
+                time: record.time.parse().ok(),
+                host: host(&record.host),
             })
         }
         Ok(_) => LineKind::Foreign,

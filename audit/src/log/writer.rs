@@ -12,6 +12,7 @@ use super::chain::{Chain, Epoch, NextSegment, Position, Ticket, Transition};
 use super::disk::Disk;
 use super::error::AppendError;
 use super::file::LogFile;
+use super::known::RecordMark;
 use super::limits::{EpochLimits, SegmentLimits};
 use super::payload::{Payload, RecordExtras, print_time};
 use super::segment::{RoomClaim, Segment};
@@ -112,13 +113,13 @@ impl Writer {
         (self.setup.new_key)()
     }
 
-    /// Writes a record of `event` and gives its sequence number.
+    /// Writes a record of `event` and gives its number and digest.
     pub(super) fn append(
         &self,
         event: &Event<'_>,
         extras: RecordExtras<'_>,
         durability: Durability,
-    ) -> Result<u64, AppendError> {
+    ) -> Result<RecordMark, AppendError> {
         self.append_with(event, extras, durability, RoomClaim::of(event))
     }
 
@@ -129,10 +130,10 @@ impl Writer {
         extras: RecordExtras<'_>,
         durability: Durability,
         claim: RoomClaim,
-    ) -> Result<u64, AppendError> {
+    ) -> Result<RecordMark, AppendError> {
         let result = self
             .write(event, extras, claim)
-            .and_then(|seq| self.make_durable(seq, durability));
+            .and_then(|mark| self.make_durable(mark, durability));
         let counter = match result {
             Ok(_) => &self.records,
             Err(_) => &self.errors,
@@ -148,12 +149,23 @@ impl Writer {
         }
     }
 
-    pub(super) fn checkpoint(&self) -> Checkpoint {
+    pub(super) fn durable_mark(&self) -> Result<RecordMark, AppendError> {
         let position = self.chain.lock().written().clone();
+        self.disk.sync_through(position.seq)?;
+        Ok(RecordMark {
+            seq: position.seq,
+            head: position.digest,
+        })
+    }
+
+    pub(super) fn checkpoint(&self) -> Result<Checkpoint, AppendError> {
+        let position = self.chain.lock().written().clone();
+        self.disk.sync_through(position.seq)?;
         let mut time = String::with_capacity(32);
         print_time(&(self.setup.clock)(), &mut time);
         let last = (&*self.host, position.seq, position.digest);
-        Checkpoint::sign(&position.epoch.key, last, position.epoch.number, &time)
+        let epoch = &position.epoch;
+        Ok(Checkpoint::sign(&epoch.key, last, epoch.number, &time))
     }
 
     pub(super) fn flush_loop(&self) {
@@ -165,12 +177,16 @@ impl Writer {
     }
 
     /// Sees to the record's durability after the write, outside the chain's lock.
-    fn make_durable(&self, seq: u64, durability: Durability) -> Result<u64, AppendError> {
+    fn make_durable(
+        &self,
+        mark: RecordMark,
+        durability: Durability,
+    ) -> Result<RecordMark, AppendError> {
         match durability {
             Durability::Write => self.disk.mark_dirty(),
-            Durability::Sync => self.disk.sync_through(seq)?,
+            Durability::Sync => self.disk.sync_through(mark.seq)?,
         }
-        Ok(seq)
+        Ok(mark)
     }
 
     /// Composes, signs and writes one record, after the log's own that are due before it.
@@ -179,7 +195,7 @@ impl Writer {
         event: &Event<'_>,
         extras: RecordExtras<'_>,
         claim: RoomClaim,
-    ) -> Result<u64, AppendError> {
+    ) -> Result<RecordMark, AppendError> {
         self.check_room(claim)?;
         loop {
             let mut chain = self.chain.lock();
@@ -194,7 +210,11 @@ impl Writer {
                 chain.check_open(event.action)?;
                 let (ticket, line) = self.compose(&mut chain, event, extras, Transition::Record)?;
                 drop(chain);
-                return self.sign_and_write(&ticket, line);
+                self.sign_and_write(&ticket, line)?;
+                return Ok(RecordMark {
+                    seq: ticket.seq,
+                    head: ticket.digest,
+                });
             }
         }
     }
@@ -215,7 +235,7 @@ impl Writer {
     }
 
     /// Signs the payload in `line` and returns once the record is written.
-    fn sign_and_write(&self, ticket: &Ticket, mut line: Vec<u8>) -> Result<u64, AppendError> {
+    fn sign_and_write(&self, ticket: &Ticket, mut line: Vec<u8>) -> Result<(), AppendError> {
         // Without the chain's lock: signing takes most of the time, and the record's place
         // is already sure, for the next payload needs this one's digest only.
         line::sign(&mut line, &ticket.digest, &ticket.epoch.key);
@@ -396,13 +416,13 @@ impl Writer {
 
     /// Submits the signed line and returns once it is written, by whoever comes to it
     /// first.
-    fn submit(&self, ticket: &Ticket, line: Vec<u8>) -> Result<u64, AppendError> {
+    fn submit(&self, ticket: &Ticket, line: Vec<u8>) -> Result<(), AppendError> {
         let mut chain = self.chain.lock();
         chain.submit_line(ticket, line);
         let mut yields = 0;
         loop {
             match chain.outcome(ticket) {
-                Some(Ok(())) => return Ok(ticket.seq),
+                Some(Ok(())) => return Ok(()),
                 Some(Err(kind)) => return Err(AppendError::Io(kind.into())),
                 None => {}
             }

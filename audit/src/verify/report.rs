@@ -32,6 +32,10 @@ pub struct VerifyReport {
     pub first_time: String,
     /// Time of the last record.
     pub last_time: String,
+    /// Records whose time is before that of the record before them: the clock went back.
+    pub times_back: u64,
+    /// Sequence number of the first of them.
+    pub first_back: Option<u64>,
     /// Number of start records.
     pub starts: u64,
     /// Starts after an orderly stop; the very first start is neither.
@@ -62,6 +66,8 @@ impl VerifyReport {
             last_seq: 0,
             first_time: String::new(),
             last_time: String::new(),
+            times_back: 0,
+            first_back: None,
             starts: 0,
             clean_starts: 0,
             unclean_starts: 0,

@@ -232,6 +232,11 @@ impl<'i> Verifier<'i> {
             report.first_seq = record.seq;
             report.first_time.clone_from(&record.time);
         }
+        // Times have one form, in which text has their order.
+        if record.time < report.last_time {
+            report.times_back += 1;
+            report.first_back.get_or_insert(record.seq);
+        }
         report.last_time.clone_from(&record.time);
         report.epochs += u64::from(record.start.is_some() || record.open.is_some());
         if let Some(start) = &record.start {

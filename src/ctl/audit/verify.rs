@@ -93,6 +93,8 @@ fn report_json(report: &VerifyReport, identity: &PublicIdentity) -> Value {
         "first_seq": report.first_seq,
         "first_time": report.first_time,
         "last_time": report.last_time,
+        "times_back": report.times_back,
+        "first_time_back": report.first_back,
         "starts": report.starts,
         "unclean_starts": report.unclean_starts,
         "head": report.head,
@@ -123,6 +125,12 @@ fn report_text(report: &VerifyReport, identity: &PublicIdentity) -> String {
         text.push_str(&format!(
             "pruned    all before record {}, as a signed record says\n",
             report.first_seq
+        ));
+    }
+    if let Some(first) = report.first_back {
+        text.push_str(&format!(
+            "clock     went back {} time(s), first before record {first}\n",
+            report.times_back
         ));
     }
     for ((action, result), count) in &report.counts {

@@ -27,6 +27,7 @@ use crate::store::file::{VaultFile, VaultPlace};
 use crate::store::redb::RedbStore;
 use crate::store::{Batch, Store, StoreError};
 use crate::vault::Vault;
+use crate::witness::Witness;
 
 /// Format of the vault that this release writes, and the latest it reads.
 const FORMAT: u16 = 1;
@@ -108,6 +109,7 @@ fn first_batch(
         next_id: FIRST_ID,
         revocations: 0,
         secrets: 0,
+        witness: Witness::default(),
     };
     let sealed = crypto::seal(
         keys.state.expose(),
@@ -144,6 +146,12 @@ impl Probe {
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.state.seq
+    }
+
+    /// What the vault remembers of the audit log and of the time.
+    #[must_use]
+    pub fn witness(&self) -> Witness {
+        self.state.witness
     }
 }
 

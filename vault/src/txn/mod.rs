@@ -10,13 +10,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::crypto::{self, RecordKind};
+use crate::crypto::RecordKind;
 use crate::error::VaultError;
 use crate::keys::VaultCore;
 use crate::name::SecretName;
 use crate::record::{Node, NodeId, ROOT, VaultState, key};
 use crate::secret::SecretBytes;
 use crate::store::Batch;
+use crate::witness::Witness;
 
 mod deletion;
 mod directories;
@@ -164,12 +165,10 @@ impl<'v> Txn<'v> {
             .ok_or_else(|| VaultError::NotFound(name.to_string()))
     }
 
-    /// Commits all writes, and the counters with them; durable once it returned.
-    pub(crate) fn commit(mut self) -> Result<CommittedChange, VaultError> {
-        let keys = &self.core.keys;
-        let state = self.core.encode(&self.state)?;
-        let context = keys.context(RecordKind::State, 0, 0);
-        let sealed = crypto::seal(keys.state.expose(), context, &state)?;
+    /// Commits all writes, the counters and `witness` with them; durable once it returned.
+    pub(crate) fn commit(mut self, witness: Witness) -> Result<CommittedChange, VaultError> {
+        self.state.witness = witness;
+        let sealed = self.core.seal_state(&self.state)?;
         self.put(key::STATE.to_vec(), sealed);
         let batch: Batch = self.writes.into_iter().collect();
         self.core.store.commit(&batch)?;

@@ -83,7 +83,7 @@ impl LogFile for Arc<Failing> {
 
 pub(super) fn failing(home: &LogHome) -> (Log, Arc<Failing>) {
     let opening = Opening::default();
-    let prepared = opening::prepare(home.path(), &opening).unwrap();
+    let prepared = opening::prepare(home.path(), identity().host(), &opening).unwrap();
     let segment = prepared.directory.segment(prepared.resume.segment);
     let file = Arc::new(Failing::of(segment.unwrap()));
     let prepared = PreparedLog {
@@ -271,7 +271,7 @@ fn revocations_have_room_that_refusals_leave_to_them() {
     for _ in 0..4 {
         log.append(&with(Action::Revoke, Outcome::Ok), Durability::Sync)
             .unwrap();
-        log.append_urgent(&with(Action::Rotate, Outcome::Ok), Durability::Sync)
+        log.append_urgent(&with(Action::Rotate, Outcome::Ok))
             .unwrap();
     }
     file.no_reserve.store(0, Ordering::Relaxed);
@@ -308,7 +308,7 @@ fn a_start_that_failed_is_tried_again_under_one_certificate() {
         ..Opening::default()
     };
     for counter in [0, 1] {
-        let prepared = opening::prepare(home.path(), &opening).unwrap();
+        let prepared = opening::prepare(home.path(), identity().host(), &opening).unwrap();
         let segment = prepared.directory.segment(prepared.resume.segment);
         let file = Arc::new(Failing::of(segment.unwrap()));
         [&file.no_sync, &file.short][counter].store(1, Ordering::Relaxed);

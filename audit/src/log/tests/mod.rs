@@ -14,6 +14,7 @@ use crate::verify::{FailureKind, LogEnd, verify};
 mod broken_disk;
 mod ends;
 mod epochs;
+mod known;
 mod presence;
 mod segments;
 
@@ -61,7 +62,7 @@ fn a_start_that_misreports_the_end_is_refused() {
     let home = LogHome::new();
     drop(home.open(0).unwrap());
     let opening = Opening::default();
-    let mut prepared = opening::prepare(home.path(), &opening).unwrap();
+    let mut prepared = opening::prepare(home.path(), identity().host(), &opening).unwrap();
     if let Some(tail) = &mut prepared.resume.tail {
         tail.clean = true;
     }
@@ -195,6 +196,7 @@ fn a_clock_that_goes_back_is_recorded_as_it_is() {
     let report = home.verify().unwrap();
     assert_eq!(report.first_time, "2027-01-15T08:00:00.000000Z");
     assert_eq!(report.last_time, "2027-01-15T07:59:59.000000Z");
+    assert_eq!((report.times_back, report.first_back), (1, Some(2)));
 }
 
 fn fixed_clock() -> Timestamp {
@@ -282,7 +284,7 @@ fn the_frozen_segments_are_reproduced_and_verify() {
     }
     assert_eq!(log.prune(borders[1]).unwrap(), 1);
     log.stop(7, None).unwrap();
-    let note = log.checkpoint();
+    let note = log.checkpoint().unwrap();
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     assert_eq!(home.segments(), [2, 3, 4]);
     for segment in home.segments() {

@@ -162,7 +162,7 @@ impl LogFile for Arc<Border> {
 fn a_turn_ends_once_its_records_are_written() {
     let home = LogHome::new();
     let opening = Opening::default();
-    let prepared = opening::prepare(home.path(), &opening).unwrap();
+    let prepared = opening::prepare(home.path(), identity().host(), &opening).unwrap();
     let old = Border::of(prepared.directory.segment(1).unwrap());
     let prepared = PreparedLog {
         file: Box::new(old.clone()),
@@ -316,13 +316,13 @@ fn tomorrow() -> Timestamp {
 #[test]
 fn pruning_leaves_a_record_and_a_log_that_verifies() {
     let (home, log) = segmented();
-    let early = log.checkpoint();
+    let early = log.checkpoint().unwrap();
     assert_eq!(log.prune(Timestamp::UNIX_EPOCH).unwrap(), 0);
     let before = home.records();
     assert_eq!(log.prune(tomorrow()).unwrap(), 3);
     assert_eq!(home.segments(), [4]);
     log.stop(7, None).unwrap();
-    let late = log.checkpoint();
+    let late = log.checkpoint().unwrap();
     let records = home.records();
     let prune = records.iter().find_map(|r| r.prune.as_ref()).unwrap();
     let gone = before.iter().filter(|r| r.seq <= prune.seq).count();
@@ -344,7 +344,7 @@ fn pruning_leaves_a_record_and_a_log_that_verifies() {
 fn a_checkpoint_of_what_was_pruned_says_so() {
     let home = LogHome::new();
     let log = home.open(7).unwrap();
-    let note = log.checkpoint();
+    let note = log.checkpoint().unwrap();
     log.rotate_segment(&identity()).unwrap();
     log.prune(tomorrow()).unwrap();
     let verdict = verify_against(home.path(), &identity().public(), &note);
