@@ -59,10 +59,27 @@ pub(crate) struct Start {
     pub(crate) started_ms: i64,
     /// Where the vault's directory was when the supervisor opened it.
     pub(crate) vault_directory: Option<PathBuf>,
-    /// Accept a vault that is older than its audit log.
-    pub(crate) accept_restored: bool,
+    pub(crate) accepted: AcceptedLosses,
+    /// The last record of the audit log that a kept checkpoint tells of.
+    pub(crate) kept: Option<KeptRecord>,
     /// The host's name in records.
     pub(crate) host: jarvis_audit::HostId,
+}
+
+/// Losses that the operator accepts, once.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct AcceptedLosses {
+    /// The vault is older than its audit log.
+    pub(crate) restored_vault: bool,
+    /// The audit log lost records, or is another one.
+    pub(crate) lost_log: bool,
+}
+
+/// A record of the audit log that a kept checkpoint tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptRecord {
+    pub(crate) seq: u64,
+    pub(crate) head: [u8; 32],
 }
 
 /// How to open vault and audit log.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::ipc::worker::AcceptedLosses;
+
 /// Shows secrets as files, each read checked and recorded.
 #[derive(Parser)]
 #[command(name = "jarvis-secretsd", version)]
@@ -23,4 +25,18 @@ pub(crate) struct Arguments {
     /// Accept a vault that is older than its audit log (a restored copy); recorded
     #[arg(long)]
     pub(crate) accept_restored_vault: bool,
+    /// Accept an audit log that lost records, or another one than the vault and the kept
+    /// checkpoint know; recorded
+    #[arg(long)]
+    pub(crate) accept_lost_log: bool,
+}
+
+impl Arguments {
+    /// Losses that the operator accepts.
+    pub(super) fn accepted_losses(&self) -> AcceptedLosses {
+        AcceptedLosses {
+            restored_vault: self.accept_restored_vault,
+            lost_log: self.accept_lost_log,
+        }
+    }
 }

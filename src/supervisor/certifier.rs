@@ -6,6 +6,7 @@ use super::checkpoints::CheckpointWriter;
 use super::error::SupervisorError;
 use crate::config::AuditConfig;
 use crate::ipc::Signature;
+use crate::ipc::worker::KeptRecord;
 
 /// Holder of the host's identity, which no worker has.
 pub(super) struct Certifier {
@@ -18,15 +19,14 @@ impl Certifier {
     /// Opens the identity, and starts to keep checkpoints where `config` wants them.
     ///
     /// # Errors
-    /// [`SupervisorError::Identity`], [`SupervisorError::Checkpoints`].
+    /// [`SupervisorError::Identity`], [`SupervisorError::Checkpoints`],
+    /// [`SupervisorError::KeptCheckpoint`].
     pub(super) fn open(config: &AuditConfig) -> Result<Self, SupervisorError> {
         let identity = Identity::open(&config.identity)?;
-        let checkpoints = config.checkpoints.clone().map(CheckpointWriter::start);
-        let checkpoints = checkpoints.transpose();
-        Ok(Self::new(
-            identity,
-            checkpoints.map_err(SupervisorError::Checkpoints)?,
-        ))
+        let host = identity.host().to_string();
+        let start = |directory| CheckpointWriter::start(directory, &host);
+        let checkpoints = config.checkpoints.clone().map(start).transpose()?;
+        Ok(Self::new(identity, checkpoints))
     }
 
     /// Composes a certifier.
@@ -42,15 +42,39 @@ impl Certifier {
         self.identity.host()
     }
 
-    /// Signs that the key of `claim` takes over where a worker starts. A log that lost
-    /// what a checkpoint tells of is reported, not refused: secrets are served on.
+    /// The last record of the log that a checkpoint tells of.
+    pub(super) fn kept_record(&self) -> Option<KeptRecord> {
+        self.checkpoints.as_ref().and_then(CheckpointWriter::latest)
+    }
+
+    /// Whether a log that goes on as `claim` says has what checkpoints tell of; once
+    /// its loss is `accepted`, they begin anew.
+    ///
+    /// # Errors
+    /// [`SupervisorError::LostLog`]: whatever the worker says, records are gone.
+    pub(super) fn check_start(
+        &mut self,
+        claim: &EpochClaim,
+        accepted: bool,
+    ) -> Result<(), SupervisorError> {
+        let Some(kept) = &mut self.checkpoints else {
+            return Ok(());
+        };
+        match kept.check(claim) {
+            Err(why) if accepted => {
+                tracing::warn!(%why, "accepted by the operator");
+                kept.forget();
+                Ok(())
+            }
+            checked => Ok(checked?),
+        }
+    }
+
+    /// Signs that the key of `claim` takes over where a worker starts.
     ///
     /// # Errors
     /// [`KeyError`].
     pub(super) fn certify_start(&self, claim: &EpochClaim) -> Result<Signature, KeyError> {
-        if let Some(Err(why)) = self.checkpoints.as_ref().map(|kept| kept.check(claim)) {
-            tracing::error!(%why, "audit log");
-        }
         Ok(Signature(self.identity.certify(claim)?))
     }
 

@@ -1,14 +1,15 @@
 //! Checkpoints of the audit log, kept where no worker can reach them.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use jarvis_audit::{Checkpoint, EpochClaim};
+use jarvis_audit::{Checkpoint, EpochClaim, MAX_CHECKPOINT_BYTES};
 
-use super::error::CheckpointRefusal;
+use super::error::{CheckpointRefusal, SupervisorError};
+use crate::ipc::worker::KeptRecord;
 use crate::process::spawn;
 
 /// How long the last note may take when the supervisor ends.
@@ -20,26 +21,30 @@ pub(super) struct CheckpointWriter {
     notes: SyncSender<Checkpoint>,
     /// Closed once the thread has written its last note.
     done: Receiver<()>,
-    /// Number and digest of the record that the latest note tells of.
-    latest: Option<(u64, [u8; 32])>,
+    /// The record that the latest note tells of.
+    latest: Option<KeptRecord>,
 }
 
 impl CheckpointWriter {
-    /// Starts the thread.
+    /// Starts the thread. What the note that is there tells of `host`'s log is
+    /// remembered: over restarts, too, it can't go back unseen.
     ///
     /// # Errors
-    /// When no thread can be had.
-    pub(super) fn start(directory: PathBuf) -> std::io::Result<Self> {
+    /// [`SupervisorError::KeptCheckpoint`]; [`SupervisorError::Checkpoints`] when no thread
+    /// can be had.
+    pub(super) fn start(directory: PathBuf, host: &str) -> Result<Self, SupervisorError> {
+        let latest = read_kept(&path_of(&directory, host))?;
         let (notes, waiting) = sync_channel(1);
         let (finished, done) = channel();
         spawn("checkpoints", move || {
             write_all(&directory, &waiting);
             drop::<Sender<()>>(finished);
-        })?;
+        })
+        .map_err(SupervisorError::Checkpoints)?;
         Ok(Self {
             notes,
             done,
-            latest: None,
+            latest,
         })
     }
 
@@ -53,10 +58,13 @@ impl CheckpointWriter {
             return Err(CheckpointRefusal::OtherHost(checkpoint.host));
         }
         let seq = checkpoint.seq;
-        if self.latest.is_some_and(|(latest, _)| seq < latest) {
+        if self.latest.is_some_and(|latest| seq < latest.seq) {
             return Err(CheckpointRefusal::WentBack(seq));
         }
-        self.latest = Some((seq, checkpoint.head));
+        self.latest = Some(KeptRecord {
+            seq,
+            head: checkpoint.head,
+        });
         // While one is being written another may wait; a third is let go, for
         // newer ones come.
         self.notes.try_send(checkpoint).ok();
@@ -70,11 +78,23 @@ impl CheckpointWriter {
     pub(super) fn check(&self, claim: &EpochClaim) -> Result<(), CheckpointRefusal> {
         let found = claim.first_seq.saturating_sub(1);
         match self.latest {
-            Some((noted, head)) if found < noted || (found == noted && claim.prev != head) => {
+            Some(KeptRecord { seq: noted, head })
+                if found < noted || (found == noted && claim.prev != head) =>
+            {
                 Err(CheckpointRefusal::RecordsGone { found, noted })
             }
             _ => Ok(()),
         }
+    }
+
+    /// The record that the latest note tells of.
+    pub(super) fn latest(&self) -> Option<KeptRecord> {
+        self.latest
+    }
+
+    /// Forgets what notes told so far: the log begins anew.
+    pub(super) fn forget(&mut self) {
+        self.latest = None;
     }
 
     /// Waits for the last note, not for ever.
@@ -84,10 +104,36 @@ impl CheckpointWriter {
     }
 }
 
+/// Path of the note about the log of `host`.
+fn path_of(directory: &Path, host: &str) -> PathBuf {
+    directory.join(format!("{host}.checkpoint"))
+}
+
+/// The record that the note at `path` tells of; none when there is no note.
+fn read_kept(path: &Path) -> Result<Option<KeptRecord>, SupervisorError> {
+    let failed = |why: String| SupervisorError::KeptCheckpoint {
+        path: path.to_owned(),
+        why,
+    };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| failed(error.to_string()))?,
+    };
+    let mut text = String::new();
+    file.take(MAX_CHECKPOINT_BYTES as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| failed(error.to_string()))?;
+    let note = Checkpoint::parse(&text).map_err(|error| failed(error.to_string()))?;
+    Ok(Some(KeptRecord {
+        seq: note.seq,
+        head: note.head,
+    }))
+}
+
 /// Writes each of `notes` in the place of the one before.
 fn write_all(directory: &Path, notes: &Receiver<Checkpoint>) {
     for note in notes {
-        let path = directory.join(format!("{}.checkpoint", note.host));
+        let path = path_of(directory, &note.host);
         if let Err(error) = replace(&path, &note.to_string()) {
             tracing::error!(%error, path = %path.display(), "checkpoint not kept");
         }
@@ -110,7 +156,8 @@ mod tests {
     #[test]
     fn a_log_that_lost_what_was_noted_is_told() {
         let home = tempfile::tempdir().unwrap();
-        let mut writer = CheckpointWriter::start(home.path().into()).unwrap();
+        let start = || CheckpointWriter::start(home.path().into(), "h");
+        let mut writer = start().unwrap();
         let claim = |first_seq, prev| EpochClaim {
             epoch: 2,
             first_seq,
@@ -134,5 +181,17 @@ mod tests {
         writer.finish();
         let kept = std::fs::read_to_string(home.path().join("h.checkpoint")).unwrap();
         assert_eq!(kept, note);
+
+        // The next supervisor knows of it.
+        let mut writer = start().unwrap();
+        assert!(writer.check(&claim(7, 5)).is_err());
+        assert!(writer.keep(&back, "h").is_err());
+        writer.forget();
+        assert!(writer.check(&claim(7, 5)).is_ok());
+        assert!(writer.keep(&back, "h").is_ok());
+        writer.finish();
+        std::fs::write(home.path().join("h.checkpoint"), "no note").unwrap();
+        let error = start().err().unwrap().to_string();
+        assert!(error.contains("h.checkpoint"), "{error}");
     }
 }

@@ -63,6 +63,23 @@ pub(crate) enum SupervisorError {
     /// The directory of the audit log can't be watched.
     #[error("cannot watch the directory of the audit log: {0}")]
     LogPlace(io::Error),
+    /// The checkpoint that an earlier supervisor kept can't be read.
+    #[error(
+        "cannot read the kept checkpoint {path}: {why}; put it back from a copy, or move it aside: \
+         then nothing tells here whether the audit log lost its end"
+    )]
+    KeptCheckpoint {
+        /// The note.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The audit log lost what a kept checkpoint tells of.
+    #[error(
+        "{0} Put the log back; if it is gone for good, start once with --accept-lost-log, which is \
+         recorded"
+    )]
+    LostLog(#[from] CheckpointRefusal),
     /// The policy can't be read.
     #[error(transparent)]
     Policy(#[from] LoadError),
@@ -279,7 +296,7 @@ pub(crate) enum CheckpointRefusal {
     /// The log lost what a note tells of.
     #[error(
         "the audit log ends with record {found}, but a checkpoint tells of another record {noted}: \
-         records are gone; was it tampered with?"
+         records are gone."
     )]
     RecordsGone {
         /// The last record that the worker found.

@@ -136,7 +136,7 @@ impl Supervisor {
             policy,
             certifier,
             watchdog: Watchdog::new(sd_notify::watchdog_enabled()),
-            service: Service::new(adopted, arguments.accept_restored_vault),
+            service: Service::new(adopted, arguments.accepted_losses()),
             config,
         })
     }
@@ -236,6 +236,9 @@ impl Supervisor {
             FromWorker::Serving => self.on_serving(),
             FromWorker::Pong(_) => worker.note_pong(),
             FromWorker::Certify(claim) => {
+                let accepted = self.service.accepted_losses().lost_log;
+                let checked = self.certifier.check_start(&claim, accepted);
+                checked.inspect_err(|_| self.mount.give_up())?;
                 requests::certify_start(worker, &self.certifier, &claim)?;
             }
             FromWorker::CertifySegment(claim) => {
@@ -315,7 +318,8 @@ impl Supervisor {
             mount: tables.nonce(),
             started_ms: tables.started_ms(),
             vault_directory: self.directories.vault_path.clone(),
-            accept_restored: self.service.accepts_restored(),
+            accepted: self.service.accepted_losses(),
+            kept: self.certifier.kept_record(),
             host: self.certifier.host(),
         };
         let programs = programs::start_answering().map_err(SupervisorError::ExeReplies)?;

@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 
 use super::mount::FuseMount;
 use super::worker::{ExitReason, WorkerExit, WorkerPhase};
-use crate::ipc::worker::SupervisorStats;
+use crate::ipc::worker::{AcceptedLosses, SupervisorStats};
 
 /// How far the start of the service has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,31 +27,31 @@ pub(super) enum StartState {
 /// State of the service as a whole.
 pub(super) struct Service {
     pub(super) start: StartState,
-    /// The first worker may accept a vault that is older than its audit log.
-    accept_restored: bool,
     /// Secrets in the vault when it was last opened.
     pub(super) secrets: u64,
     pub(super) stats: SupervisorStats,
     /// When serving ended last, or the supervisor began.
     pub(super) outage_since: Instant,
+    /// What the first worker may accept.
+    accepted: AcceptedLosses,
     /// The supervisor was told to end.
     pub(super) stopping: bool,
 }
 
 impl Service {
-    /// Service that begins now; with an `adopted` mount it goes on. Its first worker may
-    /// `accept_restored` vaults.
-    pub(super) fn new(adopted: bool, accept_restored: bool) -> Self {
+    /// Service that begins now; with an `adopted` mount it goes on. What is `accepted` is so
+    /// until a worker has served.
+    pub(super) fn new(adopted: bool, accepted: AcceptedLosses) -> Self {
         Self {
             start: if adopted {
                 StartState::Adopted
             } else {
                 StartState::Fresh
             },
-            accept_restored,
             secrets: 0,
             stats: SupervisorStats::default(),
             outage_since: Instant::now(),
+            accepted,
             stopping: false,
         }
     }
@@ -66,9 +66,13 @@ impl Service {
         self.start == StartState::Announced
     }
 
-    /// Whether a worker that is started now may accept a vault older than its audit log.
-    pub(super) fn accepts_restored(&self) -> bool {
-        self.accept_restored && !self.is_announced()
+    /// What the next worker may accept.
+    pub(super) fn accepted_losses(&self) -> AcceptedLosses {
+        if self.is_announced() {
+            AcceptedLosses::default()
+        } else {
+            self.accepted
+        }
     }
 
     /// Notes that nobody serves from now on.

@@ -13,6 +13,7 @@ use super::certifier::Certified;
 use super::service::StartState;
 use super::tables::PersistentTables;
 use super::*;
+use crate::ipc::worker::AcceptedLosses;
 
 const CONFIG: &str = "[mount]\npath = \"m\"\n[vault]\npath = \"v/v\"\nkey_file = \"k\"\n\
     [policy]\npath = \"p\"\n[audit]\ndir = \"a\"\nidentity = \"i\"\n";
@@ -48,7 +49,7 @@ fn supervisor(home: &Path) -> Supervisor {
         policy: PolicyText::new("clients: {}\n".into()),
         certifier: Certifier::new(identity, None),
         watchdog: Watchdog::new(None),
-        service: Service::new(false, false),
+        service: Service::new(false, AcceptedLosses::default()),
         config,
     };
     supervisor.workers.active = Some(worker(&supervisor));

@@ -15,10 +15,12 @@ use jarvis_vault::Probe;
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::WorkerError;
+use crate::common::clock;
 use crate::config::AuditConfig;
 use crate::ipc::worker::{Open, Start};
 use crate::worker::audit::outage::{FoundLog, LogOpener, OpenFailure, OpenedLog};
 use crate::worker::supervisor_client::SupervisorClient;
+use crate::worker::witness::known_records;
 
 /// How long a worker that was killed may take to die.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
@@ -31,7 +33,7 @@ pub(super) fn find_log(
     how: &Open,
     supervisor: &Arc<SupervisorClient>,
 ) -> Result<FoundLog, WorkerError> {
-    let mut opener = log_opener(place, probe.seq(), how, supervisor)?;
+    let mut opener = log_opener(place, probe, how, supervisor)?;
     match opener() {
         Ok(opened) => Ok(FoundLog::Open(opened)),
         Err(failure) if how.fresh => Err(failure.error.into()),
@@ -39,17 +41,18 @@ pub(super) fn find_log(
     }
 }
 
-/// Opens the log, which writes its start record, unless the vault, at commit `vault_seq`,
-/// is older.
+/// Opens the log, which writes its start record, unless the vault that was probed is older
+/// or knows a record that the log has not.
 fn log_opener(
     (start, path): (&Start, &Path),
-    vault_seq: u64,
+    probe: &Probe,
     how: &Open,
     supervisor: &Arc<SupervisorClient>,
 ) -> Result<LogOpener, WorkerError> {
     let key = StartKey::generate().map_err(OpenError::from)?;
     let (dir, reason) = (path.to_owned(), how.reason.clone());
-    let accept_older_vault = start.accept_restored;
+    let (accepted, vault_seq) = (start.accepted, probe.seq());
+    let known = known_records(start.host, &probe.witness(), start.kept);
     let segment_limits = segment_limits(&start.config.audit);
     let signer = supervisor.start_signer(start.host);
     // The last worker may have ended because a sync failed; so may a try to open it here.
@@ -62,7 +65,10 @@ fn log_opener(
             version: env!("CARGO_PKG_VERSION"),
             vault_seq: recorded_seq,
             reason: reason.as_deref(),
-            accept_older_vault,
+            accept_older_vault: accepted.restored_vault,
+            known: &known,
+            accept_lost_log: accepted.lost_log,
+            clock: Some(clock::now),
             new_segment,
             segment_limits,
         };

@@ -22,7 +22,7 @@ use crate::worker::supervisor_client::SupervisorClient;
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// How often it is looked whether the vault's file can be read and changed.
 const VAULT_LOOKS: Duration = Duration::from_millis(500);
-/// How often the supervisor is told how far the audit log has come.
+/// How often vault and supervisor are told how far the audit log has come.
 const CHECKPOINTS: Duration = Duration::from_secs(10);
 /// How long after a segment could not be ended it is tried again.
 const SEGMENT_AGAIN: Duration = Duration::from_secs(10);
@@ -62,6 +62,7 @@ pub(crate) fn start(parts: &MaintenanceParts) -> io::Result<()> {
     spawn("checkpoints", move || {
         loop {
             log.audit.record_overdue();
+            log.keep_witness();
             log.note_checkpoint();
             std::thread::sleep(CHECKPOINTS);
         }
@@ -96,6 +97,12 @@ impl MaintenanceParts {
             LogHealth::Working | LogHealth::Failing => {}
         }
         std::thread::sleep(health.pause());
+    }
+
+    /// Has the vault remember how far the audit log has come.
+    pub(crate) fn keep_witness(&self) {
+        // What a log that fails has on disk is not known.
+        self.committer.keep_witness().ok();
     }
 
     /// Destroys what was deleted longer ago than the recovery window, and counts

@@ -53,6 +53,7 @@ mod supervisor_client;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod witness;
 
 use error::WorkerError;
 use http::Readiness;
@@ -266,6 +267,7 @@ impl Worker {
             WorkerState::Waiting(_) | WorkerState::Gone => return,
         };
         parts.audit.retire(reason);
+        parts.maintenance.keep_witness();
         parts.maintenance.note_checkpoint();
     }
 }

@@ -162,10 +162,14 @@ impl WorkerParts {
         let parts = Self::build(resources, policy, stores, tables, supervisor)?;
         let flushed = parts.committer.flush_outbox();
         // Later ones serve nonetheless: who asks is told at once that nothing is released.
-        match flushed {
-            Err(_) if how.fresh => Err(WorkerError::RecordsOwed),
-            _ => Ok(parts),
+        if flushed.is_err() && how.fresh {
+            return Err(WorkerError::RecordsOwed);
         }
+        if resources.start.accepted.lost_log {
+            // Before anything is served: the next worker goes on with this log.
+            parts.committer.begin_witness_anew()?;
+        }
+        Ok(parts)
     }
 
     fn build(

@@ -171,9 +171,11 @@ impl SupervisorClient {
     /// come, if it has.
     pub(crate) fn note_checkpoint(&self, audit: &AuditTrail, runner: &RunnerClient) {
         let mut noted = self.noted_seq.lock();
-        if let Some(checkpoint) = audit.checkpoint()
-            && checkpoint.seq != *noted
-        {
+        // What a log that fails has on disk is not known.
+        let Ok(checkpoint) = audit.checkpoint() else {
+            return;
+        };
+        if checkpoint.seq != *noted {
             *noted = checkpoint.seq;
             let text = checkpoint.to_string();
             runner.notify(Event::checkpoint(&text));

@@ -57,7 +57,9 @@ worker/authorization: common audit metrics secrets
     names audit fs policy vault
 worker/status: common ipc audit metrics runner_client secrets
     names fs vault::VaultCounts
-worker/commit: common config ipc audit metrics runner_client secrets settings
+worker/witness: ipc
+    names audit vault
+worker/commit: common config ipc audit metrics runner_client secrets settings witness
     names audit fs vault
 worker/gate: common audit authorization commit identity metrics secrets settings
     names audit fs policy vault

@@ -26,6 +26,7 @@ mod hooks;
 mod http;
 mod identity;
 mod limits;
+mod lost_log;
 mod postgres;
 mod programs;
 mod readiness;

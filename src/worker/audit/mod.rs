@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jarvis_audit::{
-    Action, AppendError, Certify, Checkpoint, Durability, Event, Log, Outcome, PruneError,
-    RotationError,
+    Action, AppendError, Certify, Checkpoint, Durability, Event, HostId, Log, Outcome, PruneError,
+    RecordMark, RotationError,
 };
 use jarvis_fs::{Caller, FsError, HeaderIds};
 use jarvis_policy::{Decision, Rule};
@@ -126,7 +126,7 @@ impl AuditTrail {
             FoundLog::Failing(opener, error) => (OnceLock::new(), 0, Some(opener), Some(error)),
         };
         // Of a log that is not open yet all is another worker's.
-        let found_seq = log.get().map_or(u64::MAX, |log| log.checkpoint().seq);
+        let found_seq = log.get().map_or(u64::MAX, Log::last_seq);
         metrics.service.audit_log_ready.set(1);
         let trail = Self {
             detector: DetectorFeed::new(settings.audit.thresholds, found_seq),
@@ -188,18 +188,22 @@ impl AuditTrail {
     ///
     /// # Errors
     /// [`RecordError`].
-    pub(crate) fn append_change(&self, event: &Event<'_>, urgent: bool) -> Result<(), RecordError> {
+    pub(crate) fn append_change(
+        &self,
+        event: &Event<'_>,
+        urgent: bool,
+    ) -> Result<RecordMark, RecordError> {
         self.note(self.log().and_then(|log| {
             let written = match event {
-                event if urgent => log.append_urgent(event, Durability::Sync),
-                event => log.append(event, Durability::Sync),
+                event if urgent => log.append_urgent(event),
+                event => log.append_durable(event),
             };
             Ok(written?)
         }))
     }
 
     /// Counts a record that was written, or was not.
-    fn note(&self, result: Result<u64, RecordError>) -> Result<(), RecordError> {
+    fn note<T>(&self, result: Result<T, RecordError>) -> Result<T, RecordError> {
         match &result {
             Ok(_) => self.metrics.service.audit_records.inc(),
             Err(error) => {
@@ -208,7 +212,20 @@ impl AuditTrail {
                 self.note_failure(error);
             }
         }
-        result.map(|_| ())
+        result
+    }
+
+    /// The last record, which is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn durable_mark(&self) -> Result<RecordMark, RecordError> {
+        Ok(self.log()?.durable_mark()?)
+    }
+
+    /// Id of the host whose log it is.
+    pub(crate) fn host(&self) -> HostId {
+        self.signer.host()
     }
 
     /// Records a read before anything is released.
@@ -338,9 +355,12 @@ impl AuditTrail {
         self.recorded_seq.fetch_max(seq, Ordering::AcqRel);
     }
 
-    /// How far the audit log has come, if it is open.
-    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
-        self.log.get().map(Log::checkpoint)
+    /// How far the audit log has come, on disk.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn checkpoint(&self) -> Result<Checkpoint, RecordError> {
+        Ok(self.log()?.checkpoint()?)
     }
 
     /// Waits until the audit log's segment is to end, at most `limit`; gives whether

@@ -20,7 +20,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use jarvis_audit::{Durability, Event, Outcome};
+use jarvis_audit::{Durability, Event, Outcome, RecordMark};
 use jarvis_fs::{FsError, HandleTable};
 use jarvis_vault::{NewVersion, StoreError, Txn, Vault, VaultError};
 use parking_lot::{Mutex, MutexGuard};
@@ -34,6 +34,7 @@ use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::secrets::{Secrets, refusal};
 use crate::worker::settings::Settings;
+use crate::worker::witness::log_witness;
 
 pub(crate) mod change;
 mod journal;
@@ -332,8 +333,8 @@ impl Committer {
         urgency: Urgency,
     ) -> Result<(), FsError> {
         match self.append_changes(seq, changes, (false, urgency)) {
-            Ok(()) => {
-                self.confirm(seq);
+            Ok(mark) => {
+                self.confirm(seq, mark);
                 Ok(())
             }
             Err(_) => {
@@ -343,12 +344,14 @@ impl Committer {
         }
     }
 
+    /// Records `changes`; gives the last record, if there is one.
     fn append_changes(
         &self,
         seq: u64,
         changes: &[Change],
         (late, urgency): (bool, Urgency),
-    ) -> Result<(), RecordError> {
+    ) -> Result<Option<RecordMark>, RecordError> {
+        let mut mark = None;
         for (index, change) in changes.iter().enumerate() {
             // Only the last record claims the commit: a crash before it makes
             // the whole commit's records come again, marked as recovered.
@@ -356,14 +359,45 @@ impl Committer {
             let vault_seq = if last { seq } else { seq.saturating_sub(1) };
             let event = change.event(vault_seq, late);
             let urgent = urgency == Urgency::Revocation;
-            self.audit.append_change(&event, urgent)?;
+            mark = Some(self.audit.append_change(&event, urgent)?);
         }
-        Ok(())
+        Ok(mark)
     }
 
-    fn confirm(&self, seq: u64) {
+    /// Notes that the log has commit `seq`, the last record of which is `mark`.
+    fn confirm(&self, seq: u64, mark: Option<RecordMark>) {
         self.audit.set_recorded(seq);
         self.vault.confirm_recorded(seq);
+        if let Some(mark) = mark {
+            self.note_log(mark);
+        }
+    }
+
+    /// Has the vault remember that the log came to `mark`.
+    fn note_log(&self, mark: RecordMark) {
+        self.vault.note_log(log_witness(self.audit.host(), mark));
+    }
+
+    /// Forgets what the vault knew of the log, and stores how far this one has come.
+    ///
+    /// # Errors
+    /// As [`Self::keep_witness`].
+    pub(crate) fn begin_witness_anew(&self) -> Result<(), RecordError> {
+        self.vault.forget_log();
+        self.keep_witness()
+    }
+
+    /// Stores in the vault how far the log has come, so that the next worker finds out
+    /// when it lost its end.
+    ///
+    /// # Errors
+    /// [`RecordError`]. A failure of the vault is logged and counted.
+    pub(crate) fn keep_witness(&self) -> Result<(), RecordError> {
+        self.note_log(self.audit.durable_mark()?);
+        if let Err(error) = self.vault.store_witness() {
+            self.secrets.vault_failed(&error);
+        }
+        Ok(())
     }
 
     /// Writes the records of commits that have none: after a crash between the
@@ -411,8 +445,8 @@ impl Committer {
                 FsError::Io
             })?;
             let appended = self.append_changes(seq, &changes, (true, urgency));
-            appended.map_err(|_| FsError::Io)?;
-            self.confirm(seq);
+            let mark = appended.map_err(|_| FsError::Io)?;
+            self.confirm(seq, mark);
         }
         self.outbox_pending.store(false, Ordering::Release);
         Ok(())

@@ -47,11 +47,10 @@ pub(super) fn ask(
                 Err(ControlError::new(FsError::Io, "io", message))
             }
         },
-        Question::Checkpoint => {
-            let checkpoint = service.audit.checkpoint();
-            let checkpoint = checkpoint.ok_or_else(|| ControlError::unrecordable(service))?;
-            Ok(json!({"note": checkpoint.to_string()}))
-        }
+        Question::Checkpoint => match service.audit.checkpoint() {
+            Ok(note) => Ok(json!({"note": note.to_string()})),
+            Err(_) => Err(ControlError::unrecordable(service)),
+        },
         Question::KeyList => {
             let slots = service
                 .secrets
