@@ -155,7 +155,7 @@ pub(crate) struct VaultState {
     pub(crate) secrets: u64,
     /// Revocations so far.
     pub(crate) revocations: u64,
-    /// What was noted of the audit log and of the time.
+    /// Notes of the audit log and of the time.
     pub(crate) witness: Witness,
 }
 

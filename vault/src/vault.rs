@@ -59,7 +59,7 @@ pub struct Vault {
     /// The last commit that the audit log is known to have; older notes go with the
     /// next commit.
     recorded_seq: AtomicU64,
-    /// What the next commit stores of the audit log and of the time.
+    /// Notes of the audit log and of the time that the next commit stores.
     witness: Mutex<Witness>,
 }
 

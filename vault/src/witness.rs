@@ -1,5 +1,5 @@
-//! What the vault remembers of things outside of it: how far the audit log had come, and
-//! what time it was. Both are compared at the next start.
+//! The vault's memory of things outside of it: how far the audit log had come, and what
+//! time it was. Both are compared at the next start.
 
 use serde::{Deserialize, Serialize};
 

@@ -593,3 +593,45 @@ fn a_key_pairs_public_part_is_a_secret_of_its_own() {
     assert!(matches!(taken, Err(VaultError::Occupied(_))));
     assert_eq!(current(&vault, "x.pub").unwrap(), b"mine");
 }
+
+/// What a clock that was ahead has dated is dated now; lives keep their lengths.
+#[test]
+fn what_was_made_in_the_future_is_made_now() {
+    let home = VaultHome::with_key(1);
+    let vault = home.open();
+    let now = NOW + DAY;
+    set(&vault, "a", b"1");
+    try_set(&vault, "a", b"2", &later(3650)).unwrap();
+    set(&vault, "b", b"1");
+    let request = RevocationRequest {
+        by: by(1, NOW + 3650 * DAY),
+        ..request_by(1)
+    };
+    vault
+        .write(|t| t.request_revocation(&name("b"), &request))
+        .unwrap();
+    let correct = |path: &str| {
+        let id = node(&vault, path).id;
+        let corrected = vault.write(|t| t.correct_times(id, now)).unwrap();
+        corrected.is_some()
+    };
+    assert_eq!(
+        (correct("a"), correct("a"), correct("b")),
+        (true, false, false)
+    );
+    let node = node(&vault, "a");
+    let [old, new] = &node.live_secret().unwrap().versions[..] else {
+        panic!("two versions");
+    };
+    assert_eq!((old.created_ms, old.superseded_ms), (NOW, Some(now)));
+    assert_eq!((new.created_ms, new.expires_ms), (now, now + 90 * DAY));
+    let corrected = vault.write(|t| t.correct_revocation(1, now)).unwrap();
+    let life = request.life_ms;
+    assert_eq!(corrected.unwrap().expires_ms, now + life);
+    assert!(
+        vault
+            .write(|t| t.correct_revocation(1, now))
+            .unwrap()
+            .is_none()
+    );
+}

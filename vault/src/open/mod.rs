@@ -148,7 +148,7 @@ impl Probe {
         self.state.seq
     }
 
-    /// What the vault remembers of the audit log and of the time.
+    /// The vault's memory of the audit log and of the time.
     #[must_use]
     pub fn witness(&self) -> Witness {
         self.state.witness

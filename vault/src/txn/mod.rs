@@ -25,6 +25,7 @@ mod lifecycle;
 mod outbox;
 pub(crate) mod revocation;
 mod slots;
+mod times;
 pub(crate) mod versions;
 
 /// Outcome of a change for one secret.

@@ -116,14 +116,14 @@ impl Txn<'_> {
         Ok((revocation, WriteOutcome::of(&node)?))
     }
 
-    fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
+    pub(super) fn revocation(&self, id: u64) -> Result<Revocation, VaultError> {
         match self.get(&key::revocation(id))? {
             None => Err(VaultError::NoSuchRevocation(id)),
             Some(sealed) => self.core.open_revocation(id, sealed),
         }
     }
 
-    fn save_revocation(&mut self, revocation: &Revocation) -> Result<(), VaultError> {
+    pub(super) fn save_revocation(&mut self, revocation: &Revocation) -> Result<(), VaultError> {
         let keys = &self.core.keys;
         let plain = self.core.encode(revocation)?;
         let context = keys.context(RecordKind::Revocation, revocation.id, 0);
