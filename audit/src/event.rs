@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::ClockJump;
-
 /// Kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,6 +92,15 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         word(f, self)
     }
+}
+
+/// Details of a `clock` record: a jump of the system's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockJump {
+    /// Time it should have been, as in RFC 3339, by the time before and by what has passed.
+    pub from: String,
+    /// Time that the clock showed instead.
+    pub to: String,
 }
 
 /// One event to be recorded; borrows everything. Fields are written in this

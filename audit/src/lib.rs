@@ -30,7 +30,7 @@ mod verify;
 
 pub use certificate::CertificateError;
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
-pub use event::{Action, Event, Outcome};
+pub use event::{Action, ClockJump, Event, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
 pub use log::{
     AppendError, Counters, Durability, KnownRecord, Log, LogFault, OpenError, Opening, PruneError,
@@ -40,8 +40,7 @@ pub use read::{Records, read_records};
 pub use receipt::{ReceiptError, ReceiptFault, receipt, verify_receipt};
 pub use recent::recent_records;
 pub use record::{
-    ClockJump, NextEpoch, PreviousEnd, PruneDetails, Record, SegmentClose, SegmentOpen,
-    StartDetails,
+    NextEpoch, PreviousEnd, PruneDetails, Record, SegmentClose, SegmentOpen, StartDetails,
 };
 pub use suspicion::{
     Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Observation,

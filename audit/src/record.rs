@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Action, Outcome};
+use crate::event::{Action, ClockJump, Outcome};
 
 /// End of the log before a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,15 +67,6 @@ pub struct SegmentOpen {
     pub epoch_key: String,
     /// The identity key's certificate for it, base64url.
     pub cert: String,
-}
-
-/// Details of a `clock` record: a jump of the system's clock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClockJump {
-    /// Time it should have been, as in RFC 3339, by the time before and by what has passed.
-    pub from: String,
-    /// Time that the clock showed instead.
-    pub to: String,
 }
 
 /// Details of a `prune` record: the end of what was removed.

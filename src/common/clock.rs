@@ -1,4 +1,5 @@
-//! Wall-clock time in the units the parts use.
+//! Wall-clock time in the units the parts use, and in a worker the time that decisions go
+//! by.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -6,6 +7,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::timeline::{Moment, TimeEvent, TimeMark, Timeline};
 
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 86_400_000;
@@ -13,31 +18,119 @@ pub(crate) const DAY_MS: i64 = 86_400_000;
 /// Milliseconds of an hour.
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 
-/// Where a test's own program finds how far its clock is ahead.
+/// Longest moment, in milliseconds.
+const MOMENT_MS: i64 = 50;
+
+/// Times that a longer one is tried again.
+const MAX_ATTEMPTS: u32 = 20;
+
+/// Where a test's own program finds how far its clocks are ahead.
 static AHEAD: OnceLock<File> = OnceLock::new();
 
-/// From now on the clock is ahead by the milliseconds (decimal) in `file`, which
-/// is read each time: only for the daemon that tests run.
+/// The course of time, in a process that keeps it: a worker with an open vault.
+static TIMELINE: Mutex<Option<Timeline>> = Mutex::new(None);
+
+/// From now on the clocks are ahead by the milliseconds (decimal) in `file`, which is
+/// read each time: the system's clock by the first, the time since boot by the second
+/// number. Only for the daemon that tests run.
 #[doc(hidden)]
 pub fn follow_clock(file: File) {
     // A second file would be another test's.
     AHEAD.set(file).ok();
 }
 
-/// The time.
-pub(crate) fn now() -> Timestamp {
+/// How far a test has put the system's clock and the time since boot ahead.
+fn ahead_ms() -> (i64, i64) {
     let ahead = AHEAD.get().and_then(|file| {
-        let mut text = [0; 24];
+        let mut text = [0; 48];
         let len = file.read_at(&mut text, 0).ok()?;
         let text = str::from_utf8(text.get(..len)?).ok()?;
-        text.trim().parse().ok()
+        let (wall, boot) = text.trim().rsplit_once(' ')?;
+        Some((wall.trim().parse().ok()?, boot.parse().ok()?))
     });
-    Timestamp::now() + SignedDuration::from_millis(ahead.unwrap_or_default())
+    ahead.unwrap_or_default()
 }
 
-/// Unix milliseconds.
+/// The time that the system's clock shows, right or wrong: for records.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_millis(ahead_ms().0)
+}
+
+/// Milliseconds since boot, suspensions included.
+fn since_boot_ms() -> i64 {
+    let since = clock_gettime(ClockId::Boottime);
+    let whole = since.tv_sec.saturating_mul(1000);
+    whole.saturating_add(since.tv_nsec / 1_000_000)
+}
+
+/// This moment on both clocks.
+fn moment() -> Moment {
+    let (wall_ahead, boot_ahead) = ahead_ms();
+    let mut attempts = 0;
+    loop {
+        let before = since_boot_ms();
+        let wall = Timestamp::now().as_millisecond();
+        // A thread that waited for a core between the two would take it for a jump.
+        if since_boot_ms() - before <= MOMENT_MS || attempts >= MAX_ATTEMPTS {
+            return Moment {
+                wall_ms: wall.saturating_add(wall_ahead),
+                since_boot_ms: before.saturating_add(boot_ahead),
+            };
+        }
+        attempts += 1;
+    }
+}
+
+/// Id of this boot of the system.
+///
+/// # Errors
+/// When `/proc` does not tell.
+pub(crate) fn boot_id() -> std::io::Result<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits = text.trim().replace('-', "");
+    let mut id = [0; 16];
+    hex::decode_to_slice(digits, &mut id).map_err(std::io::Error::other)?;
+    Ok(id)
+}
+
+/// Keeps time from here on, after what an earlier worker knew of it.
+pub(crate) fn keep_time(known: Option<TimeMark>, boot: [u8; 16]) {
+    let mut timeline = TIMELINE.lock();
+    *timeline = Some(Timeline::resume(known, boot, moment()));
+}
+
+/// Findings of `read` in the course of time at this moment; none where time is not kept.
+fn observe<T>(read: impl FnOnce(&mut Timeline) -> T) -> Option<T> {
+    let mut timeline = TIMELINE.lock();
+    // Under the lock: moments come in their order.
+    timeline.as_mut().map(|timeline| {
+        timeline.observe(moment());
+        read(timeline)
+    })
+}
+
+/// Unix milliseconds. Where time is kept they never go back behind what is settled.
 pub(crate) fn now_ms() -> i64 {
-    now().as_millisecond()
+    let effective = observe(|timeline| timeline.effective_ms());
+    effective.unwrap_or_else(|| now().as_millisecond())
+}
+
+/// Unix milliseconds by which something may be destroyed: a time that may be wrong is not
+/// among them ([`super::timeline`]).
+pub(crate) fn settled_ms() -> i64 {
+    let settled = observe(|timeline| timeline.settled_ms());
+    settled.unwrap_or_else(|| now().as_millisecond())
+}
+
+/// Events that must be told, and the mark for the next worker; nothing where
+/// time is not kept.
+pub(crate) fn time_events() -> Option<(Vec<TimeEvent>, TimeMark)> {
+    observe(|timeline| (timeline.events().to_vec(), timeline.mark()))
+}
+
+/// Forgets the first `told` of the events that [`time_events`] gave.
+pub(crate) fn forget_events(told: usize) {
+    observe(|timeline| timeline.forget_events(told));
 }
 
 /// RFC 3339 in UTC, whole seconds.

@@ -10,3 +10,4 @@ pub(crate) mod calendar;
 pub(crate) mod clock;
 pub(crate) mod policy_file;
 pub(crate) mod strict_json;
+pub(crate) mod timeline;

@@ -6,7 +6,7 @@ use super::checkpoints::CheckpointWriter;
 use super::error::SupervisorError;
 use crate::config::AuditConfig;
 use crate::ipc::Signature;
-use crate::ipc::worker::KeptRecord;
+use crate::ipc::worker::{AcceptedLosses, KeptRecord};
 
 /// Holder of the host's identity, which no worker has.
 pub(super) struct Certifier {
@@ -48,20 +48,20 @@ impl Certifier {
     }
 
     /// Whether a log that goes on as `claim` says has what checkpoints tell of; once
-    /// its loss is `accepted`, they begin anew.
+    /// its loss is among those `accepted`, they begin anew.
     ///
     /// # Errors
     /// [`SupervisorError::LostLog`]: whatever the worker says, records are gone.
     pub(super) fn check_start(
         &mut self,
         claim: &EpochClaim,
-        accepted: bool,
+        accepted: AcceptedLosses,
     ) -> Result<(), SupervisorError> {
         let Some(kept) = &mut self.checkpoints else {
             return Ok(());
         };
         match kept.check(claim) {
-            Err(why) if accepted => {
+            Err(why) if accepted.lost_log => {
                 tracing::warn!(%why, "accepted by the operator");
                 kept.forget();
                 Ok(())

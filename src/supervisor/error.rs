@@ -71,7 +71,7 @@ pub(crate) enum SupervisorError {
     KeptCheckpoint {
         /// The note.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         why: String,
     },
     /// The audit log lost what a kept checkpoint tells of.

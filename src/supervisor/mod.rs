@@ -236,10 +236,9 @@ impl Supervisor {
             FromWorker::Serving => self.on_serving(),
             FromWorker::Pong(_) => worker.note_pong(),
             FromWorker::Certify(claim) => {
-                let accepted = self.service.accepted_losses().lost_log;
-                let checked = self.certifier.check_start(&claim, accepted);
-                checked.inspect_err(|_| self.mount.give_up())?;
-                requests::certify_start(worker, &self.certifier, &claim)?;
+                let accepted = self.service.accepted_losses();
+                requests::certify_start(worker, &mut self.certifier, accepted, &claim)
+                    .inspect_err(|_| self.mount.give_up())?;
             }
             FromWorker::CertifySegment(claim) => {
                 requests::certify_segment(worker, &self.certifier, &claim)?;

@@ -9,10 +9,11 @@ use std::path::Path;
 use jarvis_audit::{EpochClaim, KeyError, SegmentClaim};
 
 use super::certifier::{Certified, Certifier};
+use super::error::SupervisorError;
 use super::policy::PolicyText;
 use super::worker::{Role, WorkerPhase, WorkerProcess};
 use crate::ipc::short;
-use crate::ipc::worker::{FromWorker, ToWorker};
+use crate::ipc::worker::{AcceptedLosses, FromWorker, ToWorker};
 
 /// Fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,19 +59,22 @@ pub(super) fn rule(role: Role, phase: WorkerPhase, message: &FromWorker) -> Mess
     }
 }
 
-/// Certifies the key that `worker` starts with.
+/// Certifies the key that `worker` starts with, unless the log lost what is known of it
+/// and that is not `accepted`.
 ///
 /// # Errors
-/// [`KeyError`].
+/// [`SupervisorError::LostLog`], [`SupervisorError::Identity`].
 pub(super) fn certify_start(
     worker: &mut WorkerProcess,
-    certifier: &Certifier,
+    certifier: &mut Certifier,
+    accepted: AcceptedLosses,
     claim: &EpochClaim,
-) -> Result<(), KeyError> {
+) -> Result<(), SupervisorError> {
     if !worker.certified.allows_start() {
         worker.kill();
         return Ok(());
     }
+    certifier.check_start(claim, accepted)?;
     worker.certified = Certified::Start { epoch: claim.epoch };
     let signature = certifier.certify_start(claim)?;
     worker.send(&ToWorker::Certificate(signature), &[]);

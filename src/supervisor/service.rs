@@ -32,7 +32,7 @@ pub(super) struct Service {
     pub(super) stats: SupervisorStats,
     /// When serving ended last, or the supervisor began.
     pub(super) outage_since: Instant,
-    /// What the first worker may accept.
+    /// Losses that the first worker may accept.
     accepted: AcceptedLosses,
     /// The supervisor was told to end.
     pub(super) stopping: bool,
@@ -66,7 +66,7 @@ impl Service {
         self.start == StartState::Announced
     }
 
-    /// What the next worker may accept.
+    /// Losses that the next worker may accept.
     pub(super) fn accepted_losses(&self) -> AcceptedLosses {
         if self.is_announced() {
             AcceptedLosses::default()

@@ -15,7 +15,7 @@ use jarvis_vault::Probe;
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::WorkerError;
-use crate::common::clock;
+use crate::common::clock::now;
 use crate::config::AuditConfig;
 use crate::ipc::worker::{Open, Start};
 use crate::worker::audit::outage::{FoundLog, LogOpener, OpenFailure, OpenedLog};
@@ -68,7 +68,7 @@ fn log_opener(
             accept_older_vault: accepted.restored_vault,
             known: &known,
             accept_lost_log: accepted.lost_log,
-            clock: Some(clock::now),
+            clock: Some(now),
             new_segment,
             segment_limits,
         };

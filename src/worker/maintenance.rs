@@ -60,8 +60,14 @@ pub(crate) fn start(parts: &MaintenanceParts) -> io::Result<()> {
     })?;
     let log = parts.clone();
     spawn("checkpoints", move || {
+        // An earlier worker may have died before it corrected anything.
+        let mut corrections_owed = true;
         loop {
             log.audit.record_overdue();
+            corrections_owed |= log.committer.keep_time();
+            if corrections_owed {
+                corrections_owed = !log.correct_times();
+            }
             log.keep_witness();
             log.note_checkpoint();
             std::thread::sleep(CHECKPOINTS);
@@ -103,6 +109,15 @@ impl MaintenanceParts {
     pub(crate) fn keep_witness(&self) {
         // What a log that fails has on disk is not known.
         self.committer.keep_witness().ok();
+    }
+
+    /// Corrects what was made while the clock was ahead; gives whether that is done.
+    fn correct_times(&self) -> bool {
+        let corrected = self.committer.correct_times();
+        if let Err(error) = &corrected {
+            tracing::error!(%error, "times in the future are not corrected");
+        }
+        corrected.is_ok()
     }
 
     /// Destroys what was deleted longer ago than the recovery window, and counts

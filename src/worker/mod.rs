@@ -266,6 +266,7 @@ impl Worker {
             WorkerState::Open(open) => open.1,
             WorkerState::Waiting(_) | WorkerState::Gone => return,
         };
+        parts.committer.keep_time();
         parts.audit.retire(reason);
         parts.maintenance.keep_witness();
         parts.maintenance.note_checkpoint();

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use jarvis_fs::FsError;
 use jarvis_vault::{
-    Credential, NameError, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo, StoreError,
-    StoreHealth, Vault, VaultError, Version, VersionState,
+    Body, Credential, NameError, Node, Revocation, Secret, SecretBytes, SecretName, SlotInfo,
+    StoreError, StoreHealth, Vault, VaultError, Version, VersionState,
 };
 
 use crate::common::clock::now_ms;
@@ -189,6 +189,22 @@ impl Secrets {
         let mut any = false;
         self.deleted(|node| any |= node.deleted_ms().is_some_and(|at| at < before_ms))?;
         Ok(any)
+    }
+
+    /// Secrets, deleted ones too, of which something was made after `now_ms`.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn made_after(&self, now_ms: i64) -> Result<Vec<u64>, VaultError> {
+        let mut found = Vec::new();
+        self.walk(&mut |node, secret| {
+            found.extend(secret.is_of_the_future(now_ms).then_some(node.id));
+        })?;
+        self.deleted(|node| match &node.body {
+            Body::Secret(secret) if secret.is_of_the_future(now_ms) => found.push(node.id),
+            _ => {}
+        })?;
+        Ok(found)
     }
 
     /// Number of live secrets, and of the last commit.

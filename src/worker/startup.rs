@@ -17,6 +17,7 @@ use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultErro
 use super::error::WorkerError;
 use super::log_opening::{find_log, unlocked};
 use super::sandbox;
+use crate::common::clock::{boot_id, keep_time};
 use crate::common::policy_file::read_policy;
 use crate::ipc::programs::ExeQuestions;
 use crate::ipc::worker::{Open, Start};
@@ -37,6 +38,7 @@ use crate::worker::settings::Settings;
 use crate::worker::status::Status;
 use crate::worker::supervisor_client::SupervisorClient;
 use crate::worker::tree::SecretTree;
+use crate::worker::witness::time_mark;
 
 /// Resources that the supervisor handed over with the first message.
 pub(super) struct StartResources {
@@ -48,6 +50,8 @@ pub(super) struct StartResources {
     in_flight: OwnedFd,
     keys: SecretPage,
     programs: OwnedFd,
+    /// Id of the system's boot.
+    boot: [u8; 16],
 }
 
 /// The directories of the vault and of the audit log: while they are open their paths
@@ -82,6 +86,7 @@ impl StartResources {
             in_flight,
             keys: SecretPage::map(keys)?,
             programs,
+            boot: boot_id()?,
             start,
         };
         Ok((resources, [vault, log]))
@@ -150,6 +155,7 @@ impl WorkerParts {
         let config = &resources.start.config;
         let policy = read_policy(&config.policy.path, policy.into())?;
         let (locked, probe) = unlock(resources, how)?;
+        keep_time(probe.witness().clock.map(time_mark), resources.boot);
         let found = find_log((&resources.start, &resources.log), &probe, how, supervisor)?;
         let vault = locked.start(probe)?;
         hand_over(&resources.keys, &vault)?;

@@ -1,4 +1,4 @@
-//! What the vault remembers of the audit log, in the words of either.
+//! The vault's witness of the audit log and of the time, in the words of either.
 //!
 //! Each commit stores the last record that was on disk before it, and so does a thread
 //! every ten seconds and the end of a worker. A worker that opens the log compares
@@ -11,8 +11,9 @@
 //! Imported by: commit, mod.rs of the worker.
 
 use jarvis_audit::{HostId, KnownRecord, RecordMark};
-use jarvis_vault::{LogWitness, Witness};
+use jarvis_vault::{ClockWitness, LogWitness, Witness};
 
+use crate::common::timeline::{Moment, TimeMark};
 use crate::ipc::worker::KeptRecord;
 
 /// The record that is `mark` in the log of `host`, for the vault.
@@ -21,6 +22,30 @@ pub(crate) fn log_witness(host: HostId, mark: RecordMark) -> LogWitness {
         host: host.bytes(),
         seq: mark.seq,
         head: mark.head,
+    }
+}
+
+/// The time, for the vault.
+pub(crate) fn clock_witness(mark: TimeMark) -> ClockWitness {
+    ClockWitness {
+        boot: mark.boot,
+        since_boot_ms: mark.last.since_boot_ms,
+        wall_ms: mark.last.wall_ms,
+        settled_ms: mark.settled_ms,
+        doubted_ms: mark.doubted_ms,
+    }
+}
+
+/// The time, as the vault knows it.
+pub(crate) fn time_mark(clock: ClockWitness) -> TimeMark {
+    TimeMark {
+        boot: clock.boot,
+        last: Moment {
+            wall_ms: clock.wall_ms,
+            since_boot_ms: clock.since_boot_ms,
+        },
+        settled_ms: clock.settled_ms,
+        doubted_ms: clock.doubted_ms,
     }
 }
 

@@ -57,7 +57,7 @@ worker/authorization: common audit metrics secrets
     names audit fs policy vault
 worker/status: common ipc audit metrics runner_client secrets
     names fs vault::VaultCounts
-worker/witness: ipc
+worker/witness: common ipc
     names audit vault
 worker/commit: common config ipc audit metrics runner_client secrets settings witness
     names audit fs vault

@@ -108,7 +108,9 @@ fn the_recovery_window_ends() {
     daemon.stop();
     let daemon = home.start();
     assert_eq!(home.ctl(&["restore", "app/db"], b"").status.code(), Some(4));
-    let purged = home.records_with(&[("action", json!("purge"))]);
+    let purged = || home.records_with(&[("action", json!("purge"))]);
+    daemon.eventually("a purge", || !purged().is_empty());
+    let purged = purged();
     assert_eq!(purged[0]["reason"], "recovery window over");
     assert!(purged[0].get("uid").is_none(), "nobody asked");
     daemon.stop();

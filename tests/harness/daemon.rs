@@ -140,9 +140,21 @@ impl TestDaemon {
         command
     }
 
-    /// Puts the daemon's clock ahead.
+    /// Lets this much time pass for the daemon.
     pub(crate) fn set_clock(&self, ahead: Duration) {
-        fs::write(self.path("bin/clock"), ahead.as_millis().to_string()).unwrap();
+        let ms = i64::try_from(ahead.as_millis()).unwrap();
+        self.set_clocks(ms, ms);
+    }
+
+    /// Puts the daemon's clock ahead by `wall_ms`, and its time since boot by `boot_ms`.
+    pub(crate) fn set_clocks(&self, wall_ms: i64, boot_ms: i64) {
+        // In one piece: the daemon may read it at any instant.
+        let text = format!("{wall_ms:>20} {boot_ms:>20}");
+        let clock = self.path("bin/clock");
+        let mut file = OpenOptions::new();
+        file.create(true).truncate(false).write(true);
+        let file = file.open(clock).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, text.as_bytes(), 0).unwrap();
     }
 
     pub(crate) fn daemon(&self) -> Command {

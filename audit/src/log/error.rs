@@ -78,7 +78,7 @@ pub enum OpenError {
          good, start once with --accept-lost-log, which is recorded"
     )]
     Lost {
-        /// Who knows of the record.
+        /// The one that knows of the record.
         source_of: String,
         /// The record that is known.
         known: u64,
@@ -92,7 +92,7 @@ pub enum OpenError {
          --accept-lost-log, which is recorded"
     )]
     Replaced {
-        /// Who knows of the record.
+        /// The one that knows of the record.
         source_of: String,
         /// Number of the record.
         seq: u64,
@@ -104,7 +104,7 @@ pub enum OpenError {
          once with --accept-lost-log, which is recorded"
     )]
     OtherIdentity {
-        /// Who knows of the log.
+        /// The one that knows of the log.
         source_of: String,
         /// The host of that log.
         known: HostId,

@@ -23,7 +23,7 @@ pub struct RecordMark {
 /// A record that was on disk when somebody took note of it.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownRecord<'a> {
-    /// Who took note, for messages.
+    /// The one that took note, for messages.
     pub source: &'a str,
     /// Host whose log it was in.
     pub host: HostId,

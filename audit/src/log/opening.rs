@@ -109,7 +109,7 @@ pub(super) struct PreparedLog {
     pub(super) file: Box<dyn LogFile>,
     /// The log's end, and the place in `file` where writing goes on.
     pub(super) resume: ResumePoint,
-    /// What was lost of the log, and accepted.
+    /// Loss of the log that was accepted.
     pub(super) lost: Option<OpenError>,
 }
 

@@ -11,13 +11,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jarvis_audit::{
-    Action, AppendError, Certify, Checkpoint, Durability, Event, HostId, Log, Outcome, PruneError,
-    RecordMark, RotationError,
+    Action, AppendError, Certify, Checkpoint, ClockJump, Durability, Event, HostId, Log, Outcome,
+    PruneError, RecordMark, RotationError,
 };
 use jarvis_fs::{Caller, FsError, HeaderIds};
 use jarvis_policy::{Decision, Rule};
+use jiff::Timestamp;
 
-use crate::common::clock::now;
+use crate::common::clock::{rfc3339, settled_ms};
+use crate::common::timeline::{TimeEvent, TimeEventKind};
 use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::settings::Settings;
@@ -390,9 +392,36 @@ impl AuditTrail {
     /// [`PruneError`].
     pub(crate) fn prune(&self) -> Result<usize, PruneError> {
         match (self.settings.audit.retention, self.log.get()) {
-            (Some(retention), Some(log)) => log.prune(now() - retention),
+            (Some(retention), Some(log)) => {
+                let settled = Timestamp::from_millisecond(settled_ms()).unwrap_or_default();
+                log.prune(settled - retention)
+            }
             _ => Ok(0),
         }
+    }
+
+    /// Records a jump of the clock, or that its time is believed now.
+    ///
+    /// # Errors
+    /// [`FsError::Io`] when the record was not written.
+    pub(crate) fn clock(&self, told: TimeEvent) -> Result<(), FsError> {
+        let (from, to) = (rfc3339(told.from_ms), rfc3339(told.to_ms));
+        let reason = match told.kind {
+            TimeEventKind::Ahead => "the clock jumped ahead",
+            TimeEventKind::Doubted => {
+                "the clock jumped far ahead: nothing is destroyed or rotated by it before it has stood \
+                 for a day"
+            }
+            TimeEventKind::Back => "the clock went back: what is over stays over",
+            TimeEventKind::Settled => "the time is believed: it has stood for a day",
+        };
+        tracing::warn!(from, to, "{reason}");
+        let event = Event {
+            reason: Some(reason),
+            clock: Some(&ClockJump { from, to }),
+            ..self.event(Action::Clock, None)
+        };
+        self.append(&event, Durability::Sync)
     }
 
     /// Writes the stop record. Who asks for anything from here on gets no answer: the

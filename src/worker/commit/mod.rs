@@ -25,7 +25,7 @@ use jarvis_fs::{FsError, HandleTable};
 use jarvis_vault::{NewVersion, StoreError, Txn, Vault, VaultError};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::common::clock::now_ms;
+use crate::common::clock::{now_ms, settled_ms};
 use crate::config::EventKind;
 use crate::ipc::runner as notification;
 use crate::worker::audit::AuditTrail;
@@ -39,6 +39,7 @@ use crate::worker::witness::log_witness;
 pub(crate) mod change;
 mod journal;
 mod operations;
+mod times;
 mod wake;
 
 use change::{Change, ChangeKind};
@@ -158,10 +159,10 @@ impl Committer {
         self.revocation_epoch.load(Ordering::Acquire)
     }
 
-    /// Beginning of the recovery window, Unix milliseconds: what was deleted before can
-    /// neither be restored nor continued.
+    /// Beginning of the recovery window, Unix milliseconds of settled time: what was deleted
+    /// before is destroyed, and can neither be restored nor continued.
     pub(crate) fn recoverable_since_ms(&self) -> i64 {
-        now_ms().saturating_sub(self.settings.versions.recovery_ms)
+        settled_ms().saturating_sub(self.settings.versions.recovery_ms)
     }
 
     /// A new version by `by_uid` as the configuration wants it.

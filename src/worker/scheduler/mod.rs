@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use jarvis_vault::{NewVersion, Node, Secret, SecretName, VaultError};
 
-use crate::common::clock::{now_ms, rfc3339};
+use crate::common::clock::{now_ms, rfc3339, settled_ms};
 use crate::process::spawn;
 use crate::worker::commit::change::{Change, ChangeKind};
 use crate::worker::commit::{CommitError, rotate, with_derived};
@@ -125,9 +125,10 @@ impl Scheduler {
         }
     }
 
-    /// Does what is due; gives how long to sleep, in milliseconds.
+    /// Does what is due by a time that is beyond doubt; gives how long to sleep, in
+    /// milliseconds.
     fn round(&mut self) -> i64 {
-        let now = now_ms();
+        let now = settled_ms();
         let mut found = RoundFindings::default();
         let walk = self.parts.secrets.walk(&mut |node, secret| {
             self.look_for_rotation(node, secret, now, &mut found);
@@ -157,7 +158,7 @@ impl Scheduler {
             self.adoption = Some(Instant::now());
             adoption::end_graces(&self.parts, &self.log);
         }
-        let next = found.next_ms.map_or(MOST_MS, |next| next - now_ms());
+        let next = found.next_ms.map_or(MOST_MS, |next| next - settled_ms());
         let next = next.clamp(0, MOST_MS);
         let waits = found
             .pending
@@ -217,7 +218,7 @@ impl Scheduler {
             .map_or(due, |again| due.max(*again));
         if due > now {
             found.later(due);
-        } else if in_window(&self.parts.settings, secret, now) {
+        } else if in_window(&self.parts.settings, secret, now_ms()) {
             found.due.push((node.id, node.path.clone()));
         }
         // Else the window is looked for every minute.
@@ -276,7 +277,8 @@ impl Scheduler {
         match rotated {
             Ok(()) => drop(self.failed.remove(&id)),
             Err(why) => {
-                self.failed.insert(id, now_ms().saturating_add(AGAIN_MS));
+                self.failed
+                    .insert(id, settled_ms().saturating_add(AGAIN_MS));
                 let committer = &self.parts.committer;
                 committer.rotation_failed(Some(name), id, &why.to_string());
             }
