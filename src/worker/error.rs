@@ -8,7 +8,6 @@ use jarvis_vault::VaultError;
 use rustix::io::Errno;
 
 use crate::common::policy_file::LoadError;
-use crate::worker::audit::outage::RecordError;
 use crate::worker::sandbox::SandboxError;
 
 /// Reason why a worker ends; the supervisor gets its text.
@@ -53,9 +52,6 @@ pub(crate) enum WorkerError {
     /// Records of commits that the last worker made can't be written.
     #[error("the audit log cannot take the records of the last run")]
     RecordsOwed,
-    /// A record could not be written.
-    #[error(transparent)]
-    Record(#[from] RecordError),
     /// `FUSE_NOTIFY_RESEND` failed.
     #[error("the kernel does not send requests again ({0})")]
     Resend(io::Error),

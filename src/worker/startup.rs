@@ -173,7 +173,8 @@ impl WorkerParts {
         }
         if resources.start.accepted.lost_log {
             // Before anything is served: the next worker goes on with this log.
-            parts.committer.begin_witness_anew()?;
+            let begun = parts.committer.begin_witness_anew();
+            begun.map_err(|_| WorkerError::RecordsOwed)?;
         }
         Ok(parts)
     }

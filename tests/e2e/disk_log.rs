@@ -56,6 +56,9 @@ impl<'h> Site<'h> {
         if answer.starts_with("HTTP/1.1 200 ") {
             return None;
         }
+        if answer.is_empty() {
+            return Some("the worker that was asked is gone".into());
+        }
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         answer
             .split("not ready: audit log: ")
@@ -413,9 +416,10 @@ fn a_moved_directory_is_missed_until_it_is_back() {
     home.verify();
 }
 
-/// In a directory that was made in its place another log begins.
+/// In a directory that was made in its place what is known of the log is missing: nothing
+/// is released until an operator accepts that.
 #[test]
-fn a_replaced_directory_gets_a_log_of_its_own() {
+fn a_replaced_directory_is_refused_until_it_is_accepted() {
     let home = TestDaemon::new().init(POLICY);
     let site = Site::start(&home);
     let worker = site.daemon.workers().0;
@@ -425,10 +429,23 @@ fn a_replaced_directory_gets_a_log_of_its_own() {
     fs::create_dir(log_of(&home)).unwrap();
     fs::set_permissions(log_of(&home), Permissions::from_mode(0o700)).unwrap();
     site.daemon.eventually("another worker", || !lives(worker));
-    site.daemon.eventually("ready", || site.fault().is_none());
-    assert_eq!(site.read(), Ok(b"v".to_vec()));
+    site.daemon.eventually("refused", || {
+        let fault = site.fault();
+        fault.is_some_and(|why| why.contains("--accept-lost-log"))
+    });
+    assert_eq!(site.read(), Err(EIO));
+    assert!(home.segments().is_empty());
+    site.daemon.stop();
+    let mut command = home.daemon();
+    command.arg("--accept-lost-log");
+    let daemon = home.start_command(command, b"");
+    assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
     let starts = home.records_with(&[("action", json!("start"))]);
     assert_eq!(starts[0]["seq"], 1);
-    site.revoked();
+    let reason = starts[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("accepted by the operator"), "{reason}");
+    let revoked = [("action", json!("revoke")), ("name", json!("app/held"))];
+    assert_eq!(home.records_with(&revoked).len(), 2);
+    daemon.stop();
     home.verify();
 }

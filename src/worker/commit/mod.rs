@@ -34,11 +34,11 @@ use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::secrets::{Secrets, refusal};
 use crate::worker::settings::Settings;
-use crate::worker::witness::log_witness;
 
 pub(crate) mod change;
 mod journal;
 mod operations;
+mod remembered;
 mod times;
 mod wake;
 
@@ -363,42 +363,6 @@ impl Committer {
             mark = Some(self.audit.append_change(&event, urgent)?);
         }
         Ok(mark)
-    }
-
-    /// Notes that the log has commit `seq`, the last record of which is `mark`.
-    fn confirm(&self, seq: u64, mark: Option<RecordMark>) {
-        self.audit.set_recorded(seq);
-        self.vault.confirm_recorded(seq);
-        if let Some(mark) = mark {
-            self.note_log(mark);
-        }
-    }
-
-    /// Has the vault remember that the log came to `mark`.
-    fn note_log(&self, mark: RecordMark) {
-        self.vault.note_log(log_witness(self.audit.host(), mark));
-    }
-
-    /// Forgets what the vault knew of the log, and stores how far this one has come.
-    ///
-    /// # Errors
-    /// As [`Self::keep_witness`].
-    pub(crate) fn begin_witness_anew(&self) -> Result<(), RecordError> {
-        self.vault.forget_log();
-        self.keep_witness()
-    }
-
-    /// Stores in the vault how far the log has come, so that the next worker finds out
-    /// when it lost its end.
-    ///
-    /// # Errors
-    /// [`RecordError`]. A failure of the vault is logged and counted.
-    pub(crate) fn keep_witness(&self) -> Result<(), RecordError> {
-        self.note_log(self.audit.durable_mark()?);
-        if let Err(error) = self.vault.store_witness() {
-            self.secrets.vault_failed(&error);
-        }
-        Ok(())
     }
 
     /// Writes the records of commits that have none: after a crash between the
