@@ -9,11 +9,11 @@ home=$(mktemp -d /tmp/jarvis-demo.XXXXXX)
 chmod 0755 "$home"
 export JARVIS_MOUNT=$home/secrets JARVIS_DIR=$home/etc
 daemon=
+# The daemon would make it immutable, and rm could not remove it.
+mkdir "$home/secrets"
 
 cleanup() {
     if [ -n "$daemon" ] && kill -TERM "$daemon" 2>/dev/null; then wait "$daemon" || true; fi
-    # The bare mount point refuses everything.
-    chattr -i "$home/secrets" 2>/dev/null || true
     rm -rf "$home"
 }
 trap cleanup EXIT

@@ -7,7 +7,7 @@ set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 "$(dirname "$0")/need.sh" fusermount3 fuse3 shellcheck shellcheck setpriv util-linux \
-    mount mount dockerd docker.io iptables iptables busybox busybox-static cc gcc curl curl strace strace \
+    mount mount mkfs.ext4 e2fsprogs dockerd docker.io iptables iptables busybox busybox-static cc gcc curl curl strace strace \
     prometheus prometheus python3 python3 node nodejs javac default-jdk-headless perl perl \
     openssl openssl ssh-keygen openssh-client sshd openssh-server nginx nginx-light
 

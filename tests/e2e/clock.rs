@@ -312,9 +312,7 @@ fn check_kept(home: &TestDaemon) {
 /// looks at once, and the scheduler when a setting changes.
 fn look(home: &TestDaemon, daemon: &RunningDaemon<'_>) {
     kill_process(daemon.workers().0, Signal::KILL).unwrap();
-    home.ok(&["generate", "nudge"], b"");
-    nudge(home);
-    nudge(home);
+    nudge_all(home);
 }
 
 #[test]
