@@ -3,10 +3,10 @@
 //! was refused is not, health tells the truth, and it recovers by itself.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,54 +25,36 @@ fn command(program: &str, arguments: &[&str]) {
 /// A file system of its own for the vault, which is moved to it.
 struct VaultDisk {
     at: PathBuf,
-    image: Option<PathBuf>,
+    image: PathBuf,
+    volume: Option<Volume>,
 }
 
 impl VaultDisk {
     fn tmpfs(home: &TestDaemon) -> Self {
-        let disk = Self {
-            at: home.path("etc/vault"),
-            image: None,
-        };
-        disk.move_in(home);
-        disk
+        Self::moved_in(home, |_, at| Volume::tmpfs("6m", at))
     }
 
     fn ext4(home: &TestDaemon) -> Self {
-        let image = home.path("vault.img");
-        File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        command("mkfs.ext4", &["-q", "-m", "0", image.to_str().unwrap()]);
-        let disk = Self {
-            at: home.path("etc/vault"),
-            image: Some(image),
-        };
-        disk.move_in(home);
-        disk
+        Self::moved_in(home, Volume::ext4)
     }
 
-    fn move_in(&self, home: &TestDaemon) {
-        let (file, aside) = (self.file(), home.path("vault.aside"));
+    fn moved_in(home: &TestDaemon, make: impl FnOnce(&Path, &Path) -> Volume) -> Self {
+        let (at, image) = (home.path("etc/vault"), home.path("vault.img"));
+        let (file, aside) = (at.join("vault.redb"), home.path("vault.aside"));
         fs::rename(&file, &aside).unwrap();
-        self.mount();
-        fs::set_permissions(&self.at, PermissionsExt::from_mode(0o700)).unwrap();
+        let volume = Some(make(&image, &at));
         command("cp", &["-p", text_of(&aside), text_of(&file)]);
+        Self { at, image, volume }
     }
 
-    fn mount(&self) {
-        let at = text_of(&self.at);
-        match &self.image {
-            None => command("mount", &["-t", "tmpfs", "-o", "size=6m", "none", at]),
-            Some(image) => {
-                let options = ["-o", "loop,errors=remount-ro", text_of(image), at];
-                command("mount", &options);
-            }
-        }
+    fn volume(&self) -> &Volume {
+        self.volume.as_ref().unwrap()
     }
 
     /// Unmounts and mends it, as one does after errors; nobody may have it open.
-    fn mend(&self) {
-        command("umount", &[text_of(&self.at)]);
-        let image = text_of(self.image.as_ref().unwrap());
+    fn mend(&mut self) {
+        self.volume = None;
+        let image = text_of(&self.image);
         eventually("the device is free", || {
             let mut losetup = Command::new("losetup");
             losetup.args(["-j", image]);
@@ -82,31 +64,11 @@ impl VaultDisk {
         check.args(["-fy", image]);
         let checked = run(check, b"");
         assert!(checked.status.code() < Some(4), "{checked:?}");
-        self.mount();
+        self.volume = Some(Volume::mount(&self.image, &self.at));
     }
 
     fn file(&self) -> PathBuf {
         self.at.join("vault.redb")
-    }
-
-    /// Takes all space that is left.
-    fn fill(&self) -> PathBuf {
-        let path = self.at.join("ballast");
-        let mut ballast = File::create(&path).unwrap();
-        for size in [1 << 20, 4096, 1] {
-            while ballast.write_all(&vec![1; size]).is_ok() {}
-        }
-        ballast.sync_all().ok();
-        path
-    }
-
-    /// Name of the loop device.
-    fn device(&self) -> String {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let at = |line: &&str| line.split(' ').nth(1) == self.at.to_str();
-        let line = mounts.lines().find(at).unwrap();
-        let device = line.split(' ').next().unwrap();
-        device.trim_start_matches("/dev/").to_owned()
     }
 }
 
@@ -115,7 +77,6 @@ impl Drop for VaultDisk {
         let mut chattr = Command::new("chattr");
         chattr.arg("-i").arg(self.file());
         chattr.stderr(std::process::Stdio::null()).status().ok();
-        Command::new("umount").arg("-l").arg(&self.at).status().ok();
     }
 }
 
@@ -288,7 +249,7 @@ fn a_full_disk_refuses_changes_while_reads_go_on_and_recovers() {
     let large = vec![b'x'; 300_000];
     let ballast = while_reading(&mut subject, |subject| {
         let worker = subject.daemon.workers().0;
-        let ballast = disk.fill();
+        let ballast = disk.volume().fill();
         let refused = (0..40).find_map(|n| subject.set(&format!("app/large{n}"), &large).err());
         let why = refused.unwrap();
         assert!(
@@ -382,11 +343,10 @@ fn an_immutable_file_refuses_changes_while_reads_go_on_and_recovers() {
 #[test]
 fn a_file_system_that_failed_refuses_changes_while_reads_go_on() {
     let home = TestDaemon::new().init(POLICY);
-    let disk = VaultDisk::ext4(&home);
+    let mut disk = VaultDisk::ext4(&home);
     let mut subject = Subject::start(&home);
     while_reading(&mut subject, |subject| {
-        let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", disk.device());
-        fs::write(trigger, "1").unwrap();
+        disk.volume().fail();
         subject.set("app/refused", b"w").unwrap_err();
         subject.await_trouble("cannot be written");
         subject.revoke("app/db").unwrap_err();
