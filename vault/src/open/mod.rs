@@ -79,7 +79,7 @@ fn fill(path: &Path, file: File, credential: &Credential, now_ms: i64) -> Result
     getrandom::fill(&mut vault)?;
     let root = crypto::random_key()?;
     let batch = first_batch(vault, &root, credential, now_ms)?;
-    let file = VaultFile::new(file, path.into(), true)?;
+    let file = VaultFile::new(file, path.into(), None)?;
     let store = RedbStore::open(file, key::STATE, false)?;
     store.commit(&batch)?;
     sync_directory(path)
@@ -179,11 +179,11 @@ impl LockedVault {
         let path = place.path.clone();
         check_directory(&path)?;
         let open = |write| OpenOptions::new().read(true).write(write).open(&path);
-        let (file, writable) = match open(true) {
+        let (file, read_only) = match open(true) {
             Err(error) if !probing && error.kind() != io::ErrorKind::NotFound => {
-                (open(false), false)
+                (open(false), Some(error))
             }
-            result => (result, true),
+            result => (result, None),
         };
         let file = file.map_err(|source| io_error("open", &path, source))?;
         check_mode(&path, &file, 0o600)?;
@@ -192,7 +192,7 @@ impl LockedVault {
             return Err(VaultError::NotAVault { path });
         }
         let probed = probing.then(|| duplicate(&path, &file)).transpose()?;
-        let file = VaultFile::new(file, place.clone(), writable)?;
+        let file = VaultFile::new(file, place.clone(), read_only.as_ref())?;
         let view = if probing {
             RedbStore::probe(file, key::STATE)
         } else {
@@ -252,7 +252,7 @@ impl LockedVault {
             None => self.view,
             Some(file) => {
                 drop(self.view);
-                let file = VaultFile::new(file, place.clone(), true)?;
+                let file = VaultFile::new(file, place.clone(), None)?;
                 RedbStore::open(file, key::STATE, false).map_err(|e| open_error(&place.shown, e))?
             }
         };

@@ -31,7 +31,7 @@ impl VaultHome {
     /// Changes the file as one can who has no key.
     fn tamper(&self, change: impl FnOnce(&RedbStore) -> Batch) {
         let file = OpenOptions::new().read(true).write(true).open(self.path());
-        let file = VaultFile::new(file.unwrap(), (&self.path()).into(), true);
+        let file = VaultFile::new(file.unwrap(), (&self.path()).into(), None);
         let store = RedbStore::open(file.unwrap(), key::STATE, false).unwrap();
         let batch = change(&store);
         store.commit(&batch).unwrap();

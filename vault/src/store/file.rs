@@ -55,7 +55,8 @@ fn directory_link(path: &Path) -> Option<PathBuf> {
 pub(crate) struct VaultFile {
     file: File,
     place: VaultPlace,
-    writable: bool,
+    /// Why it could not be opened for writing, where it is open for reading alone.
+    read_only: Option<String>,
     state: Mutex<FileState>,
     /// Writes, changes of length and syncs until they fail.
     #[cfg(test)]
@@ -73,17 +74,22 @@ struct FileState {
 }
 
 impl VaultFile {
-    /// `file`, which is locked and `writable` or not, as it is now.
+    /// `file`, which is locked, as it is now; `read_only` says why it is not open for
+    /// writing, if it is not.
     ///
     /// # Errors
     /// When it can't be read.
-    pub(crate) fn new(file: File, place: VaultPlace, writable: bool) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        file: File,
+        place: VaultPlace,
+        read_only: Option<&io::Error>,
+    ) -> Result<Self, StoreError> {
         let len = file.metadata().map_err(io_error)?.len();
         let kept = header_of(&file).map_err(io_error)?;
         Ok(Self {
             file,
             place,
-            writable,
+            read_only: read_only.map(ToString::to_string),
             state: Mutex::new(FileState {
                 len,
                 kept_len: len,
@@ -106,8 +112,14 @@ impl VaultFile {
     }
 
     /// Whether it was opened for writing.
-    pub(super) fn is_writable(&self) -> bool {
-        self.writable
+    ///
+    /// # Errors
+    /// [`StoreError::Unwritable`], with what kept it from that.
+    pub(super) fn opened_for_writing(&self) -> Result<(), StoreError> {
+        match &self.read_only {
+            None => Ok(()),
+            Some(why) => Err(self.unwritable(why)),
+        }
     }
 
     /// The header as of the last commit that stands.
@@ -256,9 +268,9 @@ impl VaultFile {
             .map_err(|error| self.unwritable(&error))?;
         let (own, other) = (self.file.metadata(), found.metadata());
         let (own, other) = (own.map_err(io_error)?, other.map_err(io_error)?);
-        if is_same(&own, &other) && self.writable {
+        if is_same(&own, &other) && self.read_only.is_none() {
             // Opened a second time it would be locked a second time.
-            return Self::new(self.duplicate()?, self.place.clone(), true);
+            return Self::new(self.duplicate()?, self.place.clone(), None);
         }
         if other.mode() & 0o7177 != 0 {
             return Err(self.unwritable(&"its mode is wider than 0600"));
@@ -271,7 +283,7 @@ impl VaultFile {
             lock(&self.file).ok();
             return Err(self.unwritable(&errno));
         }
-        Self::new(found, self.place.clone(), true)
+        Self::new(found, self.place.clone(), None)
     }
 
     /// Tells one state of the file at the place from another, cheaply; `None` where there

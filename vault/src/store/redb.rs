@@ -203,7 +203,8 @@ impl RedbStore {
         let contents = writer.file.check_contents();
         writer.suspect |= matches!(contents, Err(StoreError::Displaced { .. }));
         let place = contents.and_then(|()| writer.file.check_place());
-        let as_it_was = place.is_ok() && !writer.suspect && writer.file.is_writable();
+        let as_it_was =
+            place.is_ok() && !writer.suspect && writer.file.opened_for_writing().is_ok();
         if !as_it_was && !self.adopt(writer)? {
             return Err(place.err().unwrap_or_else(|| writer.file.overwritten()));
         }
@@ -374,9 +375,7 @@ impl Store for RedbStore {
 
 impl View {
     fn for_writing(file: &Arc<VaultFile>) -> Result<Self, StoreError> {
-        if !file.is_writable() {
-            return Err(file.unwritable(&"it is read-only"));
-        }
+        file.opened_for_writing()?;
         let cut = Arc::new(AtomicBool::new(false));
         let view = Self::open(FileAccess::new(file.clone(), cut.clone()), false, true, cut);
         let view = view.map_err(|error| match error {

@@ -33,7 +33,7 @@ fn file(path: &Path) -> VaultFile {
     let options = options.read(true).write(true).create(true).mode(0o600);
     let file = options.truncate(false).open(path).unwrap();
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
-    VaultFile::new(file, path.into(), true).unwrap()
+    VaultFile::new(file, path.into(), None).unwrap()
 }
 
 fn change(number: u32) -> Batch {
