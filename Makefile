@@ -18,11 +18,11 @@ bench:
 	@tests/need.sh cc gcc
 	cargo bench --bench bench
 
-# Kills workers under load for MINUTES; the last line says how it went.
+# Long forms, each for MINUTES: kills, disks, clocks, mounts, systemd (25 rounds).
 MINUTES ?= 10
+SCENARIOS ?=
 soak:
-	SOAK_MINUTES=$(MINUTES) cargo test --release --test survival -- --ignored --nocapture soak \
-	    | grep '^kills '
+	tests/soak.sh $(MINUTES) $(SCENARIOS)
 
 # Boots Linux 6.1 in an emulator: the daemon where the mount can't be kept.
 old-kernel:
