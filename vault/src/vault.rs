@@ -15,7 +15,7 @@ use crate::record::{self, Body, Node, NodeId, ROOT, Secret, VaultState, key};
 use crate::revocation::Revocation;
 use crate::secret::SecretBytes;
 use crate::slot::{MAX_SLOTS, SlotInfo, SlotRecord};
-use crate::store::StoreHealth;
+use crate::store::{RoomClaim, StoreHealth};
 use crate::txn::Txn;
 use crate::witness::{ClockWitness, LogWitness, Witness};
 
@@ -332,7 +332,7 @@ impl Vault {
         let noted = VaultState { witness, ..*state };
         let sealed = self.core.seal_state(&noted)?;
         let batch = vec![(key::STATE.to_vec(), Some(sealed))];
-        self.core.store.commit(&batch)?;
+        self.core.store.commit(&batch, RoomClaim::Reserve)?;
         *state = noted;
         Ok(())
     }

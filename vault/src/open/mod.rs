@@ -25,7 +25,7 @@ use crate::record::{self, NodeId, VaultState, key};
 use crate::slot::{Credential, MAX_SLOTS, SlotRecord};
 use crate::store::file::{VaultFile, VaultPlace};
 use crate::store::redb::RedbStore;
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Batch, RoomClaim, Store, StoreError};
 use crate::vault::Vault;
 use crate::witness::Witness;
 
@@ -81,7 +81,7 @@ fn fill(path: &Path, file: File, credential: &Credential, now_ms: i64) -> Result
     let batch = first_batch(vault, &root, credential, now_ms)?;
     let file = VaultFile::new(file, path.into(), None)?;
     let store = RedbStore::open(file, key::STATE, false)?;
-    store.commit(&batch)?;
+    store.commit(&batch, RoomClaim::Ordinary)?;
     sync_directory(path)
 }
 

@@ -34,7 +34,7 @@ impl VaultHome {
         let file = VaultFile::new(file.unwrap(), (&self.path()).into(), None);
         let store = RedbStore::open(file.unwrap(), key::STATE, false).unwrap();
         let batch = change(&store);
-        store.commit(&batch).unwrap();
+        store.commit(&batch, RoomClaim::Ordinary).unwrap();
     }
 }
 

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use redb::StorageBackend;
-use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::fs::{Access, FallocateFlags, FlockOperation, access, fallocate, flock};
+use rustix::io::Errno;
 
 use crate::store::StoreError;
 
@@ -63,9 +64,16 @@ pub(crate) struct VaultFile {
     pub(super) faults: faults::Faults,
 }
 
+/// Room kept on the disk for revocations, beyond the length of the file.
+const RESERVE_BYTES: u64 = 256 * 1024;
+/// Room that ordinary changes find without asking for it.
+const AHEAD_BYTES: u64 = 256 * 1024;
+
 /// Knowledge of the file's length and of its header.
 struct FileState {
     len: u64,
+    /// Length up to which the disk has blocks for the file.
+    allocated: u64,
     /// Length and header as of the last commit that stands.
     kept_len: u64,
     kept: FileHeader,
@@ -92,6 +100,7 @@ impl VaultFile {
             read_only: read_only.map(ToString::to_string),
             state: Mutex::new(FileState {
                 len,
+                allocated: 0,
                 kept_len: len,
                 kept,
                 written: Vec::new(),
@@ -185,8 +194,41 @@ impl VaultFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         #[cfg(test)]
         self.faults.strike()?;
+        let mut state = self.state.lock();
+        if len <= state.len {
+            // Blocks beyond the new end go with the rest.
+            state.allocated = 0;
+        }
         self.file.set_len(len)?;
-        self.state.lock().len = len;
+        state.len = len;
+        Ok(())
+    }
+
+    /// Sees to it that the disk has room for a change of `bytes` and keeps the reserve.
+    ///
+    /// # Errors
+    /// [`StoreError::Unwritable`] when it is full but for the reserve.
+    pub(super) fn make_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        let least = (state.len + RESERVE_BYTES).saturating_add(bytes);
+        if least <= state.allocated {
+            return Ok(());
+        }
+        // From the start: pages within the file may have no blocks yet.
+        let allocate = |len| fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, len);
+        let wanted = least.saturating_add(AHEAD_BYTES);
+        let allocated = match allocate(wanted) {
+            Err(Errno::NOSPC | Errno::DQUOT) => allocate(least).map(|()| least),
+            result => result.map(|()| wanted),
+        };
+        match allocated {
+            Ok(allocated) => state.allocated = allocated,
+            Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => {
+                return Err(self.unwritable(&errno));
+            }
+            // A file system that keeps no room, or whose failure the write will tell.
+            Err(_) => {}
+        }
         Ok(())
     }
 

@@ -102,6 +102,15 @@ impl Default for StoreHealth {
     }
 }
 
+/// Part of the disk that a commit may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomClaim {
+    /// What the reserve leaves.
+    Ordinary,
+    /// The reserve, too: a revocation, and what the vault notes for itself.
+    Reserve,
+}
+
 /// An ordered map of small keys to values that never sees plaintext.
 pub trait Store: Send + Sync {
     /// The value of `key`.
@@ -118,11 +127,11 @@ pub trait Store: Send + Sync {
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Applies `batch` atomically; durable (also against power loss) once it
-    /// returned.
+    /// returned. `claim` says which part of a disk that is almost full it may take.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing of the batch is visible.
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+    fn commit(&self, batch: &Batch, claim: RoomClaim) -> Result<(), StoreError>;
 
     /// Health as it was found last, without a look at the disk.
     fn health(&self) -> StoreHealth;

@@ -20,7 +20,7 @@ use redb::{
 
 use crate::store::file::{FileAccess, FileHeader, FileStamp, VaultFile, io_error};
 use crate::store::overlay::Overlay;
-use crate::store::{Batch, Store, StoreError, StoreHealth, Visit};
+use crate::store::{Batch, RoomClaim, Store, StoreError, StoreHealth, Visit};
 
 /// The one table.
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
@@ -248,8 +248,16 @@ impl RedbStore {
         Ok(true)
     }
 
-    fn commit_as(&self, writer: &mut Writer, batch: &Batch) -> Result<(), StoreError> {
+    fn commit_as(
+        &self,
+        writer: &mut Writer,
+        batch: &Batch,
+        claim: RoomClaim,
+    ) -> Result<(), StoreError> {
         let view = self.writable_view(writer)?;
+        if claim == RoomClaim::Ordinary {
+            writer.file.make_room(size(batch) as u64)?;
+        }
         let Err(error) = view.commit(batch) else {
             writer.file.keep();
             let state = batch.iter().find(|(key, _)| key == self.state_key);
@@ -290,8 +298,11 @@ impl RedbStore {
         }
         let (least, most) = TRIAL_BYTES;
         let filler = vec![0; bytes.clamp(least, most)];
-        let trial = self.commit_as(writer, &vec![(TRIAL.to_vec(), Some(filler))]);
-        let trial = trial.and_then(|()| self.commit_as(writer, &vec![(TRIAL.to_vec(), None)]));
+        let mut commit = |value| {
+            let batch = vec![(TRIAL.to_vec(), value)];
+            self.commit_as(writer, &batch, RoomClaim::Ordinary)
+        };
+        let trial = commit(Some(filler)).and_then(|()| commit(None));
         writer.last_trial = Some(Instant::now());
         if trial.is_ok() {
             writer.failed_bytes = None;
@@ -325,18 +336,19 @@ impl Store for RedbStore {
         }
     }
 
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+    fn commit(&self, batch: &Batch, claim: RoomClaim) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
-        let result = self.commit_as(&mut writer, batch);
-        let size = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
-            key.len() + value.as_ref().map_or(0, Vec::len)
-        };
+        let result = self.commit_as(&mut writer, batch, claim);
         match &result {
+            // It says nothing of those that may not take the reserve.
+            Ok(()) if claim == RoomClaim::Reserve && writer.failed_bytes.is_some() => {
+                return result;
+            }
             Ok(()) => writer.failed_bytes = None,
             // It did not come to a write.
             Err(StoreError::Displaced { .. }) => {}
             Err(_) => {
-                writer.failed_bytes = Some(batch.iter().map(size).sum());
+                writer.failed_bytes = Some(size(batch));
                 writer.last_trial = Some(Instant::now());
             }
         }
@@ -355,6 +367,9 @@ impl Store for RedbStore {
             let mut writable = self.writable_view(writer).map(drop);
             if writable.is_ok() {
                 writable = writer.file.check_writable();
+            }
+            if writable.is_ok() {
+                writable = writer.file.make_room(0);
             }
             if let Some(bytes) = writer.failed_bytes.filter(|_| writable.is_ok()) {
                 writable = self.try_again(writer, bytes);
@@ -481,6 +496,12 @@ impl View {
             other => StoreError::Io(other.to_string()),
         })
     }
+}
+
+/// Bytes of keys and values.
+fn size(batch: &Batch) -> usize {
+    let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+    batch.iter().map(|(key, v)| key.len() + value(v)).sum()
 }
 
 fn storage(error: StorageError) -> StoreError {

@@ -16,7 +16,7 @@ use crate::keys::VaultCore;
 use crate::name::SecretName;
 use crate::record::{Node, NodeId, ROOT, VaultState, key};
 use crate::secret::SecretBytes;
-use crate::store::Batch;
+use crate::store::{Batch, RoomClaim};
 use crate::witness::Witness;
 
 mod deletion;
@@ -54,6 +54,8 @@ pub struct Txn<'v> {
     nodes: Vec<NodeId>,
     /// Notes so far.
     notes: u16,
+    /// Room on the disk that the commit may take.
+    claim: RoomClaim,
     /// Changes that follow from others.
     derived: Vec<(SecretName, WriteOutcome)>,
 }
@@ -76,6 +78,7 @@ impl<'v> Txn<'v> {
             writes: BTreeMap::new(),
             nodes: Vec::new(),
             notes: 0,
+            claim: RoomClaim::Ordinary,
             derived: Vec::new(),
         }
     }
@@ -172,7 +175,7 @@ impl<'v> Txn<'v> {
         let sealed = self.core.seal_state(&self.state)?;
         self.put(key::STATE.to_vec(), sealed);
         let batch: Batch = self.writes.into_iter().collect();
-        self.core.store.commit(&batch)?;
+        self.core.store.commit(&batch, self.claim)?;
         Ok(CommittedChange {
             state: self.state,
             nodes: self.nodes,

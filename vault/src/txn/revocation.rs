@@ -6,6 +6,7 @@ use crate::error::VaultError;
 use crate::name::SecretName;
 use crate::record::key;
 use crate::revocation::{ActedBy, Revocation, RevocationReason, RevocationStatus, Severity};
+use crate::store::RoomClaim;
 use crate::version::VersionMark;
 
 /// Request for a revocation.
@@ -77,6 +78,7 @@ impl Txn<'_> {
             RevocationStatus::Rejected
         };
         revocation.decided = Some(by);
+        self.claim = RoomClaim::Reserve;
         self.save_revocation(&revocation)?;
         Ok(revocation)
     }
@@ -109,6 +111,7 @@ impl Txn<'_> {
             }
         }
         self.save(&node)?;
+        self.claim = RoomClaim::Reserve;
         revocation.status = RevocationStatus::Executed;
         revocation.executed = Some(by);
         revocation.immediate = immediate;

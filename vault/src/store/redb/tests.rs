@@ -21,7 +21,7 @@ impl StoreHome {
     fn open(&self) -> RedbStore {
         let store = RedbStore::open(file(&self.path()), STATE, false).unwrap();
         if store.get(STATE).unwrap().is_none() {
-            store.commit(&change(0)).unwrap();
+            store.commit(&change(0), RoomClaim::Ordinary).unwrap();
         }
         store
     }
@@ -69,7 +69,7 @@ fn a_commit_that_fails_at_any_step_is_not_made() {
             let store = home.open();
             let file = store.writer.lock().file.clone();
             file.faults.arm(until, times);
-            let result = store.commit(&change(made + 1));
+            let result = store.commit(&change(made + 1), RoomClaim::Ordinary);
             let struck = file.faults.struck();
             file.faults.arm(u64::MAX, 0);
             match &result {
@@ -81,7 +81,9 @@ fn a_commit_that_fails_at_any_step_is_not_made() {
             }
             assert_eq!(state(&store), made, "{until} {result:?}");
             if until % 3 == 0 {
-                store.commit(&change(made + 1)).unwrap();
+                store
+                    .commit(&change(made + 1), RoomClaim::Ordinary)
+                    .unwrap();
                 made += 1;
                 assert!(store.health().writable.is_ok());
             } else if !matches!(result, Err(StoreError::InDoubt { .. })) {
@@ -105,10 +107,10 @@ fn reads_go_on_and_changes_come_back_by_themselves() {
     let store = home.open();
     let file = store.writer.lock().file.clone();
     file.faults.arm(0, u64::MAX);
-    store.commit(&change(1)).unwrap_err();
+    store.commit(&change(1), RoomClaim::Ordinary).unwrap_err();
     assert_eq!(state(&store), 0);
     assert!(store.check().writable.is_err() && store.check().readable.is_ok());
-    store.commit(&change(1)).unwrap_err();
+    store.commit(&change(1), RoomClaim::Ordinary).unwrap_err();
     file.faults.arm(u64::MAX, 0);
     let deadline = Instant::now() + Duration::from_secs(20);
     while store.check().writable.is_err() {
@@ -116,12 +118,15 @@ fn reads_go_on_and_changes_come_back_by_themselves() {
         std::thread::yield_now();
     }
     assert_eq!(store.get(TRIAL).unwrap(), None, "the trial leaves nothing");
-    store.commit(&change(1)).unwrap();
+    store.commit(&change(1), RoomClaim::Ordinary).unwrap();
     assert_eq!(state(&store), 1);
 }
 
 fn displaced(store: &RedbStore, want: &str) {
-    for result in [store.commit(&change(9)), store.check().writable] {
+    for result in [
+        store.commit(&change(9), RoomClaim::Ordinary),
+        store.check().writable,
+    ] {
         match result {
             Err(StoreError::Displaced { what, .. }) => assert_eq!(what, want),
             other => panic!("{other:?}"),
@@ -137,7 +142,7 @@ fn a_file_that_is_not_in_its_place_takes_no_change_until_it_is_back() {
     let copy = home.0.path().join("copy");
     let back = |store: &RedbStore, number| {
         assert!(store.check().writable.is_ok(), "{:?}", store.health());
-        store.commit(&change(number)).unwrap();
+        store.commit(&change(number), RoomClaim::Ordinary).unwrap();
         assert_eq!(state(store), number);
     };
 
@@ -150,7 +155,7 @@ fn a_file_that_is_not_in_its_place_takes_no_change_until_it_is_back() {
 
     // An older one in its place, then the one that is served.
     fs::copy(&path, &copy).unwrap();
-    store.commit(&change(2)).unwrap();
+    store.commit(&change(2), RoomClaim::Ordinary).unwrap();
     fs::rename(&path, &aside).unwrap();
     fs::rename(&copy, &path).unwrap();
     displaced(&store, "was replaced by another file");
@@ -176,7 +181,7 @@ fn a_file_that_others_write_to_takes_no_change_until_it_is_as_it_was() {
     let store = home.open();
     let path = home.path();
     let mut old = fs::read(&path).unwrap();
-    store.commit(&change(1)).unwrap();
+    store.commit(&change(1), RoomClaim::Ordinary).unwrap();
     let whole = fs::read(&path).unwrap();
     old.resize(whole.len(), 0);
     for (bytes, what) in [
@@ -196,7 +201,7 @@ fn a_file_that_others_write_to_takes_no_change_until_it_is_as_it_was() {
         );
         assert_eq!(state(&store), 1);
     }
-    store.commit(&change(2)).unwrap();
+    store.commit(&change(2), RoomClaim::Ordinary).unwrap();
     drop(store);
     assert_eq!(state(&home.open()), 2);
 }
