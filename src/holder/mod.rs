@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::LogLevel;
-use crate::ipc::holder::{FromHolder, ToHolder};
+use crate::ipc::holder::{FromHolder, KeptMount, ToHolder};
 use crate::process::signals::SignalSocket;
 use crate::process::watchdog::Watchdog;
 use crate::process::{abort_on_panic, start_logging};
@@ -191,16 +191,23 @@ impl Holder {
                     Some(kept) => supervisor.send(&FromHolder::Recovered, &kept.fds()),
                     None => supervisor.send(&FromHolder::Recovered, &[]),
                 },
-                ToHolder::Keep(mount) => match KeptDevice::new(mount, fds) {
-                    Ok(kept) => {
-                        self.kept = Some(kept);
-                        supervisor.send(&FromHolder::Kept, &[])
+                ToHolder::Keep(mount) => {
+                    let duty = Duty::of(&mount);
+                    match KeptDevice::new(mount, fds) {
+                        Ok(kept) => {
+                            self.kept = Some(kept);
+                            // With the mount, not behind it: what is read of a device that a
+                            // worker serves is lost to the worker, and fails when this process
+                            // ends.
+                            self.duty = duty;
+                            supervisor.send(&FromHolder::Kept, &[])
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "the mount is not kept");
+                            Ok(())
+                        }
                     }
-                    Err(error) => {
-                        tracing::error!(%error, "the mount is not kept");
-                        Ok(())
-                    }
-                },
+                }
                 ToHolder::Withdraw => {
                     self.kept = None;
                     Ok(())
@@ -304,6 +311,15 @@ impl Holder {
 }
 
 impl Duty {
+    /// Duty for a mount that is to be kept from now on.
+    fn of(mount: &KeptMount) -> Self {
+        if mount.served {
+            Self::Watch { stalled: None }
+        } else {
+            Self::unserved()
+        }
+    }
+
     fn unserved() -> Self {
         Self::Unserved {
             since: Instant::now(),

@@ -52,4 +52,6 @@ pub(crate) enum FromHolder {
 pub(crate) struct KeptMount {
     /// The mount point.
     pub(crate) path: PathBuf,
+    /// Whether a worker reads the device, or is about to: then nobody else may.
+    pub(crate) served: bool,
 }

@@ -25,8 +25,8 @@ pub(super) struct HolderClient {
     peer: Option<HolderPeer>,
     /// The holder has read requests that a worker should have read.
     took: bool,
-    /// A worker serves, as the holder is told.
-    serving: bool,
+    /// A worker reads the device, or is about to.
+    served: bool,
     /// When the holder was last asked whether it lives, and whether it has answered.
     pinged: Instant,
     answered: bool,
@@ -48,7 +48,7 @@ impl HolderClient {
             peer: Some(HolderPeer::open(socket)?),
             socket: socket.to_owned(),
             took: false,
-            serving: false,
+            served: false,
             pinged: Instant::now(),
             answered: true,
         })
@@ -69,6 +69,7 @@ impl HolderClient {
     pub(super) fn keep(&mut self, path: &Path, fds: &[BorrowedFd<'_>]) {
         let mount = KeptMount {
             path: path.to_owned(),
+            served: self.served,
         };
         if self
             .ask(&ToHolder::Keep(mount), fds, &FromHolder::Kept)
@@ -88,11 +89,12 @@ impl HolderClient {
     pub(super) fn pause(&mut self) {
         self.ask(&ToHolder::Pause, &[], &FromHolder::Paused);
         self.took = false;
+        self.served = true;
     }
 
     /// Tells the holder whether a worker serves.
     pub(super) fn set_serving(&mut self, serving: bool) {
-        self.serving = serving;
+        self.served = serving;
         let message = if serving {
             ToHolder::Serving
         } else {
@@ -139,11 +141,6 @@ impl HolderClient {
             // It may be dead already.
             pidfd_send_signal(&peer.pidfd, Signal::KILL).ok();
         }
-    }
-
-    /// Tells a new holder how things are, once it keeps the mount.
-    pub(super) fn repeat_serving(&mut self) {
-        self.set_serving(self.serving);
     }
 
     /// Sends `question` and waits for `answer`; gives the fds that came with it.

@@ -198,9 +198,6 @@ impl FuseMount {
     pub(super) fn ensure_holder(&mut self) {
         if self.holder.as_mut().is_some_and(HolderClient::ensure) {
             self.hand_to_holder();
-            self.holder
-                .iter_mut()
-                .for_each(HolderClient::repeat_serving);
         }
     }
 

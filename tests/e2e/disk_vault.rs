@@ -9,7 +9,6 @@ use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -215,30 +214,10 @@ impl<'h> Subject<'h> {
     }
 }
 
-/// Reads `app/db` as alice all the time that `work` takes; each read must succeed.
+/// Does `work` while `app/db` is read.
 fn while_reading<T>(subject: &mut Subject<'_>, work: impl FnOnce(&mut Subject<'_>) -> T) -> T {
-    struct Stop<'d>(&'d AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let (db, done) = (subject.daemon.file("app/db"), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut reads = 0;
-            while !done.load(Ordering::Relaxed) {
-                assert_eq!(alice().read(&db), Ok(b"v".to_vec()));
-                reads += 1;
-            }
-            reads
-        });
-        let stop = Stop(&done);
-        let result = work(subject);
-        drop(stop);
-        assert!(reader.join().unwrap() > 0);
-        result
-    })
+    let db = subject.daemon.file("app/db");
+    while_read(1, &db, b"v", || work(subject))
 }
 
 #[test]

@@ -458,6 +458,23 @@ fn the_mount_outlives_the_supervisor_with_a_holder() {
     home.verify();
 }
 
+/// A new holder must not read what a worker serves: it would take it along when it ends.
+#[test]
+fn a_holder_that_comes_and_goes_costs_no_read() {
+    let home = TestDaemon::new().init(POLICY);
+    let mut holder = HolderProcess::start(&home);
+    let daemon = home.start_command(holder.daemon(&home), b"");
+    daemon.set("app/db", b"value");
+    let kept = || daemon.log().matches("there is a holder again").count();
+    while_read(16, &daemon.file("app/db"), b"value", || {
+        for round in 1..=30 {
+            holder.restart(&home);
+            daemon.eventually("it is given the mount", || kept() == round);
+        }
+    });
+    daemon.stop();
+}
+
 #[test]
 fn a_holder_that_died_is_replaced_and_given_the_mount_again() {
     let home = TestDaemon::new().init(POLICY);

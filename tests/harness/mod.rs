@@ -12,6 +12,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -57,6 +58,38 @@ pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
 pub(crate) fn lives(pid: impl std::fmt::Display) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status"));
     status.is_ok_and(|status| !status.contains("State:\tZ"))
+}
+
+/// Does `work` while so many threads read `file` as alice, each time with `value`.
+pub(crate) fn while_read<T>(
+    threads: usize,
+    file: &Path,
+    value: &[u8],
+    work: impl FnOnce() -> T,
+) -> T {
+    struct Stop<'d>(&'d AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let done = AtomicBool::new(false);
+    let read = || {
+        let mut reads = 0;
+        while !done.load(Ordering::Relaxed) {
+            assert_eq!(alice().read(file), Ok(value.to_vec()));
+            reads += 1;
+        }
+        reads
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
+        let stop = Stop(&done);
+        let result = work();
+        drop(stop);
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
+        result
+    })
 }
 
 /// Waits until `condition` holds, where no event tells of it.
