@@ -105,9 +105,9 @@ impl Default for StoreHealth {
 /// Part of the disk that a commit may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoomClaim {
-    /// What the reserve leaves.
+    /// Room that the reserve leaves.
     Ordinary,
-    /// The reserve, too: a revocation, and what the vault notes for itself.
+    /// All room, for a revocation and for what the vault notes for itself.
     Reserve,
 }
 
