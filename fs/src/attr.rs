@@ -1,9 +1,13 @@
 //! Attributes as the caller sees them.
 
-use fuser::{FileAttr, FileType, INodeNo};
+use zerocopy::FromZeros;
 
 use crate::caller::HeaderIds;
 use crate::tree::{Entry, EntryKind};
+use crate::wire::abi::Attr;
+
+/// Size of blocks that programs are told to read.
+const BLOCK_SIZE: u32 = 4096;
 
 /// A caller, and what it may do with an inode.
 #[derive(Clone, Copy)]
@@ -14,38 +18,37 @@ pub(crate) struct CallerView {
 
 /// Owner and group are the caller's own; the mode tells what it may do; the
 /// size is the true one for everybody, because the kernel keeps one per inode.
-pub(crate) fn of(entry: &Entry, view: CallerView) -> FileAttr {
+pub(crate) fn of(entry: &Entry, view: CallerView) -> Attr {
     match entry.kind {
-        EntryKind::Directory => build(entry, view, FileType::Directory, 0o500, 0),
+        EntryKind::Directory => build(entry, view, libc::S_IFDIR | 0o500, 0),
         EntryKind::Secret { size } => {
             let mode = if view.allowed { 0o400 } else { 0 };
-            build(entry, view, FileType::RegularFile, mode, size)
+            build(entry, view, libc::S_IFREG | mode, size)
         }
     }
 }
 
 /// The control file: writable for who may manage, of size 0.
-pub(crate) fn control(entry: &Entry, view: CallerView) -> FileAttr {
+pub(crate) fn control(entry: &Entry, view: CallerView) -> Attr {
     let mode = if view.allowed { 0o600 } else { 0 };
-    build(entry, view, FileType::RegularFile, mode, 0)
+    build(entry, view, libc::S_IFREG | mode, 0)
 }
 
-fn build(entry: &Entry, view: CallerView, kind: FileType, perm: u16, size: u64) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(entry.ino),
+fn build(entry: &Entry, view: CallerView, mode: u32, size: u64) -> Attr {
+    let mut attributes = Attr {
+        ino: entry.ino,
         size,
         blocks: size.div_ceil(512),
-        atime: entry.modified,
-        mtime: entry.modified,
-        ctime: entry.modified,
-        crtime: entry.modified,
-        kind,
-        perm,
-        nlink: if kind == FileType::Directory { 2 } else { 1 },
+        mode,
+        nlink: match entry.kind {
+            EntryKind::Directory => 2,
+            EntryKind::Secret { .. } => 1,
+        },
         uid: view.header.uid,
         gid: view.header.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
+        blksize: BLOCK_SIZE,
+        ..Attr::new_zeroed()
+    };
+    attributes.set_times(entry.modified);
+    attributes
 }

@@ -8,16 +8,17 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use fuser::ReplyWrite;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::caller::Caller;
+use crate::connection::Reply;
 use crate::errno::FsError;
 use crate::in_flight::InFlight;
 use crate::notify::pages::PageInvalidator;
 use crate::range::slice;
 use crate::tree::{Control, KeptAnswer, RequestOrigin};
+use crate::wire::abi::SizeOut;
 
 /// Requests that may wait for their turn; more are refused.
 const MAX_WAITING: usize = 64;
@@ -79,7 +80,7 @@ pub(crate) struct ControlJob {
     pub(crate) caller: Caller,
     pub(crate) origin: RequestOrigin,
     pub(crate) request: Zeroizing<Vec<u8>>,
-    pub(crate) reply: ReplyWrite,
+    pub(crate) reply: Reply,
 }
 
 /// The thread that carries requests out; dropping waits for the one at work.
@@ -109,7 +110,7 @@ impl ControlExecutor {
     /// Queues `job`, or answers it when the queue is full.
     pub(crate) fn submit(&self, job: ControlJob, control: &dyn Control) {
         let Some(queue) = &self.queue else {
-            return job.reply.error(FsError::Busy.errno());
+            return job.reply.error(FsError::Busy);
         };
         let job = match queue.try_send(job) {
             Ok(()) => return,
@@ -120,7 +121,7 @@ impl ControlExecutor {
             control.refuse_control(FsError::Busy, message).body,
             job.origin.start,
         );
-        job.reply.error(FsError::Busy.errno());
+        job.reply.error(FsError::Busy);
     }
 }
 
@@ -158,8 +159,11 @@ fn run(
             pages.invalidate(ino);
         }
         match answer.error {
-            None => job.reply.written(written),
-            Some(error) => job.reply.error(error.errno()),
+            None => job.reply.body(&SizeOut {
+                size: written,
+                padding: 0,
+            }),
+            Some(error) => job.reply.error(error),
         }
         control.answered(number);
     }

@@ -1,7 +1,5 @@
 //! Errors of the file system and the one place that turns them into errno.
 
-use fuser::Errno;
-
 /// Why an operation is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FsError {
@@ -71,31 +69,27 @@ impl FsError {
     /// The errno a caller sees; numbers are those of errno(3).
     #[must_use]
     pub fn code(self) -> i32 {
-        self.errno().code()
-    }
-
-    pub(crate) fn errno(self) -> Errno {
         match self {
-            Self::Denied => Errno::EACCES,
-            Self::NotFound => Errno::ENOENT,
-            Self::NotDirectory => Errno::ENOTDIR,
-            Self::IsDirectory => Errno::EISDIR,
-            Self::ReadOnly => Errno::EROFS,
-            Self::Exists => Errno::EEXIST,
-            Self::Invalid => Errno::EINVAL,
-            Self::TooLong => Errno::EMSGSIZE,
-            Self::NameTooLong => Errno::ENAMETOOLONG,
-            Self::NotSupported => Errno::EOPNOTSUPP,
-            Self::Conflict => Errno::ESTALE,
-            Self::TooManyHandles => Errno::EMFILE,
-            Self::TableFull => Errno::ENFILE,
-            Self::Busy => Errno::EAGAIN,
-            Self::NoAttribute => Errno::ENODATA,
-            Self::Range => Errno::ERANGE,
-            Self::BadHandle => Errno::EBADF,
-            Self::Revoked => Errno::from_i32(libc::EKEYREVOKED),
-            Self::Expired => Errno::from_i32(libc::EKEYEXPIRED),
-            Self::Io => Errno::EIO,
+            Self::Denied => libc::EACCES,
+            Self::NotFound => libc::ENOENT,
+            Self::NotDirectory => libc::ENOTDIR,
+            Self::IsDirectory => libc::EISDIR,
+            Self::ReadOnly => libc::EROFS,
+            Self::Exists => libc::EEXIST,
+            Self::Invalid => libc::EINVAL,
+            Self::TooLong => libc::EMSGSIZE,
+            Self::NameTooLong => libc::ENAMETOOLONG,
+            Self::NotSupported => libc::EOPNOTSUPP,
+            Self::Conflict => libc::ESTALE,
+            Self::TooManyHandles => libc::EMFILE,
+            Self::TableFull => libc::ENFILE,
+            Self::Busy => libc::EAGAIN,
+            Self::NoAttribute => libc::ENODATA,
+            Self::Range => libc::ERANGE,
+            Self::BadHandle => libc::EBADF,
+            Self::Revoked => libc::EKEYREVOKED,
+            Self::Expired => libc::EKEYEXPIRED,
+            Self::Io => libc::EIO,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The answer to each request, but for fuser's own plumbing.
+//! The answer to each request.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use fuser::{
-    AccessFlags, FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, ReplyData,
-    ReplyDirectory, ReplyWrite,
-};
 use zeroize::Zeroizing;
 
 use crate::attr::{self, CallerView};
 use crate::caller::cgroup::WorkloadCache;
 use crate::caller::{Caller, CarriedIds, HeaderIds, IdentityError};
+use crate::connection::{Connection, MAX_WRITE, Reply};
 use crate::control::{ControlExecutor, ControlHandle, ControlJob};
 use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
@@ -29,9 +26,9 @@ use crate::tree::{
     RequestOrigin, SharedRead, Tree, XATTRS,
 };
 use crate::unique::Unique;
+use crate::wire::abi::{Attr, fopen};
+use crate::wire::{DirectoryPage, ListedEntry};
 
-/// The kernel's write size in bytes.
-pub(crate) const MAX_WRITE: u32 = 1024 * 1024;
 /// Longest control request in bytes. A longer write comes in pieces, and the
 /// first one is up to a page (64 KiB on some machines) shorter than
 /// 1 MiB, depending on where the caller's buffer starts: what is longer
@@ -59,16 +56,17 @@ pub struct FileSystem<T: Tree> {
 }
 
 impl<T: Tree> FileSystem<T> {
-    /// A file system over `backend`.
+    /// A file system over `backend`, served to the kernel on `connection`.
     ///
     /// # Errors
-    /// When the control thread can't be started.
+    /// When no threads can be had.
     pub fn new(
         backend: Backend<T>,
         handles: Arc<HandleTable>,
         in_flight: Arc<InFlight>,
+        connection: Arc<Connection>,
     ) -> io::Result<Self> {
-        let pages = Arc::new(PageInvalidator::start()?);
+        let pages = Arc::new(PageInvalidator::start(connection)?);
         let control = backend.control;
         Ok(Self {
             executor: ControlExecutor::start(control.clone(), pages.clone(), in_flight.clone())?,
@@ -83,11 +81,6 @@ impl<T: Tree> FileSystem<T> {
             open_handles: OpenHandles::new(),
             started: SystemTime::now(),
         })
-    }
-
-    /// The invalidator of cached pages, to which the mount gives its notifier.
-    pub(crate) fn pages(&self) -> Arc<PageInvalidator> {
-        self.pages.clone()
     }
 
     pub(crate) fn control_entry(&self) -> Entry {
@@ -125,7 +118,7 @@ impl<T: Tree> FileSystem<T> {
 
     /// The attributes of `entry` for whoever claims to ask. Nobody is refused
     /// here: a caller without identity sees a file it may not read.
-    pub(crate) fn attributes(&self, entry: &Entry, header: HeaderIds) -> FileAttr {
+    pub(crate) fn attributes(&self, entry: &Entry, header: HeaderIds) -> Attr {
         let caller = || self.identify(header, CarriedIds::FileSystem).ok();
         let view = |allowed| CallerView { header, allowed };
         match (entry.ino, entry.kind) {
@@ -167,8 +160,8 @@ impl<T: Tree> FileSystem<T> {
         header: HeaderIds,
         unique: Unique,
         ino: u64,
-        flags: OpenFlags,
-    ) -> Result<FopenFlags, FsError> {
+        flags: i32,
+    ) -> Result<u32, FsError> {
         if ino != CONTROL {
             self.check_secret_open(ino, flags)?;
         }
@@ -199,7 +192,7 @@ impl<T: Tree> FileSystem<T> {
 
     /// The answer to an OPEN that an earlier process decided, recorded and entered
     /// in the table, but did not live to give.
-    fn opened_before(&self, header: HeaderIds, unique: Unique, ino: u64) -> Option<FopenFlags> {
+    fn opened_before(&self, header: HeaderIds, unique: Unique, ino: u64) -> Option<u32> {
         if !unique.resent() {
             return None;
         }
@@ -209,8 +202,8 @@ impl<T: Tree> FileSystem<T> {
     }
 
     /// Refuses what nobody may do.
-    fn check_secret_open(&self, ino: u64, flags: OpenFlags) -> Result<(), FsError> {
-        let writes = flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0;
+    fn check_secret_open(&self, ino: u64, flags: i32) -> Result<(), FsError> {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         match self.entry(ino)?.kind {
             EntryKind::Directory => Err(FsError::IsDirectory),
             EntryKind::Secret { .. } if writes => Err(FsError::ReadOnly),
@@ -223,7 +216,7 @@ impl<T: Tree> FileSystem<T> {
         caller: &Caller,
         handle: u64,
         request: OpenRequest,
-    ) -> Result<FopenFlags, FsError> {
+    ) -> Result<u32, FsError> {
         // Before the decision: what is revoked after it fences this handle, too.
         let epoch = self.tree.revocation_epoch();
         let opened = self.tree.open(caller, request)?;
@@ -242,7 +235,7 @@ impl<T: Tree> FileSystem<T> {
         Ok(open_flags(&file))
     }
 
-    fn open_control(&self, caller: Caller, handle: u64) -> Result<FopenFlags, FsError> {
+    fn open_control(&self, caller: Caller, handle: u64) -> Result<u32, FsError> {
         self.control.open_control(&caller)?;
         let file = OpenFile {
             ino: CONTROL,
@@ -277,20 +270,20 @@ impl<T: Tree> FileSystem<T> {
         open: &SecretHandle<T::Plaintext>,
         reader: HeaderIds,
         range: (u64, u32),
-        reply: ReplyData,
+        reply: Reply,
     ) {
-        let send = |bytes: &[u8], reply: ReplyData| reply.data(slice(bytes, range));
+        let send = |bytes: &[u8], reply: Reply| reply.data(slice(bytes, range));
         let checked = self
             .check_revocations(open)
             .and_then(|()| self.check_reader(open, reader));
         if let Err(error) = checked {
-            return reply.error(error.errno());
+            return reply.error(error);
         }
         match &open.plaintext {
             Some(plaintext) => send(plaintext.as_ref(), reply),
             None => match self.tree.reload(open.file.ino, open.file.version) {
                 Ok(plaintext) => send(plaintext.as_ref(), reply),
-                Err(error) => reply.error(error.errno()),
+                Err(error) => reply.error(error),
             },
         }
     }
@@ -339,18 +332,18 @@ impl<T: Tree> FileSystem<T> {
         handle: &Arc<ControlHandle>,
         data: &[u8],
         origin: RequestOrigin,
-        reply: ReplyWrite,
+        reply: Reply,
     ) {
         if writer.uid != handle.uid {
             self.refusals.foreign_control(handle.uid, writer);
-            return reply.error(FsError::Denied.errno());
+            return reply.error(FsError::Denied);
         }
         let caller = match handle.caller.get() {
             Some(caller) => caller.clone(),
             // The caller waits in its write, so `/proc` shows who it is.
             None => match self.identify_or_record(writer, CONTROL) {
                 Ok(caller) => handle.caller.get_or_init(|| caller).clone(),
-                Err(error) => return reply.error(error.errno()),
+                Err(error) => return reply.error(error),
             },
         };
         if data.len() > MAX_REQUEST {
@@ -360,7 +353,7 @@ impl<T: Tree> FileSystem<T> {
             );
             let answer = self.control.refuse_control(FsError::TooLong, &message);
             handle.put(answer.body, origin.start);
-            return reply.error(FsError::TooLong.errno());
+            return reply.error(FsError::TooLong);
         }
         let job = ControlJob {
             handle: handle.clone(),
@@ -386,13 +379,13 @@ impl<T: Tree> FileSystem<T> {
         &self,
         header: HeaderIds,
         ino: u64,
-        mask: AccessFlags,
+        mask: i32,
     ) -> Result<(), FsError> {
         let entry = self.entry(ino)?;
         let caller = || self.identify(header, CarriedIds::RealOrFileSystem).ok();
         if ino == CONTROL {
-            let allowed = mask.is_empty() || caller().is_some_and(|c| self.control.may_control(&c));
-            let executes = mask.contains(AccessFlags::X_OK);
+            let allowed = mask == 0 || caller().is_some_and(|c| self.control.may_control(&c));
+            let executes = mask & libc::X_OK != 0;
             return if allowed && !executes {
                 Ok(())
             } else {
@@ -400,10 +393,10 @@ impl<T: Tree> FileSystem<T> {
             };
         }
         match entry.kind {
-            _ if mask.contains(AccessFlags::W_OK) => Err(FsError::ReadOnly),
+            _ if mask & libc::W_OK != 0 => Err(FsError::ReadOnly),
             EntryKind::Directory => Ok(()),
-            EntryKind::Secret { .. } if mask.contains(AccessFlags::X_OK) => Err(FsError::Denied),
-            EntryKind::Secret { .. } if mask.contains(AccessFlags::R_OK) => {
+            EntryKind::Secret { .. } if mask & libc::X_OK != 0 => Err(FsError::Denied),
+            EntryKind::Secret { .. } if mask & libc::R_OK != 0 => {
                 if caller().is_some_and(|c| self.tree.may_read(&c, ino)) {
                     Ok(())
                 } else {
@@ -419,10 +412,18 @@ impl<T: Tree> FileSystem<T> {
         header: HeaderIds,
         dir: u64,
         offset: u64,
-        reply: &mut ReplyDirectory,
+        page: &mut DirectoryPage,
     ) -> Result<(), FsError> {
+        let mut add = |ino, offset, directory, name: &str| {
+            page.add(&ListedEntry {
+                ino,
+                offset,
+                directory,
+                name,
+            })
+        };
         for (at, name) in [(DOT, "."), (DOT_DOT, "..")] {
-            if offset < at && reply.add(INodeNo(dir), at, FileType::Directory, name) {
+            if offset < at && !add(dir, at, true, name) {
                 return Ok(());
             }
         }
@@ -430,23 +431,18 @@ impl<T: Tree> FileSystem<T> {
         let Ok(caller) = self.identify(header, CarriedIds::FileSystem) else {
             return Ok(());
         };
-        if dir == ROOT && offset < CONTROL_OFFSET && self.control.may_control(&caller) {
-            let control = INodeNo(CONTROL);
-            if reply.add(control, CONTROL_OFFSET, FileType::RegularFile, CONTROL_NAME) {
-                return Ok(());
-            }
+        if dir == ROOT
+            && offset < CONTROL_OFFSET
+            && self.control.may_control(&caller)
+            && !add(CONTROL, CONTROL_OFFSET, false, CONTROL_NAME)
+        {
+            return Ok(());
         }
         self.tree.list(&caller, dir, offset, &mut |listed| {
-            let kind = if listed.directory {
-                FileType::Directory
-            } else {
-                FileType::RegularFile
-            };
-            let full = reply.add(INodeNo(listed.ino), listed.ino, kind, listed.name);
-            if full {
-                ControlFlow::Break(())
-            } else {
+            if add(listed.ino, listed.ino, listed.directory, listed.name) {
                 ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
             }
         })
     }
@@ -480,10 +476,10 @@ impl<T: Tree> FileSystem<T> {
     }
 }
 
-fn open_flags(file: &OpenFile) -> FopenFlags {
+fn open_flags(file: &OpenFile) -> u32 {
     if file.cached {
-        FopenFlags::FOPEN_NOFLUSH
+        fopen::NOFLUSH
     } else {
-        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH
+        fopen::DIRECT_IO | fopen::NOFLUSH
     }
 }

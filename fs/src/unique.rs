@@ -12,6 +12,11 @@ impl Unique {
         Self(unique)
     }
 
+    /// The name that an answer gives the request.
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+
     /// The request's number, the same when it is sent again.
     pub(crate) fn request(self) -> u64 {
         self.0 & !RESENT

@@ -51,8 +51,6 @@ pub(crate) struct Start {
     pub(crate) config: Config,
     /// The worker's user and group, when it is to change them.
     pub(crate) user: Option<(u32, u32)>,
-    /// The mount is for every user.
-    pub(crate) shared: bool,
     /// Tells this mount's requests from all others'.
     pub(crate) mount: [u8; 16],
     /// When the service began, Unix milliseconds.

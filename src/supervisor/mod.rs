@@ -313,7 +313,6 @@ impl Supervisor {
         let start = Start {
             config: self.config.clone(),
             user: self.workers.user,
-            shared: is_root(),
             mount: tables.nonce(),
             started_ms: tables.started_ms(),
             vault_directory: self.directories.vault_path.clone(),

@@ -162,14 +162,14 @@ impl FuseMount {
         if let Some(holder) = &mut self.holder {
             holder.pause();
         }
-        Ok(self.device.as_ref().and_then(Device::fd))
+        Ok(self.device.as_ref().map(Device::fd))
     }
 
     /// Has the holder keep the mount, where that is of use.
     fn hand_to_holder(&mut self) {
         let device = self.device.as_ref().filter(|device| device.resends());
         if let (Some(holder), Some(fd), true) =
-            (&mut self.holder, device.and_then(Device::fd), self.keep)
+            (&mut self.holder, device.map(Device::fd), self.keep)
         {
             holder.keep(&self.path, &self.tables.kept_fds(fd));
         }

@@ -3,8 +3,7 @@
 //! A worker gets its socket as standard input, gives up its rights before it opens
 //! anything, and waits. `Open` (the one before is reaped) makes it open vault and audit
 //! log; `Attach` brings the device: it asks the kernel to send again what was read and
-//! not answered (FUSE_NOTIFY_RESEND), puts the device in the place of the socket that
-//! fuser was greeted on, and serves. Crash, SIGKILL and hang take this path; an upgrade
+//! not answered (FUSE_NOTIFY_RESEND), and serves. Crash, SIGKILL and hang take this path; an upgrade
 //! too, only that the old worker first stops answering and writes a stop record. So it can
 //! be replaced at any instant: what must outlive it stands in the vault, in the audit log,
 //! or in memory files that the supervisor holds.
@@ -23,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jarvis_fs::{FileSystem, Server};
+use jarvis_fs::{Connection, FileSystem, Server};
 
 use crate::ipc::worker::{FromWorker, Open, SupervisorChannel, SupervisorStats, ToWorker};
 use crate::ipc::{short, take_stdin};
@@ -145,7 +144,7 @@ impl Worker {
                 }
                 ToWorker::Attach { resend } => {
                     let missing = WorkerError::Protocol("no device to attach to");
-                    self.attach(&fds.pop().ok_or(missing)?, resend)?;
+                    self.attach(fds.pop().ok_or(missing)?, resend)?;
                 }
                 ToWorker::Policy(found) => self.supervisor.deliver_policy(found, fds.pop()),
                 ToWorker::Reload => self.reload(),
@@ -207,7 +206,7 @@ impl Worker {
         Ok(())
     }
 
-    fn attach(&mut self, device: &OwnedFd, resend: bool) -> Result<(), WorkerError> {
+    fn attach(&mut self, device: OwnedFd, resend: bool) -> Result<(), WorkerError> {
         let WorkerState::Open(open) = std::mem::replace(&mut self.state, WorkerState::Gone) else {
             let early = "asked to attach before it was asked to open";
             return Err(WorkerError::Protocol(early));
@@ -215,14 +214,13 @@ impl Worker {
         let (resources, parts) = *open;
         let tables = &parts.tables;
         let (handles, in_flight) = (tables.handles.clone(), tables.in_flight.clone());
-        let fs = FileSystem::new(parts.backend(), handles, in_flight)?;
-        let threads = resources.start.config.mount.threads;
-        let server = Server::new(fs, resources.start.shared, threads)?;
         if resend {
             // Before anybody reads the device: what comes again must come first.
             jarvis_fs::resend(device.as_fd()).map_err(WorkerError::Resend)?;
         }
-        jarvis_sys::replace_fd(server.fd(), device.as_fd())?;
+        let connection = Arc::new(Connection::from(device));
+        let fs = FileSystem::new(parts.backend(), handles, in_flight, connection.clone())?;
+        let server = Server::new(fs, connection, resources.start.config.mount.threads);
         let (channel, readiness) = (self.channel.clone(), self.readiness.clone());
         spawn("session", move || {
             let end = match server.run() {

@@ -70,11 +70,6 @@ const CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_unlinkat, "half a copy of a torn record"),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_unlink, "half a copy of a torn record"),
-    (
-        libc::SYS_dup3,
-        "the device takes the place of the greeter's socket",
-    ),
-    (libc::SYS_socketpair, "the greeter's socket"),
     (libc::SYS_pipe2, "values for hooks"),
     (libc::SYS_pidfd_open, "who is calling"),
     (libc::SYS_mmap, "memory, the tables of the supervisor"),
@@ -97,7 +92,7 @@ const CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_sched_getaffinity, "number of cores"),
     (libc::SYS_gettid, "threads"),
     (libc::SYS_getpid, "threads"),
-    (libc::SYS_geteuid, "fuser, NSS"),
+    (libc::SYS_geteuid, "NSS"),
     (libc::SYS_getuid, "NSS"),
     (libc::SYS_getgid, "NSS"),
     (libc::SYS_getegid, "NSS"),

@@ -66,8 +66,7 @@ pub fn harden(developer: bool) -> Result<Locking, HardenError> {
     lock_memory(developer)
 }
 
-/// Pages are locked as they are touched: fuser reserves 16 MiB a thread and
-/// touches a few of them.
+/// Pages are locked as they are touched: buffers are larger than what comes.
 fn lock_memory(developer: bool) -> Result<Locking, HardenError> {
     let limit = getrlimit(Resource::Memlock).current;
     let capable = capabilities(None)

@@ -101,8 +101,7 @@ const COMPOSITION: [&str; 3] = [
 ];
 
 /// What a room may name only if its row says so.
-const WATCHED: [&str; 15] = [
-    "fuser",
+const WATCHED: [&str; 14] = [
     "jarvis_audit",
     "jarvis_fs",
     "jarvis_policy",

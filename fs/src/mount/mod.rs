@@ -2,30 +2,28 @@
 //!
 //! Runs in: supervisor (mounts, unmounts), worker (serves), jarvisctl (looks at mountinfo).
 //! Touches: the FUSE device, mount(2), umount(2), fusermount3, mountinfo, fusectl.
-//! Imported by: adapter, for what is agreed with the kernel.
+//! Imported by: nobody here; what others call is public.
 
+mod greeting;
 mod guard;
-mod root;
-mod session;
+mod mounting;
 mod stale;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use fuser::{MountOption, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use guard::{DeviceGuard, Guarded};
-pub(crate) use session::negotiate;
-pub use session::{Server, resend};
 pub(crate) use stale::{MOUNT_SOURCE, mount_path};
 pub use stale::{answers, clear_stale, connection, is_ours, unmount};
 
-use session::{InitHandler, session_config};
+use greeting::greet;
+use mounting::{mount_as_root, mount_as_user};
 use stale::{AbortSwitch, detach, find_connection};
+
+use crate::connection::Connection;
 
 /// Why the file system could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -57,30 +55,13 @@ pub enum MountError {
     },
 }
 
-/// A mount and the device behind it, whoever serves it.
+/// A mount and the device behind it, whoever serves it. The mount outlives this value:
+/// only [`Device::unmount`] takes it away.
 pub struct Device {
     path: PathBuf,
-    fd: DeviceFd,
+    fd: OwnedFd,
     connection: Option<u32>,
     resends: bool,
-}
-
-/// The device's fd, by its owner.
-enum DeviceFd {
-    /// Owned by fuser's session, which would unmount when dropped.
-    Session(Option<Box<Session<InitHandler>>>),
-    /// Owned by us: mounted as root, or by an earlier process.
-    Own(OwnedFd),
-}
-
-impl Drop for DeviceFd {
-    fn drop(&mut self) {
-        // The mount outlives the process that made it: only `Device::unmount`
-        // takes the session out before.
-        if let Self::Session(session) = self {
-            std::mem::forget(session.take());
-        }
-    }
 }
 
 impl Device {
@@ -94,42 +75,23 @@ impl Device {
     /// [`MountError::Mount`] or [`MountError::MountPoint`].
     pub fn mount(path: &Path, root: bool) -> Result<Self, MountError> {
         let path = mount_path(path)?;
-        let (fd, resends) = if root {
-            let (fd, resends) = root::mount(&path).map_err(|source| MountError::Mount {
-                path: path.clone(),
-                source,
-            })?;
-            (DeviceFd::Own(fd), resends)
-        } else {
-            Self::mount_as_user(&path)?
+        let failed = |source| MountError::Mount {
+            path: path.clone(),
+            source,
         };
+        let mount = if root { mount_as_root } else { mount_as_user };
+        let fd = mount(&path).map_err(failed)?;
+        let resends = greet(&fd).map_err(|error| {
+            // The error says more than a mount that nobody will serve.
+            detach(&path).ok();
+            failed(error)
+        })?;
         Ok(Self {
             connection: find_connection(&path)?,
             path,
             fd,
             resends,
         })
-    }
-
-    /// Has fusermount3 mount, through fuser.
-    fn mount_as_user(path: &Path) -> Result<(DeviceFd, bool), MountError> {
-        let mut config = session_config(false, 1);
-        config.mount_options = vec![
-            MountOption::FSName(MOUNT_SOURCE.into()),
-            MountOption::Subtype("jarvis".into()),
-            MountOption::NoSuid,
-            MountOption::NoDev,
-            MountOption::NoExec,
-            MountOption::NoAtime,
-        ];
-        let resends = Arc::new(AtomicBool::new(false));
-        let handler = InitHandler(resends.clone());
-        let session = Session::new(handler, path, &config).map_err(|source| MountError::Mount {
-            path: path.to_owned(),
-            source,
-        })?;
-        let fd = DeviceFd::Session(Some(Box::new(session)));
-        Ok((fd, resends.load(Ordering::Acquire)))
     }
 
     /// The mount on `path` that an earlier process left with its device; `None`
@@ -142,20 +104,17 @@ impl Device {
         let connection = find_connection(&path)?;
         Ok(connection.map(|number| Self {
             path,
-            fd: DeviceFd::Own(fd),
+            fd,
             connection: Some(number),
             // A mount is only left to a successor where that holds.
             resends: true,
         }))
     }
 
-    /// The device, for a server and for safekeeping; `None` at its end.
+    /// The device, for a server and for safekeeping.
     #[must_use]
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.fd {
-            DeviceFd::Session(session) => Some(session.as_ref()?.as_fd()),
-            DeviceFd::Own(fd) => Some(fd.as_fd()),
-        }
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Whether requests that one server left unanswered can be had again by the
@@ -167,10 +126,7 @@ impl Device {
 
     /// Whether the connection is there: the device of one that was cut is in error.
     fn is_connected(&self) -> bool {
-        let Some(fd) = self.fd() else {
-            return false;
-        };
-        let mut device = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        let mut device = [PollFd::new(&self.fd, PollFlags::IN)];
         let now = Timespec::default();
         poll(&mut device, Some(&now)).is_ok()
             && device
@@ -183,7 +139,7 @@ impl Device {
     ///
     /// # Errors
     /// [`MountError::MountPoint`]: the system's answer to the unmount.
-    pub fn unmount(mut self) -> Result<(), MountError> {
+    pub fn unmount(self) -> Result<(), MountError> {
         // One that was cut has no number any more: a mount of somebody else may have it.
         let number = self.connection.filter(|_| self.is_connected());
         let switch = number.map(AbortSwitch::of);
@@ -197,9 +153,17 @@ impl Device {
             switch.abort();
         }
         // Where fusectl is not mounted the end of the last fd cuts it.
-        if let DeviceFd::Session(session) = &mut self.fd {
-            drop(session.take());
-        }
         detached
     }
+}
+
+/// Asks the kernel to send all requests again that were read and not answered.
+/// To be called after the last reader is dead and before the next one reads:
+/// a request that somebody still works on would be served twice at once.
+///
+/// # Errors
+/// The system's answer.
+pub fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
+    let connection = Connection::from(device.try_clone_to_owned()?);
+    Ok(connection.resend()?)
 }

@@ -2,6 +2,6 @@
 //!
 //! Runs in: worker.
 //! Touches: the FUSE device.
-//! Imported by: filesystem, control, mount (which has the notifier).
+//! Imported by: filesystem, control.
 
 pub(crate) mod pages;
