@@ -1,6 +1,6 @@
 //! From the kernel's requests to methods of [`FileSystem`] and back: nothing is decided here.
 
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::attr::{self, CallerView};
 use crate::caller::HeaderIds;
@@ -36,7 +36,7 @@ impl<T: Tree> FileSystem<T> {
                 let truncates = truncates && fields & (fattr::MODE | fattr::UID | fattr::GID) == 0;
                 reply.result(self.set_attributes(&header, truncates));
             }
-            Operation::Open { flags } => reply.result(self.open(&header, flags)),
+            Operation::Open { flags } => self.open(&header, flags, reply),
             Operation::Read {
                 handle,
                 range,
@@ -120,13 +120,23 @@ impl<T: Tree> FileSystem<T> {
         }
     }
 
-    fn open(&self, header: &RequestHeader, flags: i32) -> Result<OpenOut, FsError> {
-        let open_flags = self.open_file(header.ids, header.unique, header.node, flags)?;
-        Ok(OpenOut {
-            fh: header.unique.request(),
-            open_flags,
-            backing_id: 0,
-        })
+    fn open(&self, header: &RequestHeader, flags: i32, reply: Reply) {
+        let handle = header.unique.request();
+        let was_open = self.handles.is_open(handle);
+        match self.open_file(header.ids, header.unique, header.node, flags) {
+            Err(error) => reply.error(error),
+            Ok(open_flags) => {
+                let open = OpenOut {
+                    fh: handle,
+                    open_flags,
+                    backing_id: 0,
+                };
+                // Nobody waited: no RELEASE will come for what was opened just now.
+                if !reply.give(open.as_bytes()) && !was_open {
+                    self.close(handle);
+                }
+            }
+        }
     }
 
     fn read(

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::buffers::MAX_WAITING;
 use crate::caller::Caller;
 use crate::connection::Reply;
 use crate::errno::FsError;
@@ -19,9 +20,6 @@ use crate::notify::pages::PageInvalidator;
 use crate::range::slice;
 use crate::tree::{Control, KeptAnswer, RequestOrigin};
 use crate::wire::abi::SizeOut;
-
-/// Requests that may wait for their turn; more are refused.
-const MAX_WAITING: usize = 64;
 
 /// An open control file. The authority is the opener's, established at OPEN; a
 /// handle that an earlier process opened serves the same uid, whose groups are

@@ -10,9 +10,10 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use crate::attr::{self, CallerView};
+use crate::buffers::MAX_WRITE;
 use crate::caller::cgroup::WorkloadCache;
 use crate::caller::{Caller, CarriedIds, HeaderIds, IdentityError};
-use crate::connection::{Connection, MAX_WRITE, Reply};
+use crate::connection::{Connection, Reply};
 use crate::control::{ControlExecutor, ControlHandle, ControlJob};
 use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
@@ -47,7 +48,7 @@ pub struct FileSystem<T: Tree> {
     callers: Arc<dyn CallerIds>,
     refusals: Arc<dyn Refusals>,
     workloads: WorkloadCache,
-    handles: Arc<HandleTable>,
+    pub(crate) handles: Arc<HandleTable>,
     open_handles: OpenHandles<T::Plaintext>,
     executor: ControlExecutor,
     pages: Arc<PageInvalidator>,

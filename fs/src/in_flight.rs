@@ -152,7 +152,7 @@ impl InFlight {
     /// # Errors
     /// [`FsError::Io`] for a request that crashed three processes.
     pub(crate) fn admit(&self, unique: Unique) -> Result<InFlightGuard<'_>, FsError> {
-        // Only a request that is sent again can have crashed anybody; for the
+        // Only a request that others had before can have crashed anybody; for the
         // others the suspects are not searched.
         if unique.resent() {
             self.resent.fetch_add(1, Ordering::Relaxed);
@@ -174,7 +174,7 @@ impl InFlight {
         })
     }
 
-    /// Requests so far that the kernel sent again.
+    /// Requests so far that earlier processes had left.
     #[must_use]
     pub fn resent(&self) -> u64 {
         self.resent.load(Ordering::Relaxed)
@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn again(request: u64) -> Unique {
-        Unique::new(request | 1 << 63)
+        Unique::new(request).again()
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod adapter;
 mod attr;
 mod bare;
+mod buffers;
 mod caller;
 mod connection;
 mod control;
@@ -34,6 +35,7 @@ mod unique;
 mod wire;
 
 pub use bare::{beneath, seal};
+pub use buffers::{RequestBuffers, RequestMemory};
 pub use caller::cgroup::{KernelIds, Workload};
 pub use caller::{
     Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc, in_own_pid_namespace,
@@ -45,8 +47,7 @@ pub use handles::{HANDLE_WORDS, HandleLimits, HandleTable};
 pub use in_flight::{IN_FLIGHT_WORDS, InFlight};
 pub use inode::{CONTROL, CONTROL_NAME, Inode, KEY_IDS_NAME};
 pub use mount::{
-    Device, DeviceGuard, Guarded, MountError, answers, clear_stale, connection, is_ours, resend,
-    unmount,
+    Device, DeviceGuard, Guarded, MountError, answers, clear_stale, connection, is_ours, unmount,
 };
 pub use mountinfo::{Place, ReaderMounts, Standing};
 pub use server::Server;

@@ -1,42 +1,36 @@
 //! Numbers of FUSE requests.
 
-/// Set in the `unique` of a request that the kernel sends a second time.
-const RESENT: u64 = 1 << 63;
-
-/// The `unique` of a request as its header has it.
+/// A request's number, and whether another process had the request before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unique(u64);
-
-impl Unique {
-    pub(crate) fn new(unique: u64) -> Self {
-        Self(unique)
-    }
-
-    /// The name that an answer gives the request.
-    pub(crate) fn raw(self) -> u64 {
-        self.0
-    }
-
-    /// The request's number, the same when it is sent again.
-    pub(crate) fn request(self) -> u64 {
-        self.0 & !RESENT
-    }
-
-    /// Whether the kernel sent the request before, to a process that did not
-    /// answer.
-    pub(crate) fn resent(self) -> bool {
-        self.0 & RESENT != 0
-    }
+pub(crate) struct Unique {
+    request: u64,
+    again: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl Unique {
+    /// The number of a request that nobody had before.
+    pub(crate) fn new(request: u64) -> Self {
+        Self {
+            request,
+            again: false,
+        }
+    }
 
-    #[test]
-    fn a_resent_request_keeps_its_number() {
-        let (first, again) = (Unique::new(8), Unique::new(8 | 1 << 63));
-        assert!(!first.resent() && again.resent());
-        assert_eq!((first.request(), again.request()), (8, 8));
+    /// This number as that of a request which another process had and did not answer.
+    pub(crate) fn again(self) -> Self {
+        Self {
+            again: true,
+            ..self
+        }
+    }
+
+    /// The number.
+    pub(crate) fn request(self) -> u64 {
+        self.request
+    }
+
+    /// Whether an earlier process may have begun it, and did not answer.
+    pub(crate) fn resent(self) -> bool {
+        self.again
     }
 }

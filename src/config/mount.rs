@@ -21,7 +21,7 @@ pub struct MountConfig {
     /// Opens of one uid that may be served at once.
     #[serde(default = "MountConfig::pending")]
     pub pending_opens_per_uid: u32,
-    /// Keep the mount when the worker dies (needs Linux 6.9); otherwise mount anew.
+    /// Keep the mount when the worker dies ; otherwise mount anew.
     #[serde(default = "MountConfig::keep")]
     pub keep: bool,
 }

@@ -19,9 +19,6 @@ use crate::common::policy_file::{LoadError, load_policy};
 use crate::config::{Config, ConfigError};
 use crate::process::{NoSuchUser, is_root};
 
-/// First kernel that sends requests again to a new daemon.
-const RESEND: (u32, u32) = (6, 9);
-
 #[derive(Args)]
 pub(super) struct DoctorCommand {
     #[command(flatten)]
@@ -31,10 +28,6 @@ pub(super) struct DoctorCommand {
 /// Problem, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 enum Problem {
-    #[error(
-        "{release} is older than 6.9: a restart of the daemon will break open handles; update the kernel"
-    )]
-    OldKernel { release: String },
     #[error("/dev/fuse: {0}; run: modprobe fuse (in a container: --device /dev/fuse)")]
     NoFuseDevice(io::Error),
     #[error("not root and no fusermount3; install the package fuse3")]
@@ -104,7 +97,7 @@ struct Diagnosis {
 impl DoctorCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let diagnoses = [
-            ("kernel", kernel()),
+            ("kernel", Ok(kernel())),
             ("fuse device", fuse_device()),
             ("mounting", mounting()),
             ("locked memory", locked_memory()),
@@ -224,19 +217,9 @@ impl Diagnosis {
     }
 }
 
-fn kernel() -> Result<String, Problem> {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map_while(|part| part.parse().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < RESEND {
-        return Err(Problem::OldKernel { release });
-    }
-    Ok(release)
+fn kernel() -> String {
+    let names = rustix::system::uname();
+    names.release().to_string_lossy().into_owned()
 }
 
 fn fuse_device() -> Result<String, Problem> {

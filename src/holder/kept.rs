@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use jarvis_fs::{DeviceGuard, Guarded};
+use jarvis_fs::{DeviceGuard, Guarded, RequestMemory};
 use jarvis_sys::SharedWords;
 
 use super::Stall;
 use super::error::HolderError;
 use crate::ipc::holder::KeptMount;
 
-/// Place of the table of requests in flight among the fds.
+/// Places among the fds: of the table of requests in flight, and of the memory for requests.
 const IN_FLIGHT: usize = 2;
+const REQUESTS: usize = 6;
 
 /// Device and tables of a mount.
 pub(super) struct KeptDevice {
@@ -32,8 +33,10 @@ impl KeptDevice {
     pub(super) fn new(mount: KeptMount, fds: Vec<OwnedFd>) -> Result<Self, HolderError> {
         let device = fds.first().ok_or(HolderError::MissingFds)?;
         let in_flight = fds.get(IN_FLIGHT).ok_or(HolderError::MissingFds)?;
+        let requests = fds.get(REQUESTS).ok_or(HolderError::MissingFds)?;
+        let requests = RequestMemory::map(requests.try_clone()?)?;
         Ok(Self {
-            guard: DeviceGuard::new(jarvis_sys::clone_fuse_device(device.as_fd())?)?,
+            guard: DeviceGuard::new(device.try_clone()?, requests),
             in_flight: SharedWords::map(in_flight.try_clone()?)?,
             path: mount.path,
             fds,
@@ -71,10 +74,11 @@ impl KeptDevice {
         let mut others = false;
         loop {
             match self.guard.take_next() {
-                Ok(Some(Guarded::Answered)) => {
-                    tracing::warn!("PID 1 asked while nobody serves: it is told to go on (EINTR)");
-                }
+                Ok(Some(Guarded::Answered)) => tell_answered(),
                 Ok(Some(Guarded::Left)) => others = true,
+                Ok(Some(Guarded::Refused)) => {
+                    tracing::error!("too many requests wait: one is refused (EINTR)");
+                }
                 Ok(Some(Guarded::Dropped)) => {}
                 Ok(None) => return others,
                 Err(error) => {
@@ -85,12 +89,19 @@ impl KeptDevice {
         }
     }
 
-    /// Has the kernel send again what a dead worker had read.
-    pub(super) fn resend(&self) {
-        if let Some(device) = self.fds.first()
-            && let Err(error) = jarvis_fs::resend(device.as_fd())
-        {
-            tracing::error!(%error, "the kernel does not send requests again");
+    /// Answers PID 1 in what a worker has read and not answered.
+    pub(super) fn answer_left(&mut self) {
+        match self.guard.answer_left() {
+            Ok(0) => {}
+            Ok(_) => tell_answered(),
+            Err(error) => tracing::error!(%error, "PID 1 cannot be answered"),
+        }
+    }
+
+    /// Leaves the device to a worker.
+    pub(super) fn leave(&mut self) {
+        if let Err(error) = self.guard.leave() {
+            tracing::error!(%error, "the device cannot be left to a worker");
         }
     }
 
@@ -100,4 +111,8 @@ impl KeptDevice {
             tracing::error!(%error, "cannot unmount");
         }
     }
+}
+
+fn tell_answered() {
+    tracing::warn!("PID 1 asked while nobody serves: it is told to go on (EINTR)");
 }

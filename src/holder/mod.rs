@@ -51,9 +51,9 @@ const STUCK_LIMIT: Duration = Duration::from_millis(1200);
 const REPLACE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a worker may take from the promise that it will read to its first request.
 const PAUSE_LIMIT: Duration = Duration::from_secs(3);
-/// Time after which what a dead worker had read is asked for again, so that PID 1 gets its
-/// answer also to that; until then the next worker does so.
-const RESEND_AFTER: Duration = Duration::from_millis(300);
+/// Time after which PID 1 gets its answer also to what a dead worker had read; until then the
+/// next worker answers that.
+const LEFT_LIMIT: Duration = Duration::from_millis(300);
 /// When nobody could serve for this long, waiting clients get an error.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -93,7 +93,7 @@ enum Duty {
     /// A worker should, and does not.
     Stuck { since: Instant, told: bool },
     /// Nobody does.
-    Unserved { since: Instant, resent: bool },
+    Unserved { since: Instant },
 }
 
 /// Requests that wait while nobody works.
@@ -213,11 +213,13 @@ impl Holder {
                     Ok(())
                 }
                 ToHolder::Pause => {
-                    let answer = supervisor.send(&FromHolder::Paused, &[]);
                     self.enter(Duty::Pause {
                         since: Instant::now(),
                     });
-                    answer
+                    let supervisor = self.supervisor.as_ref();
+                    supervisor.map_or(Ok(()), |supervisor| {
+                        supervisor.send(&FromHolder::Paused, &[])
+                    })
                 }
                 ToHolder::Serving => {
                     self.enter(Duty::Watch { stalled: None });
@@ -243,6 +245,9 @@ impl Holder {
         ) && self.kept.is_some()
         {
             return;
+        }
+        if let (Some(kept), true, false) = (&mut self.kept, self.duty.guards(), duty.guards()) {
+            kept.leave();
         }
         self.duty = duty;
     }
@@ -276,6 +281,7 @@ impl Holder {
             }
             Duty::Stuck { since, told } => {
                 let late = since.elapsed() > REPLACE_LIMIT;
+                kept.answer_left();
                 if kept.answer_waiting() && !*told {
                     *told = true;
                     if let Some(supervisor) = &self.supervisor {
@@ -288,10 +294,9 @@ impl Holder {
                     *since = Instant::now();
                 }
             }
-            Duty::Unserved { since, resent } => {
-                if !*resent && since.elapsed() > RESEND_AFTER {
-                    *resent = true;
-                    kept.resend();
+            Duty::Unserved { since } => {
+                if since.elapsed() > LEFT_LIMIT {
+                    kept.answer_left();
                 }
                 kept.answer_waiting();
                 if since.elapsed() > OUTAGE_LIMIT {
@@ -323,7 +328,6 @@ impl Duty {
     fn unserved() -> Self {
         Self::Unserved {
             since: Instant::now(),
-            resent: false,
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) enum FromHolder {
     /// The answer to [`ToHolder::Ping`].
     Pong,
     /// Requests were read from a device that a worker should have served: it must be
-    /// replaced, for the kernel sends them again to the next one only.
+    /// replaced, for only the next one looks for them.
     Took,
 }
 

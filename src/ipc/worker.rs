@@ -17,16 +17,13 @@ pub(crate) type SupervisorChannel = Channel<FromWorker, ToWorker>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     /// The first message. Fds: directory of the vault, directory of the audit
-    /// log, handle table, watch, keys, and who tells programs.
+    /// log, handle table, watch, keys, memory for requests, and who tells programs.
     Start(Box<Start>),
     /// The predecessor is dead: open vault and audit log. The one fd has the
     /// text of the policy in force.
     Open(Open),
     /// Serve the device, which is the one fd.
-    Attach {
-        /// Ask for what earlier workers left unanswered.
-        resend: bool,
-    },
+    Attach,
     /// Answer HTTP on the one fd: nobody else does.
     Listen,
     /// Why readers do not get to the mount; or that they do.

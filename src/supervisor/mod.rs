@@ -270,8 +270,8 @@ impl Supervisor {
         self.workers.offer_port(&self.http);
         let fresh = self.service.is_fresh();
         self.workers.open_ready(&self.policy, fresh)?;
-        // Without RESEND a worker's death ends the mount, and with it the tables that a
-        // standby has.
+        // A mount that is not kept ends with its worker, and with it the tables that a standby
+        // has.
         if self.workers.serving().is_some()
             && self.mount.outlives_worker()
             && self.workers.wants(Role::Standby)
@@ -365,7 +365,7 @@ impl Supervisor {
         self.service.note_exit(&exit);
         self.mount.set_serving(false);
         self.workers.note_active_exit(exit);
-        // Else nobody can answer what the dead worker had read; a standby has the old tables.
+        // A standby has the old tables.
         if self.watch.is_lost || self.mount.is_mounted() && !self.mount.outlives_worker() {
             self.start_over()?;
         }

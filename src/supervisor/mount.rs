@@ -113,10 +113,9 @@ impl FuseMount {
         self.device.is_some()
     }
 
-    /// Whether the mount survives a worker: the next one can only have the requests that
-    /// a dead one left unanswered where the kernel sends them again (Linux 6.9).
+    /// Whether the mount survives a worker.
     pub(super) fn outlives_worker(&self) -> bool {
-        self.keep && self.device.as_ref().is_none_or(Device::resends)
+        self.keep
     }
 
     /// Whether the mount survives the supervisor, too.
@@ -167,11 +166,8 @@ impl FuseMount {
 
     /// Has the holder keep the mount, where that is of use.
     fn hand_to_holder(&mut self) {
-        let device = self.device.as_ref().filter(|device| device.resends());
-        if let (Some(holder), Some(fd), true) =
-            (&mut self.holder, device.map(Device::fd), self.keep)
-        {
-            holder.keep(&self.path, &self.tables.kept_fds(fd));
+        if let (Some(holder), Some(device), true) = (&mut self.holder, &self.device, self.keep) {
+            holder.keep(&self.path, &self.tables.kept_fds(device.fd()));
         }
     }
 

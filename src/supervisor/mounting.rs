@@ -51,8 +51,6 @@ impl Supervisor {
     /// [`SupervisorError::Hidden`], and what keeps a mount from being made.
     pub(super) fn attach(&mut self, secrets: u64) -> Result<(), SupervisorError> {
         self.service.secrets = secrets;
-        // On a new mount there is nothing that another worker left unanswered.
-        let resend = self.mount.is_mounted();
         self.mount.attach()?;
         self.watch.begin()?;
         let is_hidden =
@@ -67,7 +65,7 @@ impl Supervisor {
         }
         if let Some(device) = self.mount.attach()? {
             let trouble = self.watch.trouble();
-            self.workers.attach_active(device, resend, trouble);
+            self.workers.attach_active(device, trouble);
         }
         Ok(())
     }

@@ -117,10 +117,7 @@ impl Service {
     /// Tells systemd and whoever reads standard output that secrets are served.
     fn announce(&self, mount: &FuseMount) {
         if !mount.outlives_worker() {
-            tracing::warn!(
-                "a worker's death will break open files: keeping the mount needs Linux 6.9 \
-                 and mount.keep = true"
-            );
+            tracing::warn!("a worker's death will break open files: mount.keep is false");
         }
         let (secrets, path) = (self.secrets, mount.path().display());
         // Without systemd there is nobody to notify; a closed stdout is fine.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jarvis_fs::{HANDLE_WORDS, IN_FLIGHT_WORDS};
+use jarvis_fs::{HANDLE_WORDS, IN_FLIGHT_WORDS, RequestMemory};
 use jarvis_sys::{SecretPage, SharedWords};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -33,6 +33,8 @@ pub(super) struct PersistentTables {
     info: SharedWords,
     /// Text of the policy in force.
     policy: File,
+    /// Requests that were read and not answered.
+    requests: RequestMemory,
 }
 
 impl PersistentTables {
@@ -56,6 +58,7 @@ impl PersistentTables {
             keys,
             info,
             policy: policy.into(),
+            requests: RequestMemory::create()?,
         })
     }
 
@@ -91,13 +94,14 @@ impl PersistentTables {
             keys: SecretPage::map(take()?)?,
             info: map(take()?, INFO_WORDS)?,
             policy: take()?.into(),
+            requests: RequestMemory::map(take()?)?,
         };
         Ok((tables, device))
     }
 
     /// Fds of `device` and tables for the next supervisor: either of them is useless
     /// without the other.
-    pub(super) fn kept_fds<'f>(&'f self, device: BorrowedFd<'f>) -> [BorrowedFd<'f>; 6] {
+    pub(super) fn kept_fds<'f>(&'f self, device: BorrowedFd<'f>) -> [BorrowedFd<'f>; 7] {
         [
             device,
             self.handles.fd(),
@@ -105,12 +109,18 @@ impl PersistentTables {
             self.keys.fd(),
             self.info.fd(),
             self.policy.as_fd(),
+            self.requests.fd(),
         ]
     }
 
     /// Tables that a worker maps, in the order of its first message.
-    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 3] {
-        [self.handles.fd(), self.in_flight.fd(), self.keys.fd()]
+    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 4] {
+        [
+            self.handles.fd(),
+            self.in_flight.fd(),
+            self.keys.fd(),
+            self.requests.fd(),
+        ]
     }
 
     /// Text of the policy in force.

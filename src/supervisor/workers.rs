@@ -146,18 +146,12 @@ impl Workers {
         Ok(())
     }
 
-    /// Lets the active worker serve `device`; with `resend` it first asks for what
-    /// others left unanswered. It knows of mount `trouble` before it says that it is ready.
-    pub(super) fn attach_active(
-        &mut self,
-        device: BorrowedFd<'_>,
-        resend: bool,
-        trouble: Option<&str>,
-    ) {
+    /// Lets the active worker serve `device`. It knows of mount `trouble` before it says that it is ready.
+    pub(super) fn attach_active(&mut self, device: BorrowedFd<'_>, trouble: Option<&str>) {
         if let Some(active) = &mut self.active {
             active.enter(WorkerPhase::Attaching);
             active.send(&ToWorker::MountTrouble(trouble.map(short)), &[]);
-            active.send(&ToWorker::Attach { resend }, &[device]);
+            active.send(&ToWorker::Attach, &[device]);
         }
     }
 

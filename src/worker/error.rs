@@ -52,7 +52,4 @@ pub(crate) enum WorkerError {
     /// Records of commits that the last worker made can't be written.
     #[error("the audit log cannot take the records of the last run")]
     RecordsOwed,
-    /// `FUSE_NOTIFY_RESEND` failed.
-    #[error("the kernel does not send requests again ({0})")]
-    Resend(io::Error),
 }

@@ -2,11 +2,11 @@
 //!
 //! A worker gets its socket as standard input, gives up its rights before it opens
 //! anything, and waits. `Open` (the one before is reaped) makes it open vault and audit
-//! log; `Attach` brings the device: it asks the kernel to send again what was read and
-//! not answered (FUSE_NOTIFY_RESEND), and serves. Crash, SIGKILL and hang take this path; an upgrade
-//! too, only that the old worker first stops answering and writes a stop record. So it can
-//! be replaced at any instant: what must outlive it stands in the vault, in the audit log,
-//! or in memory files that the supervisor holds.
+//! log; `Attach` brings the device: the worker answers what the one before had read and not
+//! answered, which lies in memory that both have (`fs/src/buffers/`), and serves. Crash,
+//! SIGKILL and hang take this path; an upgrade too, only that the old worker first stops
+//! answering and writes a stop record. So it can be replaced at any instant: what must outlive
+//! it stands in the vault, in the audit log, or in memory files that the supervisor holds.
 //!
 //! A worker has to answer a ping every half second. It does not while a request is stuck:
 //! then the supervisor replaces it.
@@ -17,7 +17,7 @@
 //! Imported by: daemon.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,9 +142,9 @@ impl Worker {
                     let missing = WorkerError::Protocol("no policy came with the order to open");
                     self.open(&how, fds.pop().ok_or(missing)?)?;
                 }
-                ToWorker::Attach { resend } => {
+                ToWorker::Attach => {
                     let missing = WorkerError::Protocol("no device to attach to");
-                    self.attach(fds.pop().ok_or(missing)?, resend)?;
+                    self.attach(fds.pop().ok_or(missing)?)?;
                 }
                 ToWorker::Policy(found) => self.supervisor.deliver_policy(found, fds.pop()),
                 ToWorker::Reload => self.reload(),
@@ -206,7 +206,7 @@ impl Worker {
         Ok(())
     }
 
-    fn attach(&mut self, device: OwnedFd, resend: bool) -> Result<(), WorkerError> {
+    fn attach(&mut self, device: OwnedFd) -> Result<(), WorkerError> {
         let WorkerState::Open(open) = std::mem::replace(&mut self.state, WorkerState::Gone) else {
             let early = "asked to attach before it was asked to open";
             return Err(WorkerError::Protocol(early));
@@ -214,13 +214,13 @@ impl Worker {
         let (resources, parts) = *open;
         let tables = &parts.tables;
         let (handles, in_flight) = (tables.handles.clone(), tables.in_flight.clone());
-        if resend {
-            // Before anybody reads the device: what comes again must come first.
-            jarvis_fs::resend(device.as_fd()).map_err(WorkerError::Resend)?;
-        }
         let connection = Arc::new(Connection::from(device));
         let fs = FileSystem::new(parts.backend(), handles, in_flight, connection.clone())?;
-        let server = Server::new(fs, connection, resources.start.config.mount.threads);
+        let (buffers, threads) = (
+            tables.requests.clone(),
+            resources.start.config.mount.threads,
+        );
+        let server = Server::new(fs, connection, buffers, threads);
         let (channel, readiness) = (self.channel.clone(), self.readiness.clone());
         spawn("session", move || {
             let end = match server.run() {

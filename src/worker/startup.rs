@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jarvis_fs::{Backend, HandleLimits, HandleTable, InFlight};
+use jarvis_fs::{Backend, HandleLimits, HandleTable, InFlight, RequestBuffers, RequestMemory};
 use jarvis_policy::Policy;
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
 use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError, VaultPlace};
@@ -49,6 +49,7 @@ pub(super) struct StartResources {
     handles: OwnedFd,
     in_flight: OwnedFd,
     keys: SecretPage,
+    requests: OwnedFd,
     programs: OwnedFd,
     /// Id of the system's boot.
     boot: [u8; 16],
@@ -73,7 +74,7 @@ impl StartResources {
                 .ok_or(WorkerError::Protocol("the start message lacks fds"))
         };
         let (vault, log) = (next()?, next()?);
-        let (handles, in_flight, keys) = (next()?, next()?, next()?);
+        let (handles, in_flight, keys, requests) = (next()?, next()?, next()?, next()?);
         let programs = next()?;
         let file = start.config.vault.path.file_name().unwrap_or_default();
         // The directories above may be closed to the worker's user.
@@ -85,6 +86,7 @@ impl StartResources {
             handles,
             in_flight,
             keys: SecretPage::map(keys)?,
+            requests,
             programs,
             boot: boot_id()?,
             start,
@@ -320,6 +322,7 @@ struct Stores {
 pub(super) struct SharedTables {
     pub(super) handles: Arc<HandleTable>,
     pub(super) in_flight: Arc<InFlight>,
+    pub(super) requests: Arc<RequestBuffers>,
 }
 
 impl SharedTables {
@@ -333,7 +336,12 @@ impl SharedTables {
         let handles = Arc::new(HandleTable::new(words, limits)?);
         let words = SharedWords::map(resources.in_flight.try_clone()?)?;
         let in_flight = Arc::new(InFlight::new(words, how.crashed)?);
-        Ok(Self { handles, in_flight })
+        let requests = RequestMemory::map(resources.requests.try_clone()?)?;
+        Ok(Self {
+            handles,
+            in_flight,
+            requests: RequestBuffers::new(requests),
+        })
     }
 }
 

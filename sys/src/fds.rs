@@ -3,7 +3,6 @@
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::{self, DupFlags, dup3};
 
 /// Makes `target`'s number mean what `with` means; what it meant is closed.
@@ -17,27 +16,6 @@ pub fn replace_fd(target: BorrowedFd<'_>, with: BorrowedFd<'_>) -> io::Result<()
     // which a library holds.
     let mut target = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(target.as_raw_fd()) });
     dup3(with, &mut target, DupFlags::CLOEXEC)
-}
-
-/// Another device for the FUSE connection of `device` (FUSE_DEV_IOC_CLONE): an open file
-/// of its own, with requests of its own.
-///
-/// # Errors
-/// The kernel's errno.
-pub fn clone_fuse_device(device: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // _IOR(229, 0, uint32_t), from linux/fuse.h.
-    const FUSE_DEV_IOC_CLONE: libc::Ioctl = 0x8004_e500_u32 as libc::Ioctl;
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let clone = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
-    let mut of = device.as_raw_fd();
-    // SAFETY: reads one 32-bit number, that of an fd which is open as long as it is
-    // borrowed. Unsafe is needed: no library wraps the call.
-    match unsafe { libc::ioctl(clone.as_raw_fd(), FUSE_DEV_IOC_CLONE, &raw mut of) } {
-        0 => Ok(clone),
-        _ => Err(std::io::Error::last_os_error()
-            .raw_os_error()
-            .map_or(io::Errno::IO, io::Errno::from_raw_os_error)),
-    }
 }
 
 /// Keeps every fd that is open now, but the standard ones, from programs that

@@ -2,24 +2,27 @@
 //!
 //! Runs in: every process.
 //! Touches: keys and credentials, in memory that never reaches swap, core dumps or a
-//! forked child ([`LockedKey`], [`SecretPage`]); tables of atomic words that outlive
-//! their process ([`SharedWords`]); fds, limits and the dumpable flag of the process.
+//! forked child ([`LockedKey`], [`SecretPage`]); tables of atomic words and
+//! buffers that outlive their process ([`SharedWords`], [`SharedBuffers`]); fds, limits and the dumpable flag of the process.
 //! Imported by: the daemon, the vault and the audit log.
 //!
 //! [`harden()`] prepares the process as a whole, [`die_with_parent`] the programs that it
 //! starts; [`thread()`] says whose a thread is, [`private`] who could open a file.
 
+mod buffers;
 mod child;
 mod fds;
 mod harden;
 mod key;
+mod memory;
 pub mod private;
 mod secret_page;
 mod shared;
 mod thread;
 
+pub use buffers::{HEAD_BYTES, SharedBuffer, SharedBuffers};
 pub use child::die_with_parent;
-pub use fds::{clone_fuse_device, keep_fds_from_children, replace_fd};
+pub use fds::{keep_fds_from_children, replace_fd};
 pub use harden::{HardenError, Locking, harden};
 pub use key::{KEY_LEN, LockedKey};
 pub use secret_page::{Cell, MAX_CELL_BYTES, SecretPage};

@@ -1,12 +1,11 @@
 //! A table of 64-bit words in a memfd, shared between processes.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::io;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::memory::SharedMemory;
 
 const WORD_BYTES: usize = size_of::<AtomicU64>();
 
@@ -15,17 +14,7 @@ const WORD_BYTES: usize = size_of::<AtomicU64>();
 ///
 /// Only what single-word atomics can express is visible to other processes in a
 /// defined order.
-pub struct SharedWords {
-    fd: OwnedFd,
-    words: NonNull<AtomicU64>,
-    count: usize,
-}
-
-// SAFETY: the mapping is owned by this value and consists of atomics, which may
-// be used from any thread (and any process).
-unsafe impl Send for SharedWords {}
-// SAFETY: as above.
-unsafe impl Sync for SharedWords {}
+pub struct SharedWords(SharedMemory);
 
 impl SharedWords {
     /// A new table of `count` zero words. Pages take memory once touched.
@@ -34,12 +23,7 @@ impl SharedWords {
     /// The kernel's errno from memfd_create, ftruncate, seal or mmap; EINVAL
     /// for `count` 0.
     pub fn create(name: &str, count: usize) -> io::Result<Self> {
-        let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&fd, (count * WORD_BYTES) as u64)?;
-        // Without the shrink seal another holder of the fd could truncate it
-        // and turn our next access into SIGBUS.
-        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Self::map(fd)
+        SharedMemory::create(name, count * WORD_BYTES).map(Self)
     }
 
     /// Maps the table behind `fd`, as made by [`SharedWords::create`].
@@ -47,59 +31,37 @@ impl SharedWords {
     /// # Errors
     /// EINVAL when the fd is not such a table; otherwise the errno of mmap.
     pub fn map(fd: OwnedFd) -> io::Result<Self> {
-        let sealed = rustix::fs::fcntl_get_seals(&fd)?;
-        let bytes = usize::try_from(fstat(&fd)?.st_size).map_err(|_| io::Errno::INVAL)?;
-        if bytes == 0 || bytes % WORD_BYTES != 0 || !sealed.contains(SealFlags::SHRINK) {
-            return Err(io::Errno::INVAL);
+        let memory = SharedMemory::map(fd)?;
+        if memory.bytes().is_multiple_of(WORD_BYTES) {
+            Ok(Self(memory))
+        } else {
+            Err(io::Errno::INVAL)
         }
-        // SAFETY: a new shared mapping at an address the kernel picks; the seal
-        // guarantees that `bytes` stay backed. Unsafe is needed: a shared
-        // mapping is the only memory that survives its process.
-        let page = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &fd,
-                0,
-            )?
-        };
-        Ok(Self {
-            fd,
-            words: NonNull::new(page.cast()).ok_or(io::Errno::NOMEM)?,
-            count: bytes / WORD_BYTES,
-        })
     }
 
     /// The memfd, to be passed to another process.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.0.fd()
     }
 }
 
 impl AsRef<[AtomicU64]> for SharedWords {
     fn as_ref(&self) -> &[AtomicU64] {
+        let (start, count) = (self.0.start(), self.0.bytes() / WORD_BYTES);
         // SAFETY: the mapping holds `count` aligned, zero-initialised words and
-        // lives as long as `self`; concurrent writers use atomics only.
-        unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.count) }
-    }
-}
-
-impl Drop for SharedWords {
-    fn drop(&mut self) {
-        // SAFETY: unmaps exactly what `map` mapped; no borrow outlives `self`.
-        unsafe {
-            let _ = munmap(self.words.as_ptr().cast(), self.count * WORD_BYTES);
-        }
+        // lives as long as `self`; all who have it use atomics only.
+        unsafe { std::slice::from_raw_parts(start.cast().as_ptr(), count) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::atomic::Ordering;
+
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
 
     #[test]
     fn two_mappings_see_the_same_words() {

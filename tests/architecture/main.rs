@@ -33,7 +33,7 @@ fn allowed() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     [
         ("jarvis-secretsd", &all[..]),
         ("jarvis-vault", &["jarvis-sys"]),
-        ("jarvis-fs", &[]),
+        ("jarvis-fs", &["jarvis-sys"]),
         ("jarvis-policy", &[]),
         ("jarvis-audit", &["jarvis-sys"]),
         ("jarvis-sys", &[]),

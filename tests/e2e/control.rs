@@ -270,3 +270,45 @@ fn the_command_line_reports_an_absent_daemon() {
     assert_eq!(home.ctl(&["status"], b"").status.code(), Some(5));
     assert_eq!(home.ctl(&["frobnicate"], b"").status.code(), Some(2));
 }
+
+/// Whether a process has `needle` in its memory, that which it shares with others included.
+fn has_in_memory(pid: rustix::process::Pid, needle: &str) -> bool {
+    let pid = pid.as_raw_nonzero();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut writable = maps.lines().filter(|line| line.contains(" rw"));
+    writable.any(|line| {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let at = |hex| u64::from_str_radix(hex, 16).unwrap();
+        // Of stretches that are not there nothing is read, nor of secret memory.
+        let mut piece = vec![0; 1 << 20];
+        (at(start)..at(end))
+            .step_by(piece.len() - 4096)
+            .any(|from| {
+                let len = piece.len().min(usize::try_from(at(end) - from).unwrap());
+                let read = memory.read_at(&mut piece[..len], from).unwrap_or(0);
+                String::from_utf8_lossy(&piece[..read]).contains(needle)
+            })
+    })
+}
+
+#[test]
+fn a_request_is_wiped_once_it_is_answered() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"a value that is being held");
+    let _held = std::fs::File::open(daemon.file("app/db")).unwrap();
+    let (worker, _) = daemon.workers();
+    let halves = ["correct horse ", "battery staple"];
+    assert!(has_in_memory(worker, "a value that is being held"));
+    // Long, so that it would lie in pages that later requests do not overwrite.
+    let passphrase = halves.concat().repeat(8);
+    let request = json!({"op": "key_add", "passphrase": passphrase});
+    let mut control = Control::open(&home.mount()).unwrap();
+    let (written, answer) = control.ask(request.to_string());
+    assert!(written.is_ok(), "{answer}");
+    daemon.eventually("the passphrase is nowhere", || {
+        !has_in_memory(worker, &halves.concat())
+    });
+}

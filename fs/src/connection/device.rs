@@ -3,16 +3,12 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use crate::wire::abi::{InvalInodeOut, OutHeader, notify};
-
-/// Largest write in bytes.
-pub(crate) const MAX_WRITE: u32 = 1024 * 1024;
-/// Room for the largest request: what [`MAX_WRITE`] allows, and a page for what stands
-/// before it.
-pub(crate) const MAX_REQUEST_BYTES: usize = MAX_WRITE as usize + 4096;
 
 /// A connection to the kernel.
 pub struct Connection(OwnedFd);
@@ -46,6 +42,28 @@ impl Connection {
         }
     }
 
+    /// Has reads wait for a request, or not, whoever reads.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub(crate) fn set_waiting(&self, waits: bool) -> Result<(), Errno> {
+        let flags = if waits {
+            OFlags::empty()
+        } else {
+            OFlags::NONBLOCK
+        };
+        rustix::fs::fcntl_setfl(&self.0, flags)
+    }
+
+    /// Looks whether a request waits, or none will come any more.
+    pub(crate) fn poll(&self, limit: Option<&Timespec>) -> PollFlags {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        // Interrupted, it is ready for nothing.
+        poll(&mut fds, limit).ok();
+        let [device] = &fds;
+        device.revents()
+    }
+
     /// Answers the request called `unique` with `body`.
     ///
     /// # Errors
@@ -74,14 +92,6 @@ impl Connection {
             len: 0,
         };
         self.send(notify::INVAL_INODE, 0, all.as_bytes())
-    }
-
-    /// Has the kernel send again what was read and not answered.
-    ///
-    /// # Errors
-    /// EINVAL before Linux 6.9, and what else the system says.
-    pub(crate) fn resend(&self) -> Result<(), Errno> {
-        self.send(notify::RESEND, 0, &[])
     }
 
     /// A message goes with one write, or not at all.

@@ -8,5 +8,4 @@ mod device;
 mod reply;
 
 pub use device::Connection;
-pub(crate) use device::{MAX_REQUEST_BYTES, MAX_WRITE};
 pub(crate) use reply::Reply;

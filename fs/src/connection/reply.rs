@@ -2,39 +2,51 @@
 
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::device::Connection;
+use crate::buffers::RequestBuffer;
 use crate::errno::FsError;
 
 /// The answer to one request. It is given once: by a method, or, when it is dropped without
-/// one, as EIO.
+/// one, as EIO. Until then the request stays in its buffer.
 pub(crate) struct Reply {
     connection: Arc<Connection>,
     unique: u64,
+    request: Arc<RequestBuffer>,
     given: bool,
 }
 
 impl Reply {
-    /// The answer to the request called `unique`.
-    pub(crate) fn new(connection: Arc<Connection>, unique: u64) -> Self {
+    /// The answer to `request`, which is called `unique`.
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        unique: u64,
+        request: Arc<RequestBuffer>,
+    ) -> Self {
         Self {
             connection,
             unique,
+            request,
             given: false,
         }
     }
 
     /// Gives bytes; none say that it is done.
-    pub(crate) fn data(mut self, bytes: &[u8]) {
-        self.given = true;
-        // The mount may be gone, and nobody need wait any more.
-        self.connection.answer(self.unique, bytes).ok();
+    pub(crate) fn data(self, bytes: &[u8]) {
+        self.give(bytes);
     }
 
     /// Gives a structure.
     pub(crate) fn body(self, body: &(impl IntoBytes + Immutable)) {
-        self.data(body.as_bytes());
+        self.give(body.as_bytes());
+    }
+
+    /// Gives bytes; tells whether somebody waited for them.
+    pub(crate) fn give(mut self, bytes: &[u8]) -> bool {
+        let sent = self.connection.answer(self.unique, bytes);
+        self.note(sent)
     }
 
     /// Says that it is done.
@@ -49,8 +61,8 @@ impl Reply {
 
     /// Refuses what the file system knows nothing of.
     pub(crate) fn errno(mut self, code: i32) {
-        self.given = true;
-        self.connection.refuse(self.unique, code).ok();
+        let sent = self.connection.refuse(self.unique, code);
+        self.note(sent);
     }
 
     /// Gives a structure, or refuses.
@@ -65,13 +77,20 @@ impl Reply {
     pub(crate) fn forgo(mut self) {
         self.given = true;
     }
+
+    /// Notes that the answer is given. The mount may be gone, and nobody need wait any more.
+    fn note(&mut self, sent: Result<(), Errno>) -> bool {
+        self.given = true;
+        self.request.note_answered(self.unique);
+        sent.is_ok()
+    }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.given {
-            let code = FsError::Io.code();
-            self.connection.refuse(self.unique, code).ok();
+            let sent = self.connection.refuse(self.unique, FsError::Io.code());
+            self.note(sent);
         }
     }
 }
@@ -83,6 +102,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
+    use crate::buffers::{RequestBuffers, RequestMemory};
 
     /// A connection, and the end that the kernel would have.
     fn pair() -> (Arc<Connection>, OwnedFd) {
@@ -105,13 +125,16 @@ mod tests {
     #[test]
     fn a_request_is_answered_once_whatever_happens() {
         let (connection, kernel) = pair();
-        drop(Reply::new(connection.clone(), 8));
+        let buffers = RequestBuffers::new(RequestMemory::create().unwrap());
+        let request = Arc::new(buffers.take().unwrap());
+        let reply = || Reply::new(connection.clone(), 8, request.clone());
+        drop(reply());
         assert_eq!(errors(&kernel), [-libc::EIO]);
-        Reply::new(connection.clone(), 8).data(b"bytes");
+        reply().data(b"bytes");
         assert_eq!(errors(&kernel), [0]);
-        Reply::new(connection.clone(), 8).error(FsError::Busy);
+        reply().error(FsError::Busy);
         assert_eq!(errors(&kernel), [-libc::EAGAIN]);
-        Reply::new(connection.clone(), 8).forgo();
+        reply().forgo();
         assert!(errors(&kernel).is_empty());
     }
 }

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 
 use zerocopy::IntoBytes;
 
-use crate::connection::{Connection, MAX_REQUEST_BYTES, MAX_WRITE};
+use crate::buffers::{MAX_REQUEST_BYTES, MAX_WRITE};
+use crate::connection::Connection;
 use crate::wire::abi::{InitIn, InitOut, MAJOR, MINOR, init};
 use crate::wire::{Operation, Request};
 
@@ -21,19 +22,17 @@ const WANTED: u64 = init::ASYNC_READ
     | init::PARALLEL_DIROPS
     | init::MAX_PAGES
     | init::INIT_EXT
-    | init::HAS_RESEND
     | init::REQUEST_TIMEOUT;
 /// Pages of a request.
 const PAGE: u32 = 4096;
 /// Requests that the kernel sends without waiting for answers.
 const MAX_BACKGROUND: u16 = 16;
 
-/// Answers FUSE_INIT, which the kernel sends once it has mounted; gives whether requests that
-/// one server left unanswered can be had again by the next one.
+/// Answers FUSE_INIT, which the kernel sends once it has mounted.
 ///
 /// # Errors
 /// The system's answer, or that the kernel said something else.
-pub(super) fn greet(device: impl AsFd) -> io::Result<bool> {
+pub(super) fn greet(device: impl AsFd) -> io::Result<()> {
     let connection = Connection::from(device.as_fd().try_clone_to_owned()?);
     let mut buffer = vec![0; MAX_REQUEST_BYTES];
     let len = connection.receive(&mut buffer)?;
@@ -52,8 +51,7 @@ pub(super) fn greet(device: impl AsFd) -> io::Result<bool> {
             "the kernel speaks version {theirs} of FUSE, not {MAJOR}"
         )));
     }
-    connection.answer(unique.raw(), agreement(&offer).as_bytes())?;
-    Ok(flags(&offer) & init::HAS_RESEND != 0)
+    Ok(connection.answer(unique.request(), agreement(&offer).as_bytes())?)
 }
 
 /// Flags of what the kernel can do.
@@ -111,7 +109,8 @@ mod tests {
         assert_eq!((answer.major, answer.max_readahead), (7, 131_072));
         assert_eq!(u64::from(answer.flags), WANTED & u64::from(u32::MAX));
         assert_eq!(answer.max_write, MAX_WRITE);
-        assert_eq!(answer.flags2, 1 << 7, "no time limit: it was not offered");
+        assert_eq!(answer.flags2, 0, "no time limit: it was not offered");
+        assert_eq!(agreement(&offer(u32::MAX, u32::MAX)).flags2, 1 << 10);
     }
 
     #[test]

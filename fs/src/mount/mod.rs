@@ -23,8 +23,6 @@ use greeting::greet;
 use mounting::{mount_as_root, mount_as_user};
 use stale::{AbortSwitch, detach, find_connection};
 
-use crate::connection::Connection;
-
 /// Why the file system could not be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -61,7 +59,6 @@ pub struct Device {
     path: PathBuf,
     fd: OwnedFd,
     connection: Option<u32>,
-    resends: bool,
 }
 
 impl Device {
@@ -81,7 +78,7 @@ impl Device {
         };
         let mount = if root { mount_as_root } else { mount_as_user };
         let fd = mount(&path).map_err(failed)?;
-        let resends = greet(&fd).map_err(|error| {
+        greet(&fd).map_err(|error| {
             // The error says more than a mount that nobody will serve.
             detach(&path).ok();
             failed(error)
@@ -90,7 +87,6 @@ impl Device {
             connection: find_connection(&path)?,
             path,
             fd,
-            resends,
         })
     }
 
@@ -106,8 +102,6 @@ impl Device {
             path,
             fd,
             connection: Some(number),
-            // A mount is only left to a successor where that holds.
-            resends: true,
         }))
     }
 
@@ -115,13 +109,6 @@ impl Device {
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-
-    /// Whether requests that one server left unanswered can be had again by the
-    /// next one (Linux 6.9).
-    #[must_use]
-    pub fn resends(&self) -> bool {
-        self.resends
     }
 
     /// Whether the connection is there: the device of one that was cut is in error.
@@ -155,15 +142,4 @@ impl Device {
         // Where fusectl is not mounted the end of the last fd cuts it.
         detached
     }
-}
-
-/// Asks the kernel to send all requests again that were read and not answered.
-/// To be called after the last reader is dead and before the next one reads:
-/// a request that somebody still works on would be served twice at once.
-///
-/// # Errors
-/// The system's answer.
-pub fn resend(device: BorrowedFd<'_>) -> io::Result<()> {
-    let connection = Connection::from(device.try_clone_to_owned()?);
-    Ok(connection.resend()?)
 }

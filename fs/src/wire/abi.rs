@@ -48,7 +48,6 @@ pub(crate) mod opcode {
 /// Codes of notifications.
 pub(crate) mod notify {
     pub(crate) const INVAL_INODE: i32 = 2;
-    pub(crate) const RESEND: i32 = 7;
 }
 
 /// Flags that are agreed on at INIT.
@@ -58,7 +57,6 @@ pub(crate) mod init {
     pub(crate) const PARALLEL_DIROPS: u64 = 1 << 18;
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
-    pub(crate) const HAS_RESEND: u64 = 1 << 39;
     pub(crate) const REQUEST_TIMEOUT: u64 = 1 << 42;
 }
 
