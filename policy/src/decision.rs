@@ -87,9 +87,24 @@ impl Policy {
     /// Decides whether `caller` may do `verb` with the secret `name`. A deny of any
     /// matching client wins, for every verb.
     pub fn decide(&self, caller: &Caller<'_>, verb: Verb, name: &str) -> Decision<'_> {
+        self.decide_by(caller, verb, |pattern| pattern.matches(name))
+    }
+
+    /// Decides whether `caller` may do `verb` with the vault as a whole: by a client that
+    /// is allowed everything, unless another one denies everything.
+    pub fn decide_vault(&self, caller: &Caller<'_>, verb: Verb) -> Decision<'_> {
+        self.decide_by(caller, verb, Pattern::is_everything)
+    }
+
+    fn decide_by(
+        &self,
+        caller: &Caller<'_>,
+        verb: Verb,
+        matches: impl Fn(&Pattern) -> bool,
+    ) -> Decision<'_> {
         let mut rule = Rule::Default;
         for client in self.clients.iter().filter(|client| client.matches(caller)) {
-            if let Some(deny) = client.deny.iter().find(|p| p.matches(name)) {
+            if let Some(deny) = client.deny.iter().find(|p| matches(p)) {
                 return Decision {
                     rule: Rule::Deny {
                         client: &client.name,
@@ -98,7 +113,7 @@ impl Policy {
                 };
             }
             if rule == Rule::Default && client.verbs.contains(verb) {
-                let allow = client.allow.iter().find(|p| p.matches(name));
+                let allow = client.allow.iter().find(|p| matches(p));
                 // A later client may still deny.
                 rule = allow.map_or(Rule::Default, |allow| Rule::Allow {
                     client: &client.name,

@@ -248,15 +248,16 @@ fn compile_client(
         let message = format!("client `{name}` neither allows nor denies anything");
         return Err(PolicyError::new(at, message));
     }
+    let allow = patterns(wire.allow)?;
     Ok(Client {
         name: name.as_str().into(),
         selectors: match wire.r#match {
             Some(selectors) => compile_match(selectors, accounts)?,
             None => vec![user_named(name, at, accounts)?],
         },
-        allow: patterns(wire.allow)?,
+        verbs: verbs(wire.verbs, name, allow.iter().any(Pattern::is_everything))?,
+        allow,
         deny: patterns(wire.deny)?,
-        verbs: verbs(wire.verbs)?,
     })
 }
 
@@ -366,19 +367,38 @@ fn patterns(wire: Vec<Spanned<String>>) -> Result<Vec<Pattern>, PolicyError> {
     compiled.collect()
 }
 
-fn verbs(wire: Option<Vec<Spanned<String>>>) -> Result<VerbSet, PolicyError> {
+/// The verbs of `client`; those about the whole vault only where it is `allowed_all`.
+fn verbs(
+    wire: Option<Vec<Spanned<String>>>,
+    client: &str,
+    allowed_all: bool,
+) -> Result<VerbSet, PolicyError> {
     let Some(words) = wire else {
         return Ok(VerbSet::one(Verb::Read).and(VerbSet::one(Verb::List)));
     };
     let verb = |word: &Spanned<String>| match word.value.as_str() {
-        "*" => Ok(VerbSet::all()),
-        text => text.parse().map(VerbSet::one).map_err(|UnknownVerb| {
-            let known = Verb::ALL.map(Verb::as_str).join(", ");
-            let message = format!("unknown verb {text:?}, expected one of {known} or \"*\"");
-            PolicyError::new(word.referenced, message)
-        }),
+        "*" if allowed_all => Ok(VerbSet::all()),
+        "*" => Ok(VerbSet::about_secrets()),
+        text => one_verb(text, client, allowed_all)
+            .map_err(|message| PolicyError::new(word.referenced, message)),
     };
     words
         .iter()
         .try_fold(VerbSet::default(), |all, word| Ok(all.and(verb(word)?)))
+}
+
+fn one_verb(text: &str, client: &str, allowed_all: bool) -> Result<VerbSet, String> {
+    match text.parse::<Verb>() {
+        Ok(verb) if verb.is_about_vault() && !allowed_all => Err(format!(
+            "`{verb}` is about the whole vault, and client `{client}` is not allowed everything: \
+             take the verb from it, or give it to a client with `allow: [\"*\"]`"
+        )),
+        Ok(verb) => Ok(VerbSet::one(verb)),
+        Err(UnknownVerb) => {
+            let known = Verb::ALL.map(Verb::as_str).join(", ");
+            Err(format!(
+                "unknown verb {text:?}, expected one of {known} or \"*\""
+            ))
+        }
+    }
 }

@@ -81,6 +81,11 @@ impl Pattern {
         self.after(name).0 & self.end() != 0
     }
 
+    /// True if every name matches.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.covers_beneath("")
+    }
+
     /// True if some name beneath directory `dir` (`""` is the root) matches.
     pub(crate) fn matches_beneath(&self, dir: &str) -> bool {
         self.after(dir).0 & (self.end() - 1) != 0

@@ -14,8 +14,10 @@ pub enum Verb {
     Write,
     /// Have a new value generated.
     Rotate,
-    /// Take out of service at once.
+    /// Ask for a secret to be taken out of service, and do so once somebody else agrees.
     Revoke,
+    /// Take a secret out of service at once, without a second person.
+    Emergency,
     /// Approve somebody else's revocation.
     Approve,
     /// Read the audit log.
@@ -28,17 +30,34 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Read,
         Self::List,
         Self::Write,
         Self::Rotate,
         Self::Revoke,
+        Self::Emergency,
         Self::Approve,
         Self::Audit,
         Self::Policy,
         Self::Key,
     ];
+
+    /// True if the verb is about the whole vault, not about one secret: only a client that is
+    /// allowed everything can have it.
+    #[must_use]
+    pub fn is_about_vault(self) -> bool {
+        match self {
+            Self::Audit | Self::Policy | Self::Key => true,
+            Self::Read
+            | Self::List
+            | Self::Write
+            | Self::Rotate
+            | Self::Revoke
+            | Self::Emergency
+            | Self::Approve => false,
+        }
+    }
 
     /// The verb as it stands in a policy.
     #[must_use]
@@ -49,6 +68,7 @@ impl Verb {
             Self::Write => "write",
             Self::Rotate => "rotate",
             Self::Revoke => "revoke",
+            Self::Emergency => "emergency",
             Self::Approve => "approve",
             Self::Audit => "audit",
             Self::Policy => "policy",
@@ -89,8 +109,18 @@ impl VerbSet {
     }
 
     pub(crate) fn all() -> Self {
+        Self::of(|_| true)
+    }
+
+    /// Every verb about secrets.
+    pub(crate) fn about_secrets() -> Self {
+        Self::of(|verb| !verb.is_about_vault())
+    }
+
+    fn of(has: impl Fn(Verb) -> bool) -> Self {
         Verb::ALL
             .into_iter()
+            .filter(|&verb| has(verb))
             .fold(Self(0), |all, verb| all.and(Self::one(verb)))
     }
 

@@ -265,6 +265,12 @@ fn refusals_have_their_place() {
             "no user `ghost`",
         ),
         (
+            "clients:\n  web:\n    allow: ['a/**']\n    verbs: [read, key]\n",
+            4,
+            19,
+            "`key` is about the whole vault, and client `web` is not allowed everything",
+        ),
+        (
             "clients:\n  a:\n    match: {uid: 1}\n",
             2,
             3,
@@ -289,6 +295,38 @@ fn refusals_have_their_place() {
             "{error} lacks {message}"
         );
     }
+}
+
+#[test]
+fn verbs_about_the_vault_need_a_client_that_is_allowed_everything() {
+    let subtree = parse("clients: {web: {allow: ['web/**'], verbs: ['*']}}").unwrap();
+    let web = user(2000);
+    for verb in Verb::ALL {
+        assert_eq!(
+            subtree.decide(&web, verb, "web/x").allowed(),
+            !verb.is_about_vault(),
+            "\"*\" of a subtree: {verb}"
+        );
+        let vault = subtree.decide_vault(&web, verb);
+        assert!(!vault.allowed(), "{verb}");
+    }
+    for verb in ["audit", "policy", "key"] {
+        let with = |allow: &str, verb: &str| {
+            parse(&format!(
+                "clients: {{web: {{allow: [{allow}], verbs: [{verb}]}}}}"
+            ))
+        };
+        assert!(with("'web/**', web", verb).is_err(), "{verb}");
+        assert!(with("'*/**', '*'", verb).is_ok(), "{verb}");
+        let all = with("x, '**'", verb).unwrap();
+        let by = all.decide_vault(&web, verb.parse().unwrap());
+        assert_eq!(by.rule().to_string(), "web allow \"**\"");
+    }
+    // A client that denies everything denies the vault.
+    let suspended = "clients: {web: {allow: ['*'], verbs: ['*']}, \
+                     off: {match: {user: web}, deny: ['*']}}";
+    let suspended = parse(suspended).unwrap();
+    assert!(!suspended.decide_vault(&web, Verb::Key).allowed());
 }
 
 #[test]

@@ -205,8 +205,9 @@ const POLICY: &str = r#"# Who may do what. All clients that match a caller apply
 #         never match inside a container.
 # allow   names of secrets; "*" alone is everything, elsewhere * stays within
 # deny    a segment and ** crosses segments.
-# verbs   read, list (the default), write, rotate, revoke, approve, audit,
-#         policy, key, or "*".
+# verbs   read, list (the default), write, rotate, revoke, emergency, approve,
+#         or "*" for all of them; audit, policy and key are about the whole
+#         vault: only a client with allow "*" can have them, and has them by "*".
 default_deny: true
 clients:
   admin:

@@ -56,10 +56,10 @@ pub(super) struct RevokeRequestArgs {
     /// More about it
     #[arg(long)]
     note: Option<String>,
-    /// Do it now, without a second person
+    /// Do it now, without a second person (takes the verb emergency)
     #[arg(long)]
     immediate: bool,
-    /// Generate a clean value at once
+    /// Generate a clean value at once (takes the verb rotate, too)
     #[arg(long, requires = "immediate")]
     rotate: bool,
 }

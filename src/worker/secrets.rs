@@ -363,6 +363,7 @@ pub(crate) fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
         VaultError::WrongStatus { .. } => Some((FsError::Conflict, "wrong_status")),
         VaultError::SamePerson(_) => Some((FsError::Denied, "same_person")),
         VaultError::LastSlot(_) => Some((FsError::NotSupported, "last_slot")),
+        VaultError::SlotInUse(_) => Some((FsError::NotSupported, "slot_in_use")),
         VaultError::NoFreeSlot => Some((FsError::NotSupported, "no_free_slot")),
         VaultError::IsDirectory(_) => Some((FsError::IsDirectory, "is_directory")),
         VaultError::NotDirectory(_) => Some((FsError::NotDirectory, "not_directory")),

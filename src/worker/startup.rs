@@ -350,7 +350,7 @@ fn unlock(resources: &StartResources, how: &Open) -> Result<(LockedVault, Probe)
     if let Some(root) = resources.keys.get(Cell::RootKey)
         && let Ok(root) = root.as_slice().try_into()
     {
-        let probe = locked.resume(root)?;
+        let probe = locked.resume(root, slot_of(resources))?;
         return Ok((locked, probe));
     }
     let credential = resources.keys.get(Cell::Credential);
@@ -385,11 +385,23 @@ fn lock_vault(resources: &StartResources, how: &Open) -> Result<LockedVault, Wor
     })
 }
 
-/// Leaves the root key for the next worker; the credential that unlocked it is done with.
+/// The key slot that an earlier worker opened; none of a release before this one left it.
+fn slot_of(resources: &StartResources) -> Option<u8> {
+    match resources.keys.get(Cell::Credential)?.as_slice() {
+        &[b's', slot] => Some(slot),
+        _ => None,
+    }
+}
+
+/// Leaves the root key for the next worker. The credential that unlocked it is done with: in
+/// its place stands which slot it opened.
 fn hand_over(keys: &SecretPage, vault: &Vault) -> Result<(), WorkerError> {
     if keys.get(Cell::RootKey).is_none() {
         keys.put(Cell::RootKey, vault.root_key())?;
     }
     keys.wipe(Cell::Credential);
+    if let Some(slot) = vault.slot() {
+        keys.put(Cell::Credential, &[b's', slot])?;
+    }
     Ok(())
 }

@@ -24,7 +24,8 @@ const MEMORY_BYTES: usize = CELLS * CELL_SPAN_BYTES;
 pub enum Cell {
     /// The vault's root key, put there by the process that unlocked it.
     RootKey = 0,
-    /// Key or passphrase that unlocks the vault, until that is done.
+    /// Key or passphrase that unlocks the vault, until that is done; then the number of the
+    /// key slot that it opened.
     Credential = 1,
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -332,7 +333,15 @@ fn key_slots_are_managed_through_the_daemon() {
     );
     home.ok(&["key", "add", "--passphrase-stdin"], b"correct horse\n");
     assert_eq!(kinds(), ["key file", "passphrase"]);
-    home.ok(&["key", "remove", "0"], b"");
+    let used = home.ctl(&["key", "remove", "0"], b"");
+    assert!(text(&used.stderr).contains("unlocked with"), "{used:?}");
+    // The next worker, which has the root key from this one, knows it as well.
+    kill_process(daemon.workers().0, Signal::KILL).unwrap();
+    assert_eq!(
+        home.ctl(&["key", "remove", "0"], b"").status.code(),
+        used.status.code()
+    );
+    assert_eq!(kinds(), ["key file", "passphrase"]);
     assert_eq!(
         home.ctl(&["key", "remove", "5"], b"").status.code(),
         Some(4)
@@ -343,12 +352,14 @@ fn key_slots_are_managed_through_the_daemon() {
         Some(3)
     );
     daemon.stop();
-    let error = home.try_start(home.daemon(), b"").err().unwrap();
-    assert!(error.contains("no key slot for a key file"), "{error}");
     let mut command = home.daemon();
     command.arg("--passphrase-stdin");
     let daemon = home.start_command(command, b"correct horse\n");
     assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+    home.ok(&["key", "remove", "0"], b"");
+    daemon.stop();
+    let error = home.try_start(home.daemon(), b"").err().unwrap();
+    assert!(error.contains("no key slot for a key file"), "{error}");
     let notes: Vec<_> = home
         .records_with(&[("action", json!("key"))])
         .iter()

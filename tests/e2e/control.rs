@@ -263,6 +263,94 @@ fn verbs_bound_what_a_manager_may_do() {
     assert_eq!(reasons, ["rotate", "write", "write", "policy", "read"]);
 }
 
+/// "*" of a client with a subtree is all that can be done with the secrets in it.
+#[test]
+fn a_manager_of_a_subtree_does_not_manage_the_vault() {
+    let home = TestDaemon::new().init(
+        "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
+         jarvis-alice: {allow: ['team/**'], verbs: ['*']}\n",
+    );
+    let daemon = home.start();
+    let code = |arguments: &[&str]| home.ctl_as(&alice(), arguments, b"v").status.code();
+    assert_eq!(code(&["set", "team/a"]), Some(0));
+    assert_eq!(alice().read(&daemon.file("team/a")), Ok(b"v".to_vec()));
+    let slots = || home.ok(&["key", "list"], b"").as_array().unwrap().len();
+    for request in [
+        &["key", "list"][..],
+        &["key", "add", "--passphrase-stdin"],
+        &["key", "remove", "0"],
+        &["policy", "reload"],
+        &["audit", "rotate"],
+        &["audit", "checkpoint"],
+    ] {
+        assert_eq!(code(request), Some(3), "{request:?}");
+    }
+    assert_eq!(slots(), 1);
+    let denied = home.records_with(&[("action", json!("deny"))]);
+    let reasons: Vec<_> = denied
+        .iter()
+        .map(|r| r["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons, ["key", "key", "key", "policy", "audit", "audit"]);
+
+    // Who writes it down is told, and the old policy stays.
+    let narrow = "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
+                  jarvis-alice:\n    allow: ['team/**']\n    verbs: [read, key]\n";
+    home.policy(narrow);
+    let refused = home.ctl(&["policy", "reload"], b"");
+    let why = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{why}");
+    assert!(why.contains("line 5, column 19"), "{why}");
+    assert!(why.contains("`key` is about the whole vault"), "{why}");
+    assert_eq!(code(&["set", "team/a"]), Some(0), "still in force");
+}
+
+/// What a change writes along with the secret that was asked for is asked for, too.
+#[test]
+fn every_name_of_a_change_is_authorised() {
+    let home = TestDaemon::new().init(
+        "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
+         jarvis-bob: {allow: [bob/one], verbs: [read, write, rotate]}\n  \
+         jarvis-carol: {allow: [bob/one, bob/one.pub], verbs: [read, rotate]}\n",
+    );
+    let daemon = home.start();
+    let ask = |user: &User, arguments: &[&str]| home.ctl_as(user, arguments, b"").status.code();
+    let pair = ["generate", "bob/one", "--type", "ed25519"];
+    let public = || root().read(&daemon.file("bob/one.pub"));
+    assert_eq!(ask(&bob(), &pair), Some(3));
+    assert_eq!(public(), Err(ENOENT), "nothing of the change is made");
+    assert_eq!(bob().read(&daemon.file("bob/one")), Err(ENOENT));
+    home.ok(&pair, b"");
+    let first = public().unwrap();
+    assert_eq!(ask(&bob(), &["rotate", "bob/one"]), Some(3));
+    assert_eq!(ask(&bob(), &["rollback", "bob/one", "1"]), Some(3));
+    let batch = r#"[{"op":"set","name":"bob/one","value":"v","type":"opaque"},
+        {"op":"generate","name":"bob/one","type":"ed25519"}]"#;
+    let written = bob().act(|| {
+        let path = home.mount().join("jarvisctl");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).open(path).unwrap();
+        file.write(batch.as_bytes()).map_err(|e| errno(&e))
+    });
+    assert_eq!(written, Err(EACCES));
+    assert_eq!(public().unwrap(), first);
+    let denied = home.records_with(&[("action", json!("deny")), ("name", json!("bob/one.pub"))]);
+    let reasons: Vec<_> = denied
+        .iter()
+        .map(|r| (r["uid"].clone(), r["reason"].as_str().unwrap()))
+        .collect();
+    let by_bob = |verb| (json!(bob().uid), verb);
+    assert_eq!(reasons, ["write", "rotate", "rotate", "write"].map(by_bob));
+    // A rotation that waits for its hook will write it: that is asked at its beginning.
+    home.ok(&["configure", "bob/one", "--hook", "later"], b"");
+    assert_eq!(ask(&bob(), &["rotate", "bob/one"]), Some(3));
+    let pending = || home.ok(&["versions", "bob/one"], b"")["pending"].clone();
+    assert_eq!(pending(), json!(null), "not even begun");
+    home.ok(&["configure", "bob/one", "--hook", "default"], b"");
+    assert_eq!(ask(&carol(), &["rotate", "bob/one"]), Some(0));
+    assert!(public().unwrap() != first);
+}
+
 #[test]
 fn the_command_line_reports_an_absent_daemon() {
     let home = TestDaemon::new().init(POLICY);

@@ -126,6 +126,40 @@ fn an_emergency_needs_no_second_person_and_can_bring_a_clean_value() {
     );
 }
 
+/// Asking for a revocation is not making it, and neither is a new value.
+#[test]
+fn an_emergency_and_a_new_value_take_verbs_of_their_own() {
+    let home = TestDaemon::new().init(
+        "clients:\n  admin: {match: {uid: 0}, allow: ['*'], verbs: ['*']}\n  \
+         jarvis-alice: {allow: ['app/**'], verbs: [read, revoke, rotate]}\n  \
+         jarvis-bob: {allow: ['app/**'], verbs: [read, emergency, revoke]}\n",
+    );
+    let daemon = home.start();
+    home.ok(&["generate", "app/p"], b"");
+    let p = daemon.file("app/p");
+    let request = ["revoke", "request", "app/p", "--reason", "manual-request"];
+    let ask = |user: &User, more: &[&str]| {
+        home.ctl_as(user, &[&request, more].concat(), b"")
+            .status
+            .code()
+    };
+    assert_eq!(ask(&alice(), &["--immediate"]), Some(3));
+    assert_eq!(ask(&bob(), &["--immediate", "--rotate"]), Some(3));
+    assert_eq!(ask(&bob(), &[]), Some(0));
+    home.ok(&["revoke", "approve", "1"], b"");
+    let execute = ["revoke", "execute", "1", "--rotate"];
+    assert_eq!(home.ctl_as(&bob(), &execute, b"").status.code(), Some(3));
+    assert!(alice().read(&p).is_ok(), "nothing was revoked");
+    let denied = home.records_with(&[("action", json!("deny"))]);
+    let reasons: Vec<_> = denied
+        .iter()
+        .map(|r| r["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons, ["emergency", "rotate", "rotate"]);
+    assert_eq!(ask(&bob(), &["--immediate"]), Some(0));
+    assert_eq!(alice().read(&p), Err(EKEYREVOKED));
+}
+
 #[test]
 fn a_mapped_secret_is_fenced_too() {
     let home = TestDaemon::new().init(TWO_PERSONS);

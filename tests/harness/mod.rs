@@ -143,7 +143,7 @@ clients:
     verbs: ["*"]
   jarvis-alice:
     allow: ["app/**"]
-    verbs: [read, list, rotate, revoke, approve]
+    verbs: [read, list, rotate, revoke, emergency, approve]
   jarvis-bob:
     allow: ["app/**"]
     verbs: [read, approve]

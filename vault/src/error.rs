@@ -224,6 +224,12 @@ pub enum VaultError {
     /// The vault would never open again.
     #[error("key slot {0} is the last one; add another one first")]
     LastSlot(u8),
+    /// The slot is what the next start will be unlocked with.
+    #[error(
+        "key slot {0} is the one that the daemon was unlocked with; start it with another key \
+         before you remove this one"
+    )]
+    SlotInUse(u8),
     /// Locked memory or random bytes could not be had.
     #[error("cannot get key material: {0}")]
     Keys(std::io::Error),

@@ -76,6 +76,8 @@ pub(crate) struct VaultCore {
     pub(crate) store: Box<dyn Store>,
     /// The keys, in locked memory.
     pub(crate) keys: VaultKeys,
+    /// The slot whose credential opened them, where that is known.
+    pub(crate) slot: Option<u8>,
 }
 
 impl VaultCore {

@@ -229,6 +229,12 @@ impl Vault {
             .try_for_each(|directory| self.walk(directory, visit))
     }
 
+    /// The key slot that the vault was unlocked with, where that is known.
+    #[must_use]
+    pub fn slot(&self) -> Option<u8> {
+        self.core.slot
+    }
+
     /// The key slots in use.
     ///
     /// # Errors

@@ -196,6 +196,10 @@ fn key_slots_come_and_go() {
         .map(|s| (s.number, s.kind))
         .collect();
     assert_eq!(kinds, [(0, "key file"), (1, "passphrase"), (2, "key file")]);
+    let used = vault.write(|t| t.remove_slot(0));
+    assert!(matches!(used, Err(VaultError::SlotInUse(0))));
+    drop(vault);
+    let vault = home.try_open(&key(3)).unwrap();
     vault.write(|t| t.remove_slot(0)).unwrap();
     let gone = vault.write(|t| t.remove_slot(0));
     assert!(matches!(gone, Err(VaultError::NoSuchSlot(0))));

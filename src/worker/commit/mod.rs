@@ -66,6 +66,9 @@ pub(crate) enum CommitError {
     /// The change is made; its record is owed.
     #[error("the change is made, but its audit record cannot be written yet; see the daemon's log")]
     NotRecorded,
+    /// Refusal of the policy about a name that the change would write too; nothing was changed.
+    #[error("the policy does not allow all of the change")]
+    NotAllowed,
     /// Nothing was changed.
     #[error("the audit log takes no records, so nothing was changed: {0}")]
     AuditUnavailable(String),
@@ -186,7 +189,7 @@ impl Committer {
         &self,
         change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
     ) -> Result<(), CommitError> {
-        self.commit_as(Urgency::Ordinary, change)
+        self.commit_as(Urgency::Ordinary, |txn| Ok(change(txn)?))
     }
 
     /// Like [`Self::commit`], of a change that may be urgent.
@@ -196,7 +199,7 @@ impl Committer {
     pub(crate) fn commit_as(
         &self,
         urgency: Urgency,
-        change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, VaultError>,
+        change: impl FnOnce(&mut Txn<'_>) -> Result<Vec<Change>, CommitError>,
     ) -> Result<(), CommitError> {
         let turn = self.changing.lock();
         let flushed = self.flush_outbox_locked(&turn, urgency);

@@ -44,6 +44,9 @@ impl ControlError {
     pub(super) fn commit(secrets: &Secrets, error: &CommitError) -> Self {
         let code = match error {
             CommitError::Refused(error) => return Self::vault(secrets, error),
+            CommitError::NotAllowed => {
+                return Self::new(FsError::Denied, "denied", error.to_string());
+            }
             CommitError::VaultFailed | CommitError::Note(_) => "io",
             CommitError::VaultUnwritable(_) => "vault_unwritable",
             CommitError::NotRecorded => "not_recorded",

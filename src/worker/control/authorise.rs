@@ -10,109 +10,108 @@ use super::service::ControlService;
 use crate::worker::audit::rule_of;
 use crate::worker::authorization::subject;
 use crate::worker::commit::change::Actor;
-use crate::worker::request::{LifecycleOp, Operation, RevocationOp};
+use crate::worker::request::{Need, Subject};
 
-/// Decides `operation`; a refusal is recorded.
+/// A right that the policy does not give.
+pub(super) struct Missing {
+    verb: Verb,
+    /// `None`: on the vault as a whole.
+    name: Option<SecretName>,
+    client: Option<String>,
+    rule: String,
+}
+
+/// Demands all `needs` of `caller`; gives the rule of the first, if there is any need. A
+/// refusal is recorded.
 ///
 /// # Errors
 /// Refusals of the policy, and an unknown revocation.
-pub(super) fn authorise(
+pub(super) fn demand(
     service: &ControlService,
     caller: &Caller,
-    operation: &Operation,
-) -> Result<Actor, ControlError> {
-    let (verb, name) = operation.needs();
-    let of_revocation = match operation {
-        Operation::Lifecycle(LifecycleOp::Revocation(op)) => op
-            .revocation()
-            .map(|id| revocation_subject(service, caller, op, id))
-            .transpose()?,
-        _ => None,
-    };
-    let (verb, name) = match &of_revocation {
-        Some((verb, name)) => (*verb, Some(name)),
-        None => (verb, name),
-    };
-    let policy = service.authorization.policy();
-    let subject = subject(caller);
-    let Some(name) = name else {
-        return if policy.grants(&subject, verb) {
-            Ok(Actor::new(caller, "", verb.as_str()))
-        } else {
-            Err(denied(service, caller, verb, None, (None, "default")))
-        };
-    };
-    let decision = policy.decide(&subject, verb, name.as_str());
-    let (client, rule) = rule_of(&decision);
-    if decision.allowed() {
-        service.metrics.decided(true);
-        return Ok(Actor::new(caller, client.unwrap_or_default(), rule));
+    needs: &[Need<'_>],
+) -> Result<Option<Actor>, ControlError> {
+    let mut first = None;
+    for need in needs {
+        let (verbs, name) = resolve(service, caller, need)?;
+        let actor = decide(service, caller, verbs, name.as_ref())
+            .map_err(|missing| denied(service, caller, &missing))?;
+        first.get_or_insert(actor);
     }
-    Err(denied(service, caller, verb, Some(name), (client, rule)))
+    Ok(first)
 }
 
-/// The name that decides who may act on revocation `id`, and with which verb.
-fn revocation_subject(
+/// The verbs of `need`, one of which is enough, and on which secret; `None` is the vault.
+fn resolve(
     service: &ControlService,
     caller: &Caller,
-    op: &RevocationOp,
-    id: u64,
-) -> Result<(Verb, SecretName), ControlError> {
+    need: &Need<'_>,
+) -> Result<(&'static [Verb], Option<SecretName>), ControlError> {
+    let (id, rejects) = match need.on {
+        Subject::Vault => return Ok((need.any_of, None)),
+        Subject::Secret(name) => return Ok((need.any_of, Some(name.clone()))),
+        Subject::Revocation(id) => (id, false),
+        Subject::Rejection(id) => (id, true),
+    };
     let failed = |error: &VaultError| ControlError::vault(&service.secrets, error);
     let revocation = service.secrets.revocation(id).map_err(|e| failed(&e))?;
     let name = SecretName::parse(&revocation.name).map_err(|e| failed(&e.into()))?;
     let own = revocation.requested.uid == caller.uid;
-    let verb = match op {
-        // Who asked may think better of it.
-        RevocationOp::Decide { approve: false, .. } if own => Verb::Revoke,
-        _ => op.needs().0,
+    let verbs = if rejects && own {
+        &[Verb::Revoke]
+    } else {
+        need.any_of
     };
-    Ok((verb, name))
+    Ok((verbs, Some(name)))
 }
 
-/// Whether `caller` may, with one of `verbs`, and by which rule; a refusal is
-/// recorded.
-pub(super) fn demand(
+/// Whether `caller` may, with one of `verbs`, and by which rule.
+pub(super) fn decide(
     service: &ControlService,
     caller: &Caller,
     verbs: &[Verb],
-    name: &SecretName,
-) -> Result<Actor, ControlError> {
+    name: Option<&SecretName>,
+) -> Result<Actor, Missing> {
     let policy = service.authorization.policy();
-    let mut rule = None;
-    for &verb in verbs {
-        let decision = policy.decide(&subject(caller), verb, name.as_str());
-        let (client, pattern) = rule_of(&decision);
-        if decision.allowed() {
-            return Ok(Actor::new(caller, client.unwrap_or_default(), pattern));
-        }
-        rule = Some((verb, client.map(str::to_owned), pattern.to_owned()));
-    }
+    let subject = subject(caller);
     // Nothing is demanded of nobody: without a verb nothing is allowed.
-    let (verb, client, pattern) = rule.unwrap_or((Verb::Read, None, "default".into()));
-    let rule = (client.as_deref(), pattern.as_str());
-    Err(denied(service, caller, verb, Some(name), rule))
+    let mut missing = Missing {
+        verb: Verb::Read,
+        name: name.cloned(),
+        client: None,
+        rule: "default".into(),
+    };
+    for &verb in verbs {
+        let decision = match name {
+            Some(name) => policy.decide(&subject, verb, name.as_str()),
+            None => policy.decide_vault(&subject, verb),
+        };
+        let (client, rule) = rule_of(&decision);
+        if decision.allowed() {
+            service.metrics.decided(true);
+            return Ok(Actor::new(caller, client.unwrap_or_default(), rule));
+        }
+        missing.verb = verb;
+        missing.client = client.map(str::to_owned);
+        missing.rule = rule.to_owned();
+    }
+    Err(missing)
 }
 
 /// Records a refusal; gives the answer.
-pub(super) fn denied(
-    service: &ControlService,
-    caller: &Caller,
-    verb: Verb,
-    name: Option<&SecretName>,
-    (client, rule): (Option<&str>, &str),
-) -> ControlError {
+pub(super) fn denied(service: &ControlService, caller: &Caller, missing: &Missing) -> ControlError {
+    let Missing { verb, name, .. } = missing;
     service.audit.deny(Event {
-        name: name.map(SecretName::as_str),
-        client,
-        rule: Some(rule),
+        name: name.as_ref().map(SecretName::as_str),
+        client: missing.client.as_deref(),
+        rule: Some(&missing.rule),
         reason: Some(verb.as_str()),
         ..service.audit.event(Action::Deny, Some(caller))
     });
     let message = match name {
         Some(name) => format!("the policy does not let uid {} {verb} `{name}`", caller.uid),
         None => format!(
-            "the policy does not give uid {} the verb {verb}",
+            "the policy does not give uid {} the verb {verb} of the vault",
             caller.uid
         ),
     };
@@ -122,7 +121,9 @@ pub(super) fn denied(
 /// Whether `caller` has to do with `revocation`.
 pub(super) fn may_see(service: &ControlService, caller: &Caller, revocation: &Revocation) -> bool {
     let (policy, subject) = (service.authorization.policy(), subject(caller));
-    [Verb::Revoke, Verb::Approve, Verb::Audit]
+    let of_secret = |verb| policy.decide(&subject, verb, &revocation.name).allowed();
+    [Verb::Revoke, Verb::Emergency, Verb::Approve]
         .into_iter()
-        .any(|verb| policy.decide(&subject, verb, &revocation.name).allowed())
+        .any(of_secret)
+        || policy.decide_vault(&subject, Verb::Audit).allowed()
 }

@@ -1,11 +1,11 @@
 //! Changes that are asked for: decided, committed together, recorded each.
 
 use jarvis_fs::{Answer, Caller, RequestOrigin};
-use jarvis_vault::{KidPrecondition, NewVersion, Txn, VaultError};
+use jarvis_vault::{KidPrecondition, NewVersion, SecretName, Txn, VaultError};
 use serde_json::Value;
 
 use super::answer::{ControlError, success};
-use super::authorise::authorise;
+use super::authorise::{decide, demand, denied};
 use super::lifecycle;
 use super::service::ControlService;
 use crate::worker::commit::change::{Change, ChangeKind};
@@ -23,8 +23,10 @@ pub(super) fn change(
     let is_urgent = operations.iter().all(Operation::is_urgent);
     let mut authorised = Vec::with_capacity(operations.len());
     for operation in operations {
-        let actor = authorise(service, caller, &operation)?;
-        authorised.push((operation, actor));
+        // Every operation needs something.
+        if let Some(actor) = demand(service, caller, &operation.needs())? {
+            authorised.push((operation, actor));
+        }
     }
     let urgency = if is_urgent {
         Urgency::Revocation
@@ -32,10 +34,18 @@ pub(super) fn change(
         Urgency::Ordinary
     };
     let mut answer = None;
+    let mut missing = None;
     let committed = service.committer.commit_as(urgency, |txn| {
         let mut changes = Vec::new();
         for (operation, actor) in &authorised {
             let made = apply(service, txn, operation, caller.uid)?;
+            for name in names_beside(txn, &made)? {
+                let need = operation.needs_beside(&name);
+                decide(service, caller, need.any_of, Some(&name)).map_err(|refused| {
+                    missing = Some(refused);
+                    CommitError::NotAllowed
+                })?;
+            }
             for mut change in with_derived(txn, made) {
                 change.actor = Some(actor.clone());
                 changes.push(change);
@@ -48,6 +58,9 @@ pub(super) fn change(
         service.committer.journal().enter(txn, origin, kept)?;
         Ok(changes)
     });
+    if let Some(missing) = missing {
+        return Err(denied(service, caller, &missing));
+    }
     let failed = |error: CommitError| ControlError::commit(&service.secrets, &error);
     match (committed, answer) {
         (Ok(()), Some(answer)) => Ok(answer),
@@ -61,6 +74,17 @@ pub(super) fn change(
         // The closure has run when the commit succeeds.
         (Ok(()), None) => Err(failed(CommitError::NotRecorded)),
     }
+}
+
+/// Names that `changes` write, or will once a hook has run, besides those that were asked for.
+fn names_beside(txn: &Txn<'_>, changes: &[Change]) -> Result<Vec<SecretName>, VaultError> {
+    let mut names: Vec<_> = txn.derived_names().cloned().collect();
+    for begun in changes.iter().filter(|change| change.begins.is_some()) {
+        if let Some(name) = &begun.name {
+            names.extend(txn.public_name(&SecretName::parse(name)?)?);
+        }
+    }
+    Ok(names)
 }
 
 /// Secrets whose open handles must not be read any more.

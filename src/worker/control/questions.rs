@@ -5,10 +5,9 @@ use jarvis_vault::SlotInfo;
 use serde_json::{Value, json};
 
 use super::answer::ControlError;
-use super::authorise::denied;
+use super::authorise::demand;
 use super::service::ControlService;
 use super::{export, revocation, versions};
-use crate::worker::authorization::subject;
 use crate::worker::request::Question;
 
 /// Answers `question`.
@@ -20,20 +19,14 @@ pub(super) fn ask(
     caller: &Caller,
     question: &Question,
 ) -> Result<Value, ControlError> {
-    let policy = service.authorization.policy();
     // Who may open the control file may ask how the daemon is.
-    if let Some(verb) = question
-        .needs()
-        .filter(|v| !policy.grants(&subject(caller), *v))
-    {
-        return Err(denied(service, caller, verb, None, (None, "default")));
-    }
+    let actor = demand(service, caller, &question.needs())?;
     match question {
         Question::Status => Ok(status(service)),
-        Question::Versions(name) => versions::versions(service, caller, name),
-        Question::Diff { name, from, to } => versions::diff(service, caller, name, (*from, *to)),
+        Question::Versions(name) => versions::versions(service, name),
+        Question::Diff { name, from, to } => versions::diff(service, name, (*from, *to)),
         Question::HistoryExport { name, credential } => {
-            export::export(service, caller, name, credential)
+            export::export(service, (caller, actor), name, credential)
         }
         Question::Schedule => versions::schedule(service, caller),
         Question::Revocations => revocation::revocations(service, caller),
@@ -72,6 +65,7 @@ pub(super) fn ask(
                 groups,
                 containerized: false,
             };
+            let policy = service.authorization.policy();
             let decision = policy.decide(&somebody, *verb, name.as_str());
             Ok(json!({"allowed": decision.allowed(), "rule": decision.rule().to_string()}))
         }

@@ -10,6 +10,7 @@
 mod checks;
 mod json;
 mod lifecycle;
+mod needs;
 mod operation;
 mod secret_type;
 mod short;
@@ -17,6 +18,7 @@ mod short;
 pub(crate) use checks::Malformed;
 use checks::{Checked, invalid};
 pub(crate) use lifecycle::MAX_CONSUMERS;
+pub(crate) use needs::{Need, Subject};
 pub(crate) use operation::{
     LifecycleOp, Operation, Parsed, Question, RevocationOp, SettingsChange,
 };

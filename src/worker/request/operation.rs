@@ -29,22 +29,6 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// The verb the caller needs, and on which secret.
-    pub(crate) fn needs(&self) -> (Verb, Option<&SecretName>) {
-        match self {
-            Self::Set { name, .. }
-            | Self::Generate { name, .. }
-            | Self::Delete(name)
-            | Self::Restore(name)
-            | Self::Purge(name) => (Verb::Write, Some(name)),
-            Self::Rotate(name) => (Verb::Rotate, Some(name)),
-            Self::Lifecycle(op) => op.needs(),
-            Self::KeyAdd(_) | Self::KeyRemove(_) => (Verb::Key, None),
-        }
-    }
-}
-
-impl Operation {
     /// Whether the operation takes a secret out of service, or leads there: that must not
     /// wait for the audit log.
     pub(crate) fn is_urgent(&self) -> bool {
@@ -93,25 +77,6 @@ pub(crate) enum Question {
         gid: u32,
         groups: Vec<u32>,
     },
-}
-
-impl Question {
-    /// The verb the caller needs; none for what every manager may ask.
-    pub(crate) fn needs(&self) -> Option<Verb> {
-        match self {
-            // These are decided by secret.
-            Self::Status
-            | Self::Versions(_)
-            | Self::Diff { .. }
-            | Self::HistoryExport { .. }
-            | Self::Schedule
-            | Self::Revocations
-            | Self::Revocation(_) => None,
-            Self::Reload | Self::Explain { .. } => Some(Verb::Policy),
-            Self::KeyList => Some(Verb::Key),
-            Self::Checkpoint | Self::AuditRotate => Some(Verb::Audit),
-        }
-    }
 }
 
 /// One change, several that happen together, or a question.
@@ -169,43 +134,6 @@ pub(crate) enum RevocationOp {
         id: u64,
         rotate: bool,
     },
-}
-
-impl LifecycleOp {
-    /// The verb the caller needs, and on which secret, unless only the
-    /// revocation tells.
-    pub(crate) fn needs(&self) -> (Verb, Option<&SecretName>) {
-        match self {
-            Self::Rollback { name, .. } | Self::Deprecate { name, .. } => {
-                (Verb::Rotate, Some(name))
-            }
-            Self::Prune { name, .. }
-            | Self::Configure { name, .. }
-            | Self::ConsumerAdd { name, .. }
-            | Self::ConsumerRemove { name, .. } => (Verb::Write, Some(name)),
-            Self::Revocation(op) => op.needs(),
-        }
-    }
-}
-
-impl RevocationOp {
-    /// The verb the caller needs, and on which secret, unless only the
-    /// revocation tells.
-    pub(crate) fn needs(&self) -> (Verb, Option<&SecretName>) {
-        match self {
-            Self::Revoke { name, .. } => (Verb::Revoke, Some(name)),
-            Self::Execute { .. } => (Verb::Revoke, None),
-            Self::Decide { .. } => (Verb::Approve, None),
-        }
-    }
-
-    /// The revocation that tells which secret it is about.
-    pub(crate) fn revocation(&self) -> Option<u64> {
-        match self {
-            Self::Decide { id, .. } | Self::Execute { id, .. } => Some(*id),
-            Self::Revoke { .. } => None,
-        }
-    }
 }
 
 /// A setting in a request: left out, `null`, or a value.

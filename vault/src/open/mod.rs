@@ -139,6 +139,7 @@ pub struct LockedVault {
 pub struct Probe {
     keys: VaultKeys,
     state: VaultState,
+    slot: Option<u8>,
 }
 
 impl Probe {
@@ -215,15 +216,20 @@ impl LockedVault {
     /// [`VaultError::NoSlot`], [`VaultError::SlotParameters`],
     /// [`VaultError::Damaged`]; the file stays as it is.
     pub fn unlock(&self, credential: &Credential) -> Result<Probe, VaultError> {
-        let root = self.open_slots(credential)?;
-        self.resume(&root)
+        let (slot, root) = self.open_slots(credential)?;
+        self.resume(&root, Some(slot))
     }
 
-    /// Opens what hangs below the root key that a predecessor handed over.
+    /// Opens what hangs below the root key that a predecessor handed over, with the number of
+    /// the slot it had it from.
     ///
     /// # Errors
     /// [`VaultError::Damaged`], also for another vault's key.
-    pub fn resume(&self, root: &[u8; jarvis_sys::KEY_LEN]) -> Result<Probe, VaultError> {
+    pub fn resume(
+        &self,
+        root: &[u8; jarvis_sys::KEY_LEN],
+        slot: Option<u8>,
+    ) -> Result<Probe, VaultError> {
         let root = BriefKey::new(*root);
         let wrapped = self.required(&key::tenant(TENANT), "the tenant's key is missing")?;
         let tenant = crypto::open_key(
@@ -239,7 +245,7 @@ impl LockedVault {
             .map_err(|_| self.damaged("the state does not authenticate"))?;
         let state = record::decode(state.expose())
             .map_err(|_| self.damaged("the state cannot be decoded"))?;
-        Ok(Probe { keys, state })
+        Ok(Probe { keys, state, slot })
     }
 
     /// Opens the file for good; from here on it is written.
@@ -260,11 +266,13 @@ impl LockedVault {
             path: place.shown,
             store: Box::new(store),
             keys: probe.keys,
+            slot: probe.slot,
         };
         Ok(Vault::new(core, probe.state))
     }
 
-    fn open_slots(&self, credential: &Credential) -> Result<BriefKey, VaultError> {
+    /// The first slot that `credential` opens, and the root key in it.
+    fn open_slots(&self, credential: &Credential) -> Result<(u8, BriefKey), VaultError> {
         let mut tried = false;
         for number in 0..MAX_SLOTS {
             let Some(bytes) = self.view.get(&key::slot(number))? else {
@@ -275,7 +283,7 @@ impl LockedVault {
             if record.fits(credential) {
                 tried = true;
                 if let Some(root) = record.open(self.vault, number, credential)? {
-                    return Ok(root);
+                    return Ok((number, root));
                 }
             }
         }

@@ -24,10 +24,11 @@ impl Txn<'_> {
         Ok(number)
     }
 
-    /// Removes a key slot; never the last one.
+    /// Removes a key slot; never the last one, nor the one that the vault was unlocked with:
+    /// its key is what the next start has.
     ///
     /// # Errors
-    /// [`VaultError::NoSuchSlot`], [`VaultError::LastSlot`].
+    /// [`VaultError::NoSuchSlot`], [`VaultError::LastSlot`], [`VaultError::SlotInUse`].
     pub fn remove_slot(&mut self, number: u8) -> Result<(), VaultError> {
         let mut others = false;
         for other in (0..MAX_SLOTS).filter(|&other| other != number) {
@@ -38,6 +39,10 @@ impl Txn<'_> {
         }
         if !others {
             return Err(VaultError::LastSlot(number));
+        }
+        // Where it is not known which one it was, it may be any.
+        if self.core.slot.is_none_or(|used| used == number) {
+            return Err(VaultError::SlotInUse(number));
         }
         self.remove(key::slot(number));
         Ok(())

@@ -4,7 +4,7 @@ use super::{Txn, WriteOutcome};
 use crate::error::VaultError;
 use crate::kid;
 use crate::kind::SecretType;
-use crate::name::SecretName;
+use crate::name::{NameError, SecretName};
 use crate::record::{Node, NodeId, Secret, key};
 use crate::secret::{MAX_VALUE, SecretBytes};
 use crate::version::{MAX_DESTROYED, Version, VersionMark};
@@ -159,6 +159,21 @@ impl Txn<'_> {
         std::mem::take(&mut self.derived)
     }
 
+    /// The names of the changes that [`Txn::derived_changes`] will take.
+    pub fn derived_names(&self) -> impl Iterator<Item = &SecretName> {
+        self.derived.iter().map(|(name, _)| name)
+    }
+
+    /// The name under which a new value of `name` has its public part, if it has one.
+    ///
+    /// # Errors
+    /// [`VaultError::NotFound`], or a failure of the vault.
+    pub fn public_name(&self, name: &SecretName) -> Result<Option<SecretName>, VaultError> {
+        let node = self.existing(name)?;
+        let has_one = node.secret()?.kind == SecretType::Ed25519;
+        Ok(has_one.then(|| beside(name)).transpose()?)
+    }
+
     /// Stores the public part of `value`, the new value of `name`, if it has one.
     pub(super) fn publish(
         &mut self,
@@ -170,7 +185,7 @@ impl Txn<'_> {
         let Some(public) = kind.public_part(value)? else {
             return Ok(());
         };
-        let name = SecretName::parse(&format!("{name}.pub"))?;
+        let name = beside(name)?;
         if let Some(node) = self.find(&name)?
             && node.secret()?.kind != SecretType::PublicKey
         {
@@ -253,6 +268,11 @@ impl Txn<'_> {
         let sealed = sealed.ok_or_else(|| self.core.damaged("a value is missing"))?;
         self.core.open_value(node.id, secret, number, sealed)
     }
+}
+
+/// The name of the public part of key pair `name`.
+fn beside(name: &SecretName) -> Result<SecretName, NameError> {
+    SecretName::parse(&format!("{name}.pub"))
 }
 
 /// Checks the demand `if_kid` on the current version.
