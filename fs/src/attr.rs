@@ -1,5 +1,6 @@
 //! Attributes as the caller sees them.
 
+use rustix::process::{getegid, geteuid};
 use zerocopy::FromZeros;
 
 use crate::caller::HeaderIds;
@@ -28,9 +29,17 @@ pub(crate) fn of(entry: &Entry, view: CallerView) -> Attr {
     }
 }
 
-/// The control file: writable for who may manage, of size 0.
+/// The control file: writable for who may manage, of size 0. Its owner is the daemon
+/// for everybody: the owner of a file may take a lease on it, for which all who open it
+/// otherwise wait (fcntl_locking(2), F_SETLEASE).
 pub(crate) fn control(entry: &Entry, view: CallerView) -> Attr {
-    let mode = if view.allowed { 0o600 } else { 0 };
+    let mode = if view.allowed { 0o666 } else { 0 };
+    let header = HeaderIds {
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+        ..view.header
+    };
+    let view = CallerView { header, ..view };
     build(entry, view, libc::S_IFREG | mode, 0)
 }
 

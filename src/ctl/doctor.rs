@@ -102,6 +102,7 @@ impl DoctorCommand {
             ("mounting", mounting()),
             ("locked memory", locked_memory()),
             ("/proc", proc()),
+            ("leases", leases()),
             ("configuration", self.configuration()),
             ("files", self.files()),
             ("users", self.users()),
@@ -258,6 +259,19 @@ fn proc() -> Result<String, Problem> {
         ),
         Ok(false) | Err(_) => Ok("shows every process".into()),
     }
+}
+
+/// Whether a file's owner, as whom each reader of a secret is shown, may take leases.
+fn leases() -> Result<String, Problem> {
+    let enabled = fs::read_to_string("/proc/sys/fs/leases-enable");
+    Ok(match enabled.as_deref().map(str::trim) {
+        Ok("0") => "off: no reader can have others wait",
+        _ => {
+            "on: who may read a secret can have its next reader wait for a while; if you don't \
+             trust them in that, set fs.leases-enable=0 (systemd/jarvis.sysctl.conf)"
+        }
+    }
+    .into())
 }
 
 /// Mounts where readers stand.

@@ -25,6 +25,7 @@ mod history;
 mod hooks;
 mod http;
 mod identity;
+mod leases;
 mod limits;
 mod lost_log;
 mod postgres;
