@@ -28,7 +28,7 @@ mod denial_limit;
 pub(crate) mod detector;
 pub(crate) mod outage;
 
-use denial_limit::DenialLimit;
+use denial_limit::{CountedDenials, DenialLimit};
 use detector::DetectorFeed;
 use outage::{FoundLog, LogState, RecordError};
 
@@ -307,9 +307,7 @@ impl AuditTrail {
         self.metrics.decided(false);
         if let Some(uid) = event.uid {
             let admission = self.denials.admit(uid, Instant::now());
-            if let Some(count) = admission.counted {
-                self.record_counted(uid, count);
-            }
+            self.record_counted(admission.counted);
             if !admission.record {
                 return;
             }
@@ -326,25 +324,25 @@ impl AuditTrail {
 
     /// Records denials that were only counted in windows that are over.
     pub(crate) fn record_overdue(&self) {
-        self.record_all_counted(self.denials.drain_over(Instant::now()));
+        self.record_counted(self.denials.drain_over(Instant::now()));
     }
 
-    fn record_all_counted(&self, counted: Vec<(u32, u64)>) {
-        for (uid, count) in counted {
-            self.record_counted(uid, count);
+    fn record_counted(&self, counted: Vec<CountedDenials>) {
+        for CountedDenials { uid, denials } in counted {
+            let reason = match uid {
+                Some(_) => "denials that were not recorded one by one",
+                None => "denials of several users that were not recorded one by one",
+            };
+            let event = Event {
+                result: Outcome::Denied,
+                uid,
+                errno: Some(FsError::Denied.code()),
+                reason: Some(reason),
+                count: Some(denials),
+                ..self.event(Action::Limit, None)
+            };
+            self.append(&event, Durability::Write).ok();
         }
-    }
-
-    fn record_counted(&self, uid: u32, count: u64) {
-        let event = Event {
-            result: Outcome::Denied,
-            uid: Some(uid),
-            errno: Some(FsError::Denied.code()),
-            reason: Some("denials that were not recorded one by one"),
-            count: Some(count),
-            ..self.event(Action::Limit, None)
-        };
-        self.append(&event, Durability::Write).ok();
     }
 
     /// Sequence number of the vault up to which commits have their records.
@@ -427,7 +425,7 @@ impl AuditTrail {
     /// Writes the stop record. Who asks for anything from here on gets no answer: the
     /// kernel will ask the next worker.
     pub(crate) fn retire(&self, reason: &str) {
-        self.record_all_counted(self.denials.drain());
+        self.record_counted(self.denials.drain());
         self.retiring.store(true, Ordering::Release);
         if let Some(log) = self.log.get()
             && let Err(error) = log.stop(self.recorded_seq(), Some(reason))
