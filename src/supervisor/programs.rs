@@ -37,9 +37,10 @@ fn exe_of(thread: ThreadRef) -> Option<String> {
         return None;
     }
     let path = std::fs::read_link(format!("/proc/{}/exe", thread.tid)).ok()?;
-    let path = path.to_str().filter(|path| printable(path))?;
+    // A path may be any bytes; what is no text is shown as U+FFFD.
+    let path = path.to_string_lossy();
     // Otherwise the path may be that of another thread, which has the id now.
-    still_runs().then(|| path.to_owned())
+    (printable(&path) && still_runs()).then(|| path.into_owned())
 }
 
 #[cfg(test)]

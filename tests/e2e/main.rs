@@ -28,6 +28,7 @@ mod identity;
 mod leases;
 mod limits;
 mod lost_log;
+mod namespaces;
 mod postgres;
 mod programs;
 mod readiness;

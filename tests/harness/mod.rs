@@ -1,6 +1,7 @@
 //! Tests share this: a daemon to look at, users to look at it, and containers.
 #![allow(dead_code, unused_imports)] // Each test binary takes its part.
 
+mod cgroup;
 mod container;
 mod daemon;
 pub(crate) mod postgres;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub(crate) use cgroup::*;
 pub(crate) use container::*;
 pub(crate) use daemon::*;
 pub(crate) use tracer::*;

@@ -178,12 +178,13 @@ pub(crate) fn in_container(tid: u32) -> bool {
     !same_mapping || about(&tid, "cgroup").map_or(true, |theirs| in_engines_cgroup(&theirs, cgroup))
 }
 
-/// A file of `/proc/PID` that everybody may read.
+/// A file of `/proc/PID` that everybody may read. Names of cgroups may be any bytes; those
+/// that are no text are shown as U+FFFD.
 fn about(pid: &str, file: &str) -> io::Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let file = File::open(format!("/proc/{pid}/{file}"))?;
-    file.take(MAX_CGROUP).read_to_string(&mut text)?;
-    Ok(text)
+    file.take(MAX_CGROUP).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Names that Docker, Podman, containerd, Kubernetes, LXC and nspawn give the

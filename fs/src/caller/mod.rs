@@ -153,9 +153,9 @@ impl HeaderIds {
     fn identify_by_status(self, carried: CarriedIds) -> Result<Caller, IdentityError> {
         let mut buffer = [0; 4096];
         let mut long = Vec::new();
-        let text =
+        let bytes =
             read_status(self.tid, &mut buffer, &mut long).map_err(|_| IdentityError::Vanished)?;
-        let status = Status::parse(text).ok_or(IdentityError::Vanished)?;
+        let status = Status::parse(bytes).ok_or(IdentityError::Vanished)?;
         if !status.agrees(self, carried) {
             return Err(IdentityError::Forged);
         }
@@ -174,7 +174,7 @@ impl HeaderIds {
 }
 
 /// The status file in `buffer`, or in `long` when it is larger.
-fn read_status<'b>(tid: u32, buffer: &'b mut [u8], long: &'b mut Vec<u8>) -> io::Result<&'b str> {
+fn read_status<'b>(tid: u32, buffer: &'b mut [u8], long: &'b mut Vec<u8>) -> io::Result<&'b [u8]> {
     let mut file = File::open(format!("/proc/{tid}/status"))?;
     let mut len = 0;
     while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
@@ -183,14 +183,12 @@ fn read_status<'b>(tid: u32, buffer: &'b mut [u8], long: &'b mut Vec<u8>) -> io:
             n => len += n,
         }
     }
-    let bytes = if len < buffer.len() {
-        buffer.get(..len).unwrap_or_default()
-    } else {
-        long.extend_from_slice(buffer);
-        file.take(MAX_STATUS).read_to_end(long)?;
-        long.as_slice()
-    };
-    str::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+    if len < buffer.len() {
+        return Ok(buffer.get(..len).unwrap_or_default());
+    }
+    long.extend_from_slice(buffer);
+    file.take(MAX_STATUS).read_to_end(long)?;
+    Ok(long.as_slice())
 }
 
 /// The lines of `/proc/TID/status` that matter (proc_pid_status(5)).
@@ -206,12 +204,14 @@ struct Status {
 }
 
 impl Status {
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let (mut tgid, mut uids, mut gids, mut groups, mut nested) = (None, None, None, None, None);
-        // The name comes first and is the process's own: the kernel escapes
-        // newlines in it, so every other line starts where it says.
-        for line in text.lines() {
-            let Some((key, value)) = line.split_once(':') else {
+        // The name comes first and is the process's own, any bytes: a name that is too
+        // long is cut, also inside a character. The kernel escapes newlines in it, so
+        // every other line starts where it says, and those are ASCII.
+        for line in bytes.split(|&byte| byte == b'\n') {
+            let Some((key, value)) = str::from_utf8(line).ok().and_then(|l| l.split_once(':'))
+            else {
                 continue;
             };
             let mut numbers = value.split_ascii_whitespace().map(str::parse::<u32>);
@@ -277,8 +277,12 @@ pub fn check_proc() -> Result<(), ProcError> {
     if own != Path::new(&std::process::id().to_string()) {
         return Err(ProcError::OtherNamespace);
     }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(ProcError::NoMountinfo)?;
-    if mounts.lines().any(hides_processes) {
+    let mounts = std::fs::read("/proc/self/mountinfo").map_err(ProcError::NoMountinfo)?;
+    // A mount point may be any bytes; the line of `/proc` is ASCII.
+    if String::from_utf8_lossy(&mounts)
+        .lines()
+        .any(hides_processes)
+    {
         return Err(ProcError::HidesProcesses);
     }
     Ok(())
@@ -315,7 +319,7 @@ mod tests {
 
     #[test]
     fn status_is_read() {
-        let status = Status::parse(STATUS).unwrap();
+        let status = Status::parse(STATUS.as_bytes()).unwrap();
         assert_eq!(status.tgid, 4711);
         assert_eq!(status.uids, [1000, 0, 0, 1001]);
         assert_eq!(status.gids, [100, 5, 5, 101]);
@@ -324,22 +328,34 @@ mod tests {
     }
 
     #[test]
+    fn a_name_cut_inside_a_character_hides_nothing() {
+        let name = b"Name:\tgebl\xc3\n";
+        let cut = [
+            name,
+            STATUS.strip_prefix("Name:\tcat\n").unwrap().as_bytes(),
+        ]
+        .concat();
+        assert!(str::from_utf8(&cut).is_err());
+        assert_eq!(Status::parse(&cut), Status::parse(STATUS.as_bytes()));
+    }
+
+    #[test]
     fn a_nested_pid_namespace_is_seen() {
         let text = STATUS.replace("NSpid:\t4712", "NSpid:\t4712\t7");
-        assert!(Status::parse(&text).unwrap().nested);
+        assert!(Status::parse(text.as_bytes()).unwrap().nested);
     }
 
     #[test]
     fn a_missing_line_is_no_identity() {
         for key in ["Tgid", "Uid", "Gid", "Groups", "NSpid"] {
             let text = STATUS.replace(&format!("\n{key}:"), "\nOther:");
-            assert_eq!(Status::parse(&text), None, "{key}");
+            assert_eq!(Status::parse(text.as_bytes()), None, "{key}");
         }
     }
 
     #[test]
     fn header_and_status_must_agree() {
-        let status = Status::parse(STATUS).unwrap();
+        let status = Status::parse(STATUS.as_bytes()).unwrap();
         let header = |uid, gid| HeaderIds { uid, gid, tid: 1 };
         assert!(status.agrees(header(1001, 101), CarriedIds::FileSystem));
         assert!(!status.agrees(header(1000, 100), CarriedIds::FileSystem));
@@ -351,7 +367,7 @@ mod tests {
     #[test]
     fn this_process_is_who_it_is() {
         let tid = std::process::id();
-        let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap();
+        let status = std::fs::read(format!("/proc/{tid}/status")).unwrap();
         let status = Status::parse(&status).unwrap();
         let header = HeaderIds {
             uid: status.uids[3],
