@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::LogLevel;
-use crate::ipc::holder::{FromHolder, KeptMount, ToHolder};
+use crate::ipc::holder::{FromHolder, ToHolder};
 use crate::process::signals::SignalSocket;
 use crate::process::watchdog::Watchdog;
 use crate::process::{abort_on_panic, start_logging};
@@ -192,14 +192,21 @@ impl Holder {
                     None => supervisor.send(&FromHolder::Recovered, &[]),
                 },
                 ToHolder::Keep(mount) => {
-                    let duty = Duty::of(&mount);
+                    let served = mount.served;
                     match KeptDevice::new(mount, fds) {
                         Ok(kept) => {
                             self.kept = Some(kept);
+                            // An outage begins with the mount, not with what was before it.
+                            self.duty = Duty::unserved();
                             // With the mount, not behind it: what is read of a device that a
                             // worker serves is lost to the worker, and fails when this process
                             // ends.
-                            self.duty = duty;
+                            if served {
+                                self.enter(Duty::Watch { stalled: None });
+                            }
+                            let Some(supervisor) = &self.supervisor else {
+                                return;
+                            };
                             supervisor.send(&FromHolder::Kept, &[])
                         }
                         Err(error) => {
@@ -316,15 +323,6 @@ impl Holder {
 }
 
 impl Duty {
-    /// Duty for a mount that is to be kept from now on.
-    fn of(mount: &KeptMount) -> Self {
-        if mount.served {
-            Self::Watch { stalled: None }
-        } else {
-            Self::unserved()
-        }
-    }
-
     fn unserved() -> Self {
         Self::Unserved {
             since: Instant::now(),

@@ -146,7 +146,8 @@ impl Workers {
         Ok(())
     }
 
-    /// Lets the active worker serve `device`. It knows of mount `trouble` before it says that it is ready.
+    /// Lets the active worker serve `device`. It knows of mount `trouble` before it says that
+    /// it is ready.
     pub(super) fn attach_active(&mut self, device: BorrowedFd<'_>, trouble: Option<&str>) {
         if let Some(active) = &mut self.active {
             active.enter(WorkerPhase::Attaching);

@@ -7,6 +7,7 @@
 pub(crate) mod file;
 mod overlay;
 pub(crate) mod redb;
+mod view;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
