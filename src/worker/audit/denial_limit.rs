@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 const EACH: u64 = 100;
 /// Denials of all uids recorded one by one in a [`WINDOW`].
 const ALL: u64 = 2000;
-/// What is kept of [`ALL`] for a uid's first [`FIRST`] denials: many uids that ask for
+/// Part of [`ALL`] that is kept for a uid's first [`FIRST`] denials: many uids that ask for
 /// much do not keep out one that asks for little.
 const RESERVED: u64 = 1000;
 const FIRST: u64 = 5;
