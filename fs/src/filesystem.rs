@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -19,6 +18,7 @@ use crate::errno::FsError;
 use crate::handles::{HandleTable, OpenFile};
 use crate::in_flight::InFlight;
 use crate::inode::{CONTROL, CONTROL_NAME, Inode, ROOT};
+use crate::listing_budget::Listings;
 use crate::notify::pages::PageInvalidator;
 use crate::open_handles::{OpenHandle, OpenHandles, SecretHandle};
 use crate::range::slice;
@@ -28,18 +28,12 @@ use crate::tree::{
 };
 use crate::unique::Unique;
 use crate::wire::abi::{Attr, fopen};
-use crate::wire::{DirectoryPage, ListedEntry};
 
 /// Longest control request in bytes. A longer write comes in pieces, and the
 /// first one is up to a page (64 KiB on some machines) shorter than
 /// 1 MiB, depending on where the caller's buffer starts: what is longer
 /// than this may be such a piece and is refused.
 pub const MAX_REQUEST: usize = (MAX_WRITE - 64 * 1024) as usize;
-
-/// Offsets of the entries every directory has; others are inode numbers.
-const DOT: u64 = 1;
-const DOT_DOT: u64 = 2;
-const CONTROL_OFFSET: u64 = 3;
 
 /// The file system served to the kernel.
 pub struct FileSystem<T: Tree> {
@@ -52,6 +46,7 @@ pub struct FileSystem<T: Tree> {
     open_handles: OpenHandles<T::Plaintext>,
     executor: ControlExecutor,
     pages: Arc<PageInvalidator>,
+    pub(crate) listings: Listings,
     pub(crate) in_flight: Arc<InFlight>,
     started: SystemTime,
 }
@@ -78,6 +73,7 @@ impl<T: Tree> FileSystem<T> {
             callers: backend.callers,
             refusals: backend.refusals,
             workloads: WorkloadCache::default(),
+            listings: Listings::default(),
             handles,
             open_handles: OpenHandles::new(),
             started: SystemTime::now(),
@@ -135,7 +131,11 @@ impl<T: Tree> FileSystem<T> {
         }
     }
 
-    fn identify(&self, header: HeaderIds, carried: CarriedIds) -> Result<Caller, IdentityError> {
+    pub(crate) fn identify(
+        &self,
+        header: HeaderIds,
+        carried: CarriedIds,
+    ) -> Result<Caller, IdentityError> {
         header.identify(carried, |tid| self.callers.thread_ids(tid))
     }
 
@@ -406,46 +406,6 @@ impl<T: Tree> FileSystem<T> {
             }
             EntryKind::Secret { .. } => Ok(()),
         }
-    }
-
-    pub(crate) fn fill_directory(
-        &self,
-        header: HeaderIds,
-        dir: u64,
-        offset: u64,
-        page: &mut DirectoryPage,
-    ) -> Result<(), FsError> {
-        let mut add = |ino, offset, directory, name: &str| {
-            page.add(&ListedEntry {
-                ino,
-                offset,
-                directory,
-                name,
-            })
-        };
-        for (at, name) in [(DOT, "."), (DOT_DOT, "..")] {
-            if offset < at && !add(dir, at, true, name) {
-                return Ok(());
-            }
-        }
-        // A caller without identity sees an empty directory.
-        let Ok(caller) = self.identify(header, CarriedIds::FileSystem) else {
-            return Ok(());
-        };
-        if dir == ROOT
-            && offset < CONTROL_OFFSET
-            && self.control.may_control(&caller)
-            && !add(CONTROL, CONTROL_OFFSET, false, CONTROL_NAME)
-        {
-            return Ok(());
-        }
-        self.tree.list(&caller, dir, offset, &mut |listed| {
-            if add(listed.ino, listed.ino, listed.directory, listed.name) {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        })
     }
 
     pub(crate) fn attribute(

@@ -22,6 +22,8 @@ mod filesystem;
 mod handles;
 mod in_flight;
 mod inode;
+mod listing;
+mod listing_budget;
 mod mount;
 mod mountinfo;
 mod notify;
@@ -46,6 +48,7 @@ pub use filesystem::{FileSystem, MAX_REQUEST};
 pub use handles::{HANDLE_WORDS, HandleLimits, HandleTable};
 pub use in_flight::{IN_FLIGHT_WORDS, InFlight};
 pub use inode::{CONTROL, CONTROL_NAME, Inode, KEY_IDS_NAME};
+pub use listing_budget::{ListingBudget, ListingEnd};
 pub use mount::{
     Device, DeviceGuard, Guarded, MountError, answers, clear_stale, connection, is_ours, unmount,
 };

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::caller::{Caller, HeaderIds, IdentityError, ThreadIds};
 use crate::errno::FsError;
+use crate::listing_budget::{ListingBudget, ListingEnd};
 
 /// Directory or secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,18 +167,17 @@ pub trait Tree: Send + Sync + 'static {
     /// [`FsError::NotFound`] once it is deleted, or [`FsError::Io`].
     fn entry(&self, ino: u64) -> Result<Entry, FsError>;
 
-    /// Shows the entries of `dir` that `caller` may see, those after inode
-    /// `after`, until `visit` breaks.
+    /// Shows the entries of a directory that `caller` may see, those after an inode, until `visit` breaks or the `budget` is used up.
     ///
     /// # Errors
     /// [`FsError::NotFound`] or [`FsError::Io`].
     fn list(
         &self,
         caller: &Caller,
-        dir: u64,
-        after: u64,
+        dir_and_after: (u64, u64),
+        budget: &mut ListingBudget,
         visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
-    ) -> Result<(), FsError>;
+    ) -> Result<ListingEnd, FsError>;
 
     /// Decides, records and decrypts.
     ///

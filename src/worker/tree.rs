@@ -10,7 +10,8 @@ use std::sync::Arc;
 use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
     Caller, DirEntry, Entry, EntryKind, FsError, HeaderIds, IdentityError, Inode, KEY_IDS_NAME,
-    LimitScope, OpenRequest, OpenedSecret, Refusals, SharedRead, Tree, Xattr,
+    LimitScope, ListingBudget, ListingEnd, OpenRequest, OpenedSecret, Refusals, SharedRead, Tree,
+    Xattr,
 };
 use jarvis_policy::Verb;
 use jarvis_vault::{Body, Node, Secret, Version, VersionState};
@@ -129,46 +130,59 @@ impl Tree for SecretTree {
     fn list(
         &self,
         caller: &Caller,
-        dir: u64,
-        after: u64,
+        (dir, after): (u64, u64),
+        budget: &mut ListingBudget,
         visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
-    ) -> Result<(), FsError> {
+    ) -> Result<ListingEnd, FsError> {
         let inode = Inode::of(dir);
-        if let Inode::Mirror(id) = inode
-            && let node = self.secrets.node(id)?
-            && let Body::Secret(_) = node.body
-        {
-            return self.list_versions(caller, &node, after, visit);
-        }
         let policy = self.authorization.policy_for(caller);
         let subject = subject(caller);
-        let visible = |node: &Node| {
-            [Verb::Read, Verb::List]
-                .into_iter()
-                .any(|verb| match node.body {
-                    Body::Directory { live } => {
-                        live > 0 && policy.may_beneath(&subject, verb, &node.path)
-                    }
-                    Body::Secret(_) => policy.decide(&subject, verb, &node.path).allowed(),
-                })
+        let may_beneath = |path: &str| {
+            let mut verbs = [Verb::Read, Verb::List].into_iter();
+            verbs.any(|verb| policy.may_beneath(&subject, verb, path))
+        };
+        let directory = match inode.id() {
+            jarvis_vault::ROOT => None,
+            id => Some(self.secrets.node(id)?),
         };
         let mirrored = !matches!(inode, Inode::Plain(_));
+        match directory.as_deref() {
+            Some(node) if mirrored && matches!(node.body, Body::Secret(_)) => {
+                self.list_versions(caller, node, after, visit)?;
+                return Ok(ListingEnd::Done);
+            }
+            // However large it is, there is nothing to look for.
+            Some(node) if !may_beneath(&node.path) => return Ok(ListingEnd::Done),
+            _ => {}
+        }
+        let visible = |node: &Node| match node.body {
+            Body::Directory { live } => live > 0 && may_beneath(&node.path),
+            Body::Secret(_) => [Verb::Read, Verb::List]
+                .into_iter()
+                .any(|verb| policy.decide(&subject, verb, &node.path).allowed()),
+        };
         let after = Inode::of(after).id();
+        let mut end = ListingEnd::Done;
         self.secrets.children(inode.id(), after, |node| {
             let shown = if mirrored {
                 Inode::Mirror(node.id)
             } else {
                 Inode::Plain(node.id)
             };
-            let Some(ino) = shown.number().filter(|_| visible(node)) else {
+            if let Some(ino) = shown.number().filter(|_| visible(node)) {
+                visit(DirEntry {
+                    ino,
+                    name: node.segment(),
+                    directory: mirrored || matches!(node.body, Body::Directory { .. }),
+                })?;
+            }
+            if budget.spend() {
                 return ControlFlow::Continue(());
-            };
-            visit(DirEntry {
-                ino,
-                name: node.segment(),
-                directory: mirrored || matches!(node.body, Body::Directory { .. }),
-            })
-        })
+            }
+            end = ListingEnd::Spent(node.id);
+            ControlFlow::Break(())
+        })?;
+        Ok(end)
     }
 
     fn open(

@@ -3,6 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
@@ -10,7 +13,7 @@ use serde_json::json;
 
 use crate::harness::*;
 
-fn names(user: &User, dir: &std::path::Path) -> Vec<String> {
+fn names(user: &User, dir: &Path) -> Vec<String> {
     user.act(|| {
         let entries = fs::read_dir(dir).unwrap();
         let mut names: Vec<_> = entries
@@ -83,17 +86,23 @@ fn listings_show_what_may_be_read() {
     assert_eq!(bob().read(&daemon.file("ops/none")), Err(ENOENT));
 }
 
+/// Stores `chunks` times 500 secrets in `directory`.
+fn fill(home: &TestDaemon, directory: &str, chunks: u32) {
+    let mut control = Control::open(&home.mount()).unwrap();
+    for chunk in 0..chunks {
+        let name = |n| format!("{directory}/s{chunk}-{n}");
+        let batch: Vec<_> = (0..500)
+            .map(|n| json!({"op": "set", "name": name(n), "value": "v"}))
+            .collect();
+        assert_eq!(control.ask(json!(batch).to_string()).1["ok"], true);
+    }
+}
+
 #[test]
 fn a_large_directory_is_listed_whole() {
     let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
-    let mut control = Control::open(&home.mount()).unwrap();
-    for chunk in 0..4 {
-        let batch: Vec<_> = (0..500)
-            .map(|n| json!({"op": "set", "name": format!("app/many/s{chunk}-{n}"), "value": "v"}))
-            .collect();
-        assert_eq!(control.ask(json!(batch).to_string()).1["ok"], true);
-    }
+    fill(&home, "app/many", 4);
     let listed = names(&alice(), &daemon.file("app/many"));
     assert_eq!(listed.len(), 2000);
     assert_eq!(
@@ -103,6 +112,93 @@ fn a_large_directory_is_listed_whole() {
             .len(),
         2000
     );
+}
+
+/// Bob may read one secret of a large directory.
+const BOBS_NEEDLE: &str = r#"
+clients:
+  admin:
+    match: {uid: 0}
+    allow: ["*"]
+    verbs: ["*"]
+  jarvis-bob:
+    allow: [app/many/s0-0, app/many/s4-399]
+"#;
+
+#[test]
+fn a_listing_hinders_nobody_however_much_it_passes_over() {
+    let home = TestDaemon::new().init(BOBS_NEEDLE);
+    let daemon = home.start();
+    fill(&home, "app/many", 5);
+    let directory = daemon.file("app/many");
+    // A request looks at a bounded number of entries: its answer says where to go on,
+    // with an entry that programs skip.
+    let (entries, skipped) = bob().act(|| raw_entries(&directory));
+    assert_eq!(entries, [".", "..", "s0-0", "s4-399"]);
+    assert!(skipped >= 2000 / 128, "{skipped}");
+    let stranger = User {
+        uid: 300_000,
+        ..bob()
+    };
+    let (entries, skipped) = stranger.act(|| raw_entries(&directory));
+    assert_eq!((entries.len(), skipped), (2, 0), "nothing is looked for");
+    assert_eq!(names(&bob(), &directory), ["s0-0", "s4-399"]);
+    for (program, arguments) in [("ls", &["-a"][..]), ("python3", &["-c", LIST])] {
+        let mut command = bob().command(program);
+        let listed = run(
+            {
+                command.args(arguments).arg(&directory);
+                command
+            },
+            b"",
+        );
+        let listed = text(&listed.stdout);
+        let listed = listed.lines().filter(|name| !name.starts_with('.'));
+        assert_eq!(listed.collect::<Vec<_>>(), ["s0-0", "s4-399"], "{program}");
+    }
+    let done = AtomicBool::new(false);
+    let list = || {
+        bob().become_thread();
+        while !done.load(Ordering::Relaxed) {
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
+        }
+    };
+    let mut waits = std::thread::scope(|scope| {
+        let listers: Vec<_> = (0..8).map(|_| scope.spawn(list)).collect();
+        let waits: Vec<_> = (0..50)
+            .map(|_| {
+                let start = Instant::now();
+                fs::read(directory.join("s0-1")).unwrap();
+                start.elapsed()
+            })
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        listers
+            .into_iter()
+            .for_each(|lister| lister.join().unwrap());
+        waits
+    });
+    waits.sort_unstable();
+    assert!(waits[25] < Duration::from_millis(50), "{:?}", waits[25]);
+}
+
+/// A directory's names, sorted, by Python.
+const LIST: &str = "import os, sys; print('\\n'.join(sorted(os.listdir(sys.argv[1]))))";
+
+/// Names in a directory as the kernel gives them, and how many it has programs skip.
+fn raw_entries(directory: &Path) -> (Vec<String>, usize) {
+    let directory = File::open(directory).unwrap();
+    let mut room = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut entries = rustix::fs::RawDir::new(directory, &mut room);
+    let (mut names, mut skipped) = (Vec::new(), 0);
+    while let Some(entry) = entries.next() {
+        let entry = entry.unwrap();
+        match entry.ino() {
+            0 => skipped += 1,
+            _ => names.push(entry.file_name().to_str().unwrap().to_owned()),
+        }
+    }
+    (names, skipped)
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Vault {
     }
 
     /// Visits the entries of directory `parent` with ids above `after`, in the
-    /// order of ids, until `visit` breaks.
+    /// order of ids, until `visit` breaks. None is put into the cache.
     ///
     /// # Errors
     /// As [`Vault::node`].
@@ -169,15 +169,6 @@ impl Vault {
         &self,
         parent: NodeId,
         after: NodeId,
-        visit: impl FnMut(&Node) -> ControlFlow<()>,
-    ) -> Result<(), VaultError> {
-        self.scan_children((parent, after), |id| self.node(id), visit)
-    }
-
-    fn scan_children(
-        &self,
-        (parent, after): (NodeId, NodeId),
-        load: impl Fn(NodeId) -> Result<Option<Arc<Node>>, VaultError>,
         mut visit: impl FnMut(&Node) -> ControlFlow<()>,
     ) -> Result<(), VaultError> {
         let mut failure = None;
@@ -186,7 +177,7 @@ impl Vault {
             let Some(id) = key::trailing_id(entry) else {
                 return ControlFlow::Continue(());
             };
-            match load(id) {
+            match self.peek(id) {
                 Ok(Some(node)) => visit(&node),
                 Ok(None) => ControlFlow::Continue(()),
                 Err(error) => {
@@ -211,8 +202,7 @@ impl Vault {
     ) -> Result<(), VaultError> {
         // Collected first: no read transaction stays open while descending.
         let mut directories = Vec::new();
-        let load = |id| self.peek(id);
-        self.scan_children((parent, 0), load, |node| {
+        self.children(parent, 0, |node| {
             match &node.body {
                 Body::Directory { live: 0 } => {}
                 Body::Directory { .. } => directories.push(node.id),
