@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 
@@ -47,8 +46,7 @@ impl Windows {
 
     /// Whether `now_ms` (Unix milliseconds) is in one.
     pub(crate) fn contains(&self, now_ms: i64) -> bool {
-        let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
-        let now = now.to_zoned(TimeZone::UTC);
+        let now = super::clock::timestamp(now_ms).to_zoned(TimeZone::UTC);
         let minute = u16::from(now.time().hour().unsigned_abs()) * 60
             + u16::from(now.time().minute().unsigned_abs());
         let day = usize::from(now.weekday().to_monday_zero_offset().unsigned_abs());
@@ -128,7 +126,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> i64 {
-        text.parse::<Timestamp>().unwrap().as_millisecond()
+        text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub(crate) const DAY_MS: i64 = 86_400_000;
 /// Milliseconds of an hour.
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 
+/// Longest time in days that a setting may have: a century. No sum of it and a time that a
+/// clock shows leaves the calendar.
+pub(crate) const MAX_DAYS: u32 = 36_525;
+
 /// Longest moment, in milliseconds.
 const MOMENT_MS: i64 = 50;
 
@@ -51,9 +55,15 @@ fn ahead_ms() -> (i64, i64) {
     ahead.unwrap_or_default()
 }
 
+/// The time `by` after `time`, or the last of the calendar (the first, before `time`).
+pub(crate) fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    // Never fails: a signed duration is always a valid argument.
+    time.saturating_add(by).unwrap_or(time)
+}
+
 /// The time that the system's clock shows, right or wrong: for records.
 pub(crate) fn now() -> Timestamp {
-    Timestamp::now() + SignedDuration::from_millis(ahead_ms().0)
+    later(Timestamp::now(), SignedDuration::from_millis(ahead_ms().0))
 }
 
 /// Milliseconds since boot, suspensions included.
@@ -133,14 +143,47 @@ pub(crate) fn forget_events(told: usize) {
     observe(|timeline| timeline.forget_events(told));
 }
 
+/// The time at `unix_ms`, or the end of the calendar on that side.
+pub(crate) fn timestamp(unix_ms: i64) -> Timestamp {
+    let end = match unix_ms {
+        ..0 => Timestamp::MIN,
+        0.. => Timestamp::MAX,
+    };
+    Timestamp::from_millisecond(unix_ms).unwrap_or(end)
+}
+
 /// RFC 3339 in UTC, whole seconds.
 pub(crate) fn rfc3339(unix_ms: i64) -> String {
-    let seconds = Timestamp::from_second(unix_ms.div_euclid(1000)).unwrap_or_default();
-    seconds.to_string()
+    let second = timestamp(unix_ms).as_second();
+    Timestamp::from_second(second)
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// For file attributes; times before 1970 become 1970.
 pub(crate) fn system_time(unix_ms: i64) -> SystemTime {
     let since = u64::try_from(unix_ms).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_millis(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_end_with_the_calendar() {
+        let century = SignedDuration::from_hours(i64::from(MAX_DAYS) * 24);
+        for by in [SignedDuration::MAX, century] {
+            assert_eq!(later(Timestamp::MAX, by), Timestamp::MAX);
+            assert_eq!(later(Timestamp::MIN, -by), Timestamp::MIN);
+        }
+        assert_eq!(
+            later(Timestamp::UNIX_EPOCH, SignedDuration::MIN),
+            Timestamp::MIN
+        );
+        assert_eq!(rfc3339(i64::MAX), "9999-12-30T22:00:00Z");
+        assert!(rfc3339(i64::MIN).starts_with("-009999-"));
+        assert_eq!(rfc3339(1999), "1970-01-01T00:00:01Z");
+        assert!(system_time(i64::MAX) > SystemTime::now());
+    }
 }

@@ -108,7 +108,10 @@ impl Timeline {
     /// Takes in that it is `now`.
     pub(crate) fn observe(&mut self, now: Moment) {
         let mark = &mut self.mark;
-        let passed = (now.since_boot_ms - mark.last.since_boot_ms).max(0);
+        let passed = now
+            .since_boot_ms
+            .saturating_sub(mark.last.since_boot_ms)
+            .max(0);
         let expected = mark.last.wall_ms.saturating_add(passed);
         let off = now.wall_ms.saturating_sub(expected);
         let run_on = mark.settled_ms.saturating_add(passed);

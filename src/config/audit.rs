@@ -6,6 +6,7 @@ use jarvis_audit::{MAX_BULK_SECRETS, MAX_DENIALS, Threshold, Thresholds};
 use serde::{Deserialize, Serialize};
 
 use super::rule::{MAX_HOURS, SettingRule};
+use crate::common::clock::MAX_DAYS;
 
 /// `[audit]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -24,10 +25,10 @@ pub struct AuditConfig {
     /// Megabytes after which a segment of the log ends, 1 to 4096.
     #[serde(default = "AuditConfig::segment_mb")]
     pub segment_mb: u32,
-    /// Hours after which a segment of the log ends, at least 1.
+    /// Hours after which a segment of the log ends, 1 to 8784.
     #[serde(default = "AuditConfig::segment_hours")]
     pub segment_hours: u32,
-    /// Days for which records are kept; 0 is for ever.
+    /// Days for which records are kept, up to a century; 0 is for ever.
     #[serde(default = "AuditConfig::retention_days")]
     pub retention_days: u32,
     /// Limits of what looks suspicious.
@@ -53,6 +54,7 @@ impl AuditConfig {
         let mut rules = vec![
             SettingRule::within("audit.segment_mb", self.segment_mb, 1..=4096),
             SettingRule::within("audit.segment_hours", self.segment_hours, 1..=MAX_HOURS),
+            SettingRule::within("audit.retention_days", self.retention_days, 0..=MAX_DAYS),
         ];
         rules.extend(self.suspicion.rules());
         rules

@@ -374,6 +374,39 @@ mod tests {
         assert!(load(&format!("{remote}allow_remote = true\n")).is_ok());
         let threads = BASE.replace("[vault]", "threads = 1\n[vault]");
         assert!(load(&threads).unwrap_err().contains("mount.threads"));
+        for (section, key, least, most) in [
+            ("audit", "retention_days", 0, 36_525),
+            ("audit", "segment_hours", 1, 8784),
+            ("audit", "segment_mb", 1, 4096),
+            ("mount", "handles_per_uid", 1, 65_536),
+            ("mount", "pending_opens_per_uid", 1, 65_536),
+            ("rotation", "expiry_days", 0, 36_525),
+            ("rotation", "grace_days", 0, 36_525),
+            ("rotation", "keep_versions", 1, 1000),
+            ("rotation", "recovery_days", 0, 36_525),
+            ("rotation", "revocation_hours", 1, 8784),
+            ("rotation", "schedule_days", 1, 36_525),
+        ] {
+            let with = |value: u32| {
+                let (header, line) = (format!("[{section}]\n"), format!("{key} = {value}\n"));
+                let text = match BASE.contains(&header) {
+                    true => BASE.replace(&header, &format!("{header}{line}")),
+                    false => format!("{BASE}{header}{line}"),
+                };
+                load(&text)
+            };
+            assert!(with(least).is_ok() && with(most).is_ok(), "{key}");
+            let below = least.checked_sub(1);
+            for bad in below.into_iter().chain([most + 1, u32::MAX]) {
+                let error = with(bad).unwrap_err();
+                let rule = format!("{section}.{key} must be {least} to {most}");
+                assert!(error.contains(&rule), "{error}");
+            }
+        }
+        let warnings =
+            |hours: &str| load(&format!("{BASE}[rotation]\nwarning_hours = [{hours}]\n"));
+        assert!(warnings("0, 8784").is_ok());
+        assert!(warnings("1, 8785").unwrap_err().contains("up to 8784"));
         for (key, good, bad) in [
             ("denials", [0, 100], [101, u32::MAX]),
             ("denials_minutes", [1, 1440], [0, 1441]),

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::rule::SettingRule;
 
+/// Most handles, or opens, of one uid that can be allowed: more than there is room for.
+const MAX_OF_UID: u32 = 65_536;
+
 /// `[mount]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -15,10 +18,10 @@ pub struct MountConfig {
     /// Serving threads, 2 to 64.
     #[serde(default = "MountConfig::threads")]
     pub threads: usize,
-    /// Open handles one uid may hold.
+    /// Open handles one uid may hold, 1 to 65536.
     #[serde(default = "MountConfig::handles")]
     pub handles_per_uid: u32,
-    /// Opens of one uid that may be served at once.
+    /// Opens of one uid that may be served at once, 1 to 65536.
     #[serde(default = "MountConfig::pending")]
     pub pending_opens_per_uid: u32,
     /// Keep the mount when the worker dies ; otherwise mount anew.
@@ -47,8 +50,16 @@ impl MountConfig {
     pub(super) fn rules(&self) -> Vec<SettingRule> {
         vec![
             SettingRule::within("mount.threads", self.threads, 2..=64),
-            SettingRule::at_least_one("mount.handles_per_uid", self.handles_per_uid),
-            SettingRule::at_least_one("mount.pending_opens_per_uid", self.pending_opens_per_uid),
+            SettingRule::within(
+                "mount.handles_per_uid",
+                self.handles_per_uid,
+                1..=MAX_OF_UID,
+            ),
+            SettingRule::within(
+                "mount.pending_opens_per_uid",
+                self.pending_opens_per_uid,
+                1..=MAX_OF_UID,
+            ),
         ]
     }
 }

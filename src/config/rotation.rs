@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rule::{MAX_HOURS, SettingRule};
 use crate::common::calendar::Windows;
-use crate::common::clock::HOUR_MS;
+use crate::common::clock::{HOUR_MS, MAX_DAYS};
 
 /// Most warnings before the end of a version's life.
 const MAX_WARNINGS: usize = 8;
@@ -13,7 +13,7 @@ const MAX_WARNINGS: usize = 8;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotationConfig {
-    /// Days until a version should be replaced.
+    /// Days until a version should be replaced. Days are up to a century.
     pub expiry_days: u32,
     /// Days for which a superseded version stays readable by its key id.
     pub grace_days: u32,
@@ -23,7 +23,7 @@ pub struct RotationConfig {
     /// When rotations by schedule may happen, UTC: `mon-fri 02:00-04:00; sun
     /// 00:00-24:00`. None: always.
     pub windows: Option<String>,
-    /// Hours before the end of a version's life at which a warning is given.
+    /// Hours before the end of a version's life at which a warning is given, up to a year.
     pub warning_hours: Vec<u32>,
     /// Hours for which a revocation can be approved and executed.
     pub revocation_hours: u32,
@@ -54,11 +54,19 @@ impl RotationConfig {
         let windows = self.windows.as_deref();
         vec![
             SettingRule::within("rotation.keep_versions", self.keep_versions, 1..=1000),
-            SettingRule::at_least_one("rotation.schedule_days", self.schedule_days.unwrap_or(1)),
+            SettingRule::within("rotation.expiry_days", self.expiry_days, 0..=MAX_DAYS),
+            SettingRule::within("rotation.grace_days", self.grace_days, 0..=MAX_DAYS),
+            SettingRule::within("rotation.recovery_days", self.recovery_days, 0..=MAX_DAYS),
+            SettingRule::within(
+                "rotation.schedule_days",
+                self.schedule_days.unwrap_or(1),
+                1..=MAX_DAYS,
+            ),
             SettingRule::new(
-                self.warning_hours.len() <= MAX_WARNINGS,
+                self.warning_hours.len() <= MAX_WARNINGS
+                    && self.warning_hours.iter().all(|&hours| hours <= MAX_HOURS),
                 "rotation.warning_hours",
-                format!("must be at most {MAX_WARNINGS} numbers"),
+                format!("must be at most {MAX_WARNINGS} numbers up to {MAX_HOURS}"),
             ),
             SettingRule::within(
                 "rotation.revocation_hours",

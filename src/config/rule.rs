@@ -46,9 +46,4 @@ impl SettingRule {
         };
         Self::new(value == 0 || range.contains(&value), key, must)
     }
-
-    /// `value` must not be 0.
-    pub(super) fn at_least_one(key: &'static str, value: u32) -> Self {
-        Self::new(value > 0, key, "must be at least 1")
-    }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, value_parser};
 use jarvis_fs::CONTROL_NAME;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Map, Value, json};
@@ -15,6 +15,9 @@ use super::http;
 use super::mounted;
 use super::output::Output;
 
+/// Longest time that can be waited, in seconds: a year.
+const MAX_TIMEOUT: i64 = 366 * 24 * 3600;
+
 #[derive(Args)]
 pub(super) struct HttpEndpoint {
     /// Address of the daemon's HTTP port
@@ -24,9 +27,9 @@ pub(super) struct HttpEndpoint {
 
 #[derive(Args)]
 pub(super) struct WaitCommand {
-    /// Give up after this many seconds
-    #[arg(long, default_value_t = 30)]
-    timeout: u64,
+    /// Give up after this many seconds, at most a year
+    #[arg(long, default_value_t = 30, value_parser = value_parser!(u32).range(..=MAX_TIMEOUT))]
+    timeout: u32,
 }
 
 /// Prints what the control file says of the daemon: `status`.
@@ -115,7 +118,7 @@ impl WaitCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = File::open(path).map_err(|e| CommandError::io("open", path, &e))?;
-        let deadline = Instant::now() + Duration::from_secs(self.timeout);
+        let deadline = Instant::now() + Duration::from_secs(self.timeout.into());
         while !serves(mount) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {

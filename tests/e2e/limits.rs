@@ -117,3 +117,35 @@ fn pending_opens_are_capped_per_user() {
     assert!(!home.records_with(&[("action", json!("limit"))]).is_empty());
     assert!(File::open(daemon.file("shared")).is_ok());
 }
+
+/// All that is looked at again and again with them is looked at in the first second.
+#[test]
+fn the_longest_times_are_served_and_longer_ones_refused() {
+    let home = TestDaemon::new().init(POLICY);
+    let keys = [
+        ("retention_days", "90"),
+        ("expiry_days", "90"),
+        ("grace_days", "14"),
+        ("schedule_days", "90"),
+        ("recovery_days", "7"),
+    ];
+    for (key, default) in keys {
+        home.configure(
+            &format!("# {key} = {default}"),
+            &format!("{key} = 4294967295"),
+        );
+        let error = home.try_start(home.daemon(), b"").err().unwrap();
+        let rule = format!("{key} must be ");
+        assert!(error.contains(&rule) && error.contains("36525"), "{error}");
+        home.configure(&format!("{key} = 4294967295"), &format!("{key} = 36525"));
+    }
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    home.ok(&["generate", "app/made", "--type", "password"], b"");
+    home.ok(&["rotate", "app/made"], b"");
+    assert!(home.ctl(&["delete", "app/db"], b"").status.success());
+    assert!(alice().read(&daemon.file("app/made")).is_ok());
+    assert!(!daemon.log().contains("panic"), "{}", daemon.log());
+    daemon.stop();
+    home.verify();
+}

@@ -16,9 +16,8 @@ use jarvis_audit::{
 };
 use jarvis_fs::{Caller, FsError, HeaderIds};
 use jarvis_policy::{Decision, Rule};
-use jiff::Timestamp;
 
-use crate::common::clock::{rfc3339, settled_ms};
+use crate::common::clock::{later, rfc3339, settled_ms, timestamp};
 use crate::common::timeline::{TimeEvent, TimeEventKind};
 use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
@@ -390,10 +389,7 @@ impl AuditTrail {
     /// [`PruneError`].
     pub(crate) fn prune(&self) -> Result<usize, PruneError> {
         match (self.settings.audit.retention, self.log.get()) {
-            (Some(retention), Some(log)) => {
-                let settled = Timestamp::from_millisecond(settled_ms()).unwrap_or_default();
-                log.prune(settled - retention)
-            }
+            (Some(retention), Some(log)) => log.prune(later(timestamp(settled_ms()), -retention)),
             _ => Ok(0),
         }
     }

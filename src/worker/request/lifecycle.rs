@@ -8,12 +8,11 @@ use serde::Deserialize;
 use super::checks::{Checked, checked_name, invalid, json_error, text, word, words};
 use super::operation::{LifecycleOp, Operation, Parsed, Question, RevocationOp, SettingsChange};
 use crate::common::calendar::Windows;
+use crate::common::clock::MAX_DAYS;
 use crate::ipc::runner::HookName;
 
 /// Most consumers declared of one secret.
 pub(crate) const MAX_CONSUMERS: usize = 256;
-/// Longest time in a setting in days: a century.
-const MAX_DAYS: u32 = 36_525;
 /// Most versions that a setting may keep.
 const MAX_KEPT: u32 = 1000;
 

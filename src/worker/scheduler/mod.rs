@@ -158,7 +158,9 @@ impl Scheduler {
             self.adoption = Some(Instant::now());
             adoption::end_graces(&self.parts, &self.log);
         }
-        let next = found.next_ms.map_or(MOST_MS, |next| next - settled_ms());
+        let next = found
+            .next_ms
+            .map_or(MOST_MS, |next| next.saturating_sub(settled_ms()));
         let next = next.clamp(0, MOST_MS);
         let waits = found
             .pending
