@@ -232,8 +232,10 @@ fn history_holds_what_was_told() {
     let kinds: Vec<_> = found.iter().map(|f| f["kind"].as_str().unwrap()).collect();
     let expected = ["bulk_read", "new_reader", "handle_passed", "denial_burst"];
     assert_eq!(kinds, expected);
-    // The record in which it came to light is the one before.
-    assert_eq!(found[1]["seq"], json!(told[1]["seq"].as_u64().unwrap() - 1));
+    // The record in which it came to light stands before; not always just before it: on a
+    // busy machine a worker still recalls the log as it dies, and the next one tells.
+    let seq = |finding: &Value| finding["seq"].as_u64().unwrap();
+    assert!(found.iter().zip(&told).all(|(f, t)| seq(f) < seq(t)));
 
     assert_eq!(history(&home, &[]).len(), 3, "50 by default");
     let denials = ["--denials", "6", "--bulk-secrets", "0"];

@@ -6,7 +6,8 @@
 //! after the lock. A worker starts with an empty detector and holds back what happens (at
 //! most 65,536 records, the oldest are given up) while a thread shows it the newest 64 MiB
 //! of the log, up to the worker's own start record, and tells nothing of it again: readers
-//! seen before are known, and nothing waits.
+//! seen before are known, and nothing waits. What a worker held back as it died, the next
+//! one tells ([`Untold`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jarvis_audit::{
-    Action, Detector, Durability, Event, Finding, Findings, Observation, Thresholds, recent_records,
+    Action, Detector, Durability, Event, Finding, Findings, Observation, Record, Thresholds,
+    recent_records,
 };
 use parking_lot::Mutex;
 
@@ -23,6 +25,7 @@ use crate::config::EventKind;
 use crate::ipc::runner as notification;
 use crate::process::spawn;
 use crate::worker::audit::AuditTrail;
+use crate::worker::audit::untold::Untold;
 
 /// How much of the log's end is recalled, in bytes: some 130,000 reads.
 const RECALLED: u64 = 64 * 1024 * 1024;
@@ -81,13 +84,17 @@ impl DetectorFeed {
         }
     }
 
-    /// Learns from `history`, of which all was told when it happened, then `tell`s
-    /// what is to be found in what was held back, and watches from then on.
-    fn recall(&self, history: impl Iterator<Item = Observation>, mut tell: impl FnMut(&Finding)) {
+    /// Learns from `history`, `tell`s what nobody told of it and what is to be found in
+    /// what was held back, and watches from then on.
+    fn recall(&self, history: impl Iterator<Item = Record>, mut tell: impl FnMut(&Finding)) {
         let mut detector = Box::new(Detector::new(self.thresholds));
-        for seen in history {
-            detector.observe(&seen);
+        let mut untold = Untold::default();
+        for record in history {
+            let seen = Observation::of_record(&record);
+            let found = seen.map(|seen| detector.observe(&seen));
+            untold.note(&record, found.unwrap_or_default());
         }
+        untold.into_findings().iter().for_each(&mut tell);
         loop {
             let backlog = match &mut *self.state.lock() {
                 State::Recalling(backlog) if !backlog.observations.is_empty() => {
@@ -162,7 +169,6 @@ impl AuditTrail {
         };
         let known = records.into_iter().flatten();
         let known = known.take_while(|record| record.seq <= before);
-        let known = known.filter_map(|record| Observation::of_record(&record));
         self.detector.recall(known, |finding| {
             self.report(finding, finding.id.and_then(name_of).as_deref());
         });
@@ -185,6 +191,7 @@ pub(crate) fn recall(
 #[cfg(test)]
 mod tests {
     use jarvis_audit::Outcome;
+    use serde_json::json;
 
     use super::*;
 
@@ -208,7 +215,15 @@ mod tests {
             assert!(found(feed.observe(read(uid, 1))).is_empty(), "held");
         }
         let mut told = Vec::new();
-        let history = [read(7, 1), read(8, 1)].into_iter();
+        let history = [7, 8].map(|uid| {
+            let read = json!({
+                "v": 1, "seq": 1, "prev": "", "host": "", "epoch": 1, "vault_seq": 1,
+                "time": "1970-01-01T00:00:00Z", "action": "read", "result": "ok",
+                "uid": uid, "id": 1,
+            });
+            serde_json::from_value(read).unwrap()
+        });
+        let history = history.into_iter();
         feed.recall(history, |finding| {
             // It was told when it happened that uid 8 was new.
             told.push(finding.uid);

@@ -26,6 +26,7 @@ use crate::worker::settings::Settings;
 mod denial_limit;
 pub(crate) mod detector;
 pub(crate) mod outage;
+mod untold;
 
 use denial_limit::{CountedDenials, DenialLimit};
 use detector::DetectorFeed;
