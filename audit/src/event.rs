@@ -12,6 +12,8 @@ pub enum Action {
     Start,
     /// The daemon stopped in order.
     Stop,
+    /// A request that takes long is about to be carried out.
+    Begin,
     /// A secret was opened.
     Read,
     /// A value went into an encrypted file.

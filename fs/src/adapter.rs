@@ -7,7 +7,7 @@ use crate::caller::HeaderIds;
 use crate::connection::Reply;
 use crate::errno::FsError;
 use crate::filesystem::FileSystem;
-use crate::inode::CONTROL;
+use crate::inode::{CONTROL, control_node, of_node};
 use crate::open_handles::OpenHandle;
 use crate::tree::{EntryKind, RequestOrigin, Tree};
 use crate::wire::abi::{AttrOut, EntryOut, OpenOut, SizeOut, StatfsOut, fattr};
@@ -17,6 +17,10 @@ impl<T: Tree> FileSystem<T> {
     /// Answers `request`, now or, of a control request, later.
     pub(crate) fn serve(&self, request: Request<'_>, reply: Reply) {
         let Request { header, operation } = request;
+        let header = RequestHeader {
+            node: of_node(header.node),
+            ..header
+        };
         let _guard = match self.in_flight.admit(header.unique) {
             Ok(guard) => guard,
             Err(_) if self.must_serve(&header, &operation) => {
@@ -216,8 +220,12 @@ fn entry_out(entry: &crate::tree::Entry, header: HeaderIds) -> EntryOut {
         header,
         allowed: false,
     };
+    let node = match entry.ino {
+        CONTROL => control_node(header.uid, header.tid),
+        ino => ino,
+    };
     EntryOut {
-        nodeid: entry.ino,
+        nodeid: node,
         generation: 0,
         entry_valid: 0,
         attr_valid: 0,

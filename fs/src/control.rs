@@ -2,9 +2,9 @@
 //! handle.
 //!
 //! Requests run in a thread of their own, one after the other: a commit takes a
-//! disk flush, and a serving thread may not wait for that.
+//! disk flush, and a serving thread may not wait for that. Users take turns, revocations and
+//! keys come first.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -15,6 +15,7 @@ use crate::buffers::MAX_WAITING;
 use crate::caller::Caller;
 use crate::connection::Reply;
 use crate::errno::FsError;
+use crate::fair_queue::FairQueue;
 use crate::in_flight::InFlight;
 use crate::notify::pages::PageInvalidator;
 use crate::range::slice;
@@ -83,7 +84,7 @@ pub(crate) struct ControlJob {
 
 /// The thread that carries requests out; dropping waits for the one at work.
 pub(crate) struct ControlExecutor {
-    queue: Option<SyncSender<ControlJob>>,
+    queue: Arc<FairQueue<ControlJob>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -95,24 +96,22 @@ impl ControlExecutor {
         pages: Arc<PageInvalidator>,
         in_flight: Arc<InFlight>,
     ) -> std::io::Result<Self> {
-        let (queue, jobs) = sync_channel(MAX_WAITING);
+        let queue = Arc::new(FairQueue::new(MAX_WAITING));
+        let jobs = queue.clone();
         let thread = std::thread::Builder::new()
             .name("control".into())
             .spawn(move || run(&*control, &jobs, &pages, &in_flight))?;
         Ok(Self {
-            queue: Some(queue),
+            queue,
             thread: Some(thread),
         })
     }
 
-    /// Queues `job`, or answers it when the queue is full.
+    /// Queues `job`. When the queue is full, whoever has the most in it is told to try again.
     pub(crate) fn submit(&self, job: ControlJob, control: &dyn Control) {
-        let Some(queue) = &self.queue else {
-            return job.reply.error(FsError::Busy);
-        };
-        let job = match queue.try_send(job) {
-            Ok(()) => return,
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+        let urgent = control.is_urgent(&job.request);
+        let Err(job) = self.queue.push(job.caller.uid, urgent, job) else {
+            return;
         };
         let message = "too many control requests are waiting; try again";
         job.handle.put(
@@ -125,7 +124,7 @@ impl ControlExecutor {
 
 impl Drop for ControlExecutor {
     fn drop(&mut self) {
-        self.queue = None;
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             // A panic in it would have ended the process.
             thread.join().ok();
@@ -135,11 +134,11 @@ impl Drop for ControlExecutor {
 
 fn run(
     control: &dyn Control,
-    jobs: &Receiver<ControlJob>,
+    jobs: &FairQueue<ControlJob>,
     pages: &PageInvalidator,
     in_flight: &InFlight,
 ) {
-    for job in jobs {
+    while let Some(job) = jobs.take() {
         let number = job.origin.request;
         // Suspects were refused before they came here.
         let _guard = in_flight.track(number);

@@ -143,8 +143,7 @@ impl InFlight {
     /// Marks this thread as at work on request number `request`, which is never
     /// refused.
     pub(crate) fn track(&self, request: u64) -> InFlightGuard<'_> {
-        let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.own_thread().enter(request, now_ms)
+        self.own_thread().enter(request, self.now_ms())
     }
 
     /// Marks this thread as at work on `unique`.
@@ -161,6 +160,18 @@ impl InFlight {
             }
         }
         Ok(self.track(unique.request()))
+    }
+
+    /// Notes that this thread gets on with its request: it is not stuck.
+    pub fn note_progress(&self) {
+        let thread = self.own_thread();
+        if thread.busy_since_ms().is_some() {
+            thread.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// For how long the slowest thread has been at work on its request.
@@ -281,7 +292,11 @@ mod tests {
         while table.longest() < Duration::from_millis(3) {
             std::hint::spin_loop();
         }
+        let before = table.longest();
+        table.note_progress();
+        assert!(table.longest() < before, "it gets on");
         drop(guard);
+        table.note_progress();
         assert_eq!(table.longest(), Duration::ZERO);
     }
 }

@@ -22,6 +22,24 @@ const ID: u64 = (1 << ID_BITS) - 1;
 /// Versions with a number below this have inodes: the bits between id and marks.
 const VERSIONS_END: u64 = 1 << 21;
 
+/// Marks the numbers by which the kernel knows the control file, one for each thread that
+/// looks it up: it lets one write at a time into a file, and somebody's may take long. All
+/// are shown as [`CONTROL`].
+const CONTROL_NODE: u64 = 1 << 60;
+
+/// The kernel's number of the control file for thread `tid` (at most 22 bits) of `uid`.
+pub(crate) fn control_node(uid: u32, tid: u32) -> u64 {
+    CONTROL_NODE | (u64::from(tid) << u32::BITS) & (CONTROL_NODE - 1) | u64::from(uid)
+}
+
+/// The inode number behind the kernel's number `node`.
+pub(crate) fn of_node(node: u64) -> u64 {
+    match node & (MIRROR | VERSION | CONTROL_NODE) {
+        CONTROL_NODE => CONTROL,
+        _ => node,
+    }
+}
+
 /// The meaning of an inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inode {
@@ -77,6 +95,27 @@ impl Inode {
         match self {
             Self::Plain(id) | Self::Mirror(id) | Self::Version { id, .. } => id,
             Self::KeyIds => ROOT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_of_the_control_file_is_told_from_the_others() {
+        for (uid, tid) in [(0, 0), (u32::MAX, u32::MAX), (1000, 1 << 22)] {
+            assert_eq!(of_node(control_node(uid, tid)), CONTROL);
+        }
+        assert_ne!(control_node(7, 1), control_node(7, 2));
+        let version = Inode::Version {
+            id: ID,
+            number: u32::try_from(VERSIONS_END - 1).unwrap(),
+        };
+        let others = [Inode::Mirror(ID), Inode::Plain(ID), version];
+        for node in others.map(|inode| inode.number().unwrap()) {
+            assert_eq!(of_node(node), node);
         }
     }
 }

@@ -18,6 +18,7 @@ mod caller;
 mod connection;
 mod control;
 mod errno;
+mod fair_queue;
 mod filesystem;
 mod handles;
 mod in_flight;

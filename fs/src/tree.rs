@@ -242,6 +242,10 @@ pub trait Control: Send + Sync + 'static {
         origin: RequestOrigin,
     ) -> Answer;
 
+    /// Whether `request` goes before those that are not: a revocation or a key. Asked by
+    /// a serving thread.
+    fn is_urgent(&self, request: &[u8]) -> bool;
+
     /// Whether an earlier process carried out request number `request`.
     fn carried_out(&self, request: u64) -> bool;
 

@@ -291,6 +291,7 @@ impl WorkerParts {
                 status: self.status.clone(),
                 metrics: self.metrics.clone(),
                 settings: self.settings.clone(),
+                in_flight: self.tables.in_flight.clone(),
             }),
             callers: self.callers.clone(),
             refusals: tree.clone(),

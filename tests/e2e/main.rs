@@ -29,6 +29,7 @@ mod leases;
 mod limits;
 mod lost_log;
 mod namespaces;
+mod neighbours;
 mod postgres;
 mod programs;
 mod readiness;

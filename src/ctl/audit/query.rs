@@ -105,7 +105,7 @@ impl SummaryCommand {
             };
             let events = match record.action {
                 // Those that it counts have records of their own.
-                Action::Suspicious => 1,
+                Action::Suspicious | Action::Begin => 1,
                 // One record may stand for many events.
                 _ => record.count.unwrap_or(1),
             };

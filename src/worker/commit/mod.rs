@@ -69,6 +69,9 @@ pub(crate) enum CommitError {
     /// Refusal of the policy about a name that the change would write too; nothing was changed.
     #[error("the policy does not allow all of the change")]
     NotAllowed,
+    /// The request took too long; nothing was changed.
+    #[error("the request takes too long, so nothing was changed: divide it into smaller ones")]
+    TooSlow,
     /// Nothing was changed.
     #[error("the audit log takes no records, so nothing was changed: {0}")]
     AuditUnavailable(String),

@@ -47,6 +47,9 @@ impl ControlError {
             CommitError::NotAllowed => {
                 return Self::new(FsError::Denied, "denied", error.to_string());
             }
+            CommitError::TooSlow => {
+                return Self::new(FsError::TooLong, "too_much", error.to_string());
+            }
             CommitError::VaultFailed | CommitError::Note(_) => "io",
             CommitError::VaultUnwritable(_) => "vault_unwritable",
             CommitError::NotRecorded => "not_recorded",

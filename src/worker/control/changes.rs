@@ -1,16 +1,21 @@
 //! Changes that are asked for: decided, committed together, recorded each.
 
+use std::time::{Duration, Instant};
+
 use jarvis_fs::{Answer, Caller, RequestOrigin};
 use jarvis_vault::{KidPrecondition, NewVersion, SecretName, Txn, VaultError};
 use serde_json::Value;
 
 use super::answer::{ControlError, success};
 use super::authorise::{decide, demand, denied};
-use super::lifecycle;
 use super::service::ControlService;
+use super::{cost, lifecycle};
 use crate::worker::commit::change::{Change, ChangeKind};
 use crate::worker::commit::{CommitError, Urgency, rotate, with_derived};
 use crate::worker::request::Operation;
+
+/// Time after which the rest of a request is given up, and with it all of it.
+const TIME_LIMIT: Duration = Duration::from_secs(4);
 
 /// Decides every operation, commits them together, and records each.
 pub(super) fn change(
@@ -21,6 +26,7 @@ pub(super) fn change(
     result: &dyn Fn(&[Change]) -> Value,
 ) -> Result<Answer, ControlError> {
     let is_urgent = operations.iter().all(Operation::is_urgent);
+    let begun = Instant::now();
     let mut authorised = Vec::with_capacity(operations.len());
     for operation in operations {
         // Every operation needs something.
@@ -28,6 +34,8 @@ pub(super) fn change(
             authorised.push((operation, actor));
         }
     }
+    let asked: Vec<_> = authorised.iter().map(|(operation, _)| operation).collect();
+    cost::admit(service, caller, &asked)?;
     let urgency = if is_urgent {
         Urgency::Revocation
     } else {
@@ -38,6 +46,11 @@ pub(super) fn change(
     let committed = service.committer.commit_as(urgency, |txn| {
         let mut changes = Vec::new();
         for (operation, actor) in &authorised {
+            // The estimate may be wrong, and the machine slow.
+            service.in_flight.note_progress();
+            if begun.elapsed() > TIME_LIMIT {
+                return Err(CommitError::TooSlow);
+            }
             let made = apply(service, txn, operation, caller.uid)?;
             for name in names_beside(txn, &made)? {
                 let need = operation.needs_beside(&name);

@@ -16,6 +16,7 @@ use crate::worker::request::{Parsed, parse};
 mod answer;
 mod authorise;
 mod changes;
+mod cost;
 mod export;
 mod lifecycle;
 mod questions;
@@ -27,6 +28,9 @@ use answer::{ControlError, Done, success};
 use changes::change;
 use questions::ask;
 pub(crate) use service::ControlService;
+
+/// Longest request that goes before others, in bytes.
+const MAX_URGENT: usize = 4096;
 
 impl Control for ControlService {
     fn may_control(&self, caller: &Caller) -> bool {
@@ -68,6 +72,11 @@ impl Control for ControlService {
             .with_label_values(&[result])
             .inc();
         answer
+    }
+
+    fn is_urgent(&self, request: &[u8]) -> bool {
+        // A serving thread asks: what is urgent is short.
+        request.len() <= MAX_URGENT && parse(request).is_ok_and(|parsed| parsed.goes_first())
     }
 
     fn carried_out(&self, request: u64) -> bool {

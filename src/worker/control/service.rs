@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jarvis_fs::InFlight;
+
 use crate::worker::audit::AuditTrail;
 use crate::worker::authorization::Authorization;
 use crate::worker::commit::Committer;
@@ -19,4 +21,6 @@ pub(crate) struct ControlService {
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: Arc<Settings>,
+    /// Told that a long request gets on.
+    pub(crate) in_flight: Arc<InFlight>,
 }

@@ -86,6 +86,22 @@ pub(crate) enum Parsed {
     Ask(Question),
 }
 
+impl Parsed {
+    /// Whether the request goes before those that are not: it takes a secret out of service
+    /// or is about keys.
+    pub(crate) fn goes_first(&self) -> bool {
+        let first = |operation: &Operation| {
+            let about_keys = matches!(operation, Operation::KeyAdd(_) | Operation::KeyRemove(_));
+            about_keys || operation.is_urgent()
+        };
+        match self {
+            Self::One(operation) => first(operation),
+            Self::Batch(operations) => operations.iter().all(first),
+            Self::Ask(_) => false,
+        }
+    }
+}
+
 /// A change of what becomes of a secret.
 pub(crate) enum LifecycleOp {
     Rollback {

@@ -22,6 +22,9 @@ use crate::secret::SecretBytes;
 pub(crate) mod spec;
 mod template;
 
+/// Work that a key pair takes, in random characters.
+const KEY_PAIR_WORK: u64 = 512;
+
 impl SecretType {
     /// A fresh value after `old`, or `None` when the type has no generator.
     ///
@@ -50,6 +53,28 @@ impl SecretType {
             Self::Json { template } => template::fill(template, old, |kind| kind.generate(None))?,
         };
         Ok(Some(value))
+    }
+
+    /// Work that a new value takes: about the number of its random characters, each of which
+    /// is asked of the kernel.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        match self {
+            Self::Opaque | Self::PublicKey => 0,
+            Self::Password {
+                length, classes, ..
+            } => {
+                // One that lacks a class is made anew.
+                let attempts = if classes.is_empty() { 1 } else { 3 };
+                attempts * u64::from(*length)
+            }
+            Self::ApiKey { length, .. } => u64::from(*length),
+            // One call for all.
+            Self::Random { bytes, .. } => u64::from(*bytes) / 64,
+            Self::Uuid | Self::Jwt { .. } => 1,
+            Self::Ed25519 => KEY_PAIR_WORK,
+            Self::Json { template } => template::work(template),
+        }
     }
 
     /// The public part of `value`, of types that have one.

@@ -43,6 +43,18 @@ pub(super) fn fill(
     Ok(SecretBytes::new(out))
 }
 
+/// Work that a new text of `template` takes.
+pub(super) fn work(template: &str) -> u64 {
+    let mut kinds = Vec::new();
+    let parsed = serde_json::from_str::<Value>(template);
+    // What is refused later takes no work.
+    if let Ok(parsed) = parsed {
+        generated_fields(&parsed, &mut kinds).ok();
+    }
+    let fields: u64 = kinds.iter().map(SecretType::work).sum();
+    fields + template.len() as u64 / 16
+}
+
 fn write<'m>(
     template: &Value,
     old: Option<&RawValue>,
