@@ -334,7 +334,7 @@ fn sets(mount: &Path) -> Samples {
         .write(true)
         .open(control)
         .unwrap();
-    let request = format!("set other {}", "v".repeat(1024));
+    let request = format!("set other \"{}\"", "v".repeat(1024));
     timed(300, || control.write(request.as_bytes()).unwrap())
 }
 

@@ -94,7 +94,7 @@ fn fill(home: &TestDaemon) {
         control.ask(json!(sets).to_string()).0.unwrap();
     }
     for held in ["app/held", "app/bound"] {
-        let request = format!("set {held} first version of {held}");
+        let request = format!("set {held} \"first version of {held}\"");
         control.ask(request).0.unwrap();
     }
 }
@@ -149,7 +149,7 @@ fn write(home: &TestDaemon, field: &Field) {
     let mut control = Control::open(&home.mount()).unwrap();
     let mut version = 1;
     while field.working() {
-        let request = format!("set app/held version {}", version + 1);
+        let request = format!("set app/held \"version {}\"", version + 1);
         let (written, answer) = field.operation(|| control.ask(&request));
         assert_eq!(written, Ok(request.len()), "{answer}");
         version += 1;

@@ -182,7 +182,7 @@ impl<T: Tree> FileSystem<T> {
         let caller = self.identify_or_record(header, ino)?;
         let handle = unique.request();
         let flags = if ino == CONTROL {
-            self.open_control(caller, handle)?
+            self.open_control(caller, handle, flags)?
         } else {
             let resent = unique.resent();
             self.open_secret(&caller, handle, OpenRequest { ino, resent })?
@@ -227,6 +227,7 @@ impl<T: Tree> FileSystem<T> {
             uid: caller.uid,
             control: false,
             cached: opened.cached,
+            one_request: false,
         };
         // After the record: what is in the table is not recorded again when another
         // process gets this request.
@@ -236,7 +237,7 @@ impl<T: Tree> FileSystem<T> {
         Ok(open_flags(&file))
     }
 
-    fn open_control(&self, caller: Caller, handle: u64) -> Result<u32, FsError> {
+    fn open_control(&self, caller: Caller, handle: u64, flags: i32) -> Result<u32, FsError> {
         self.control.open_control(&caller)?;
         let file = OpenFile {
             ino: CONTROL,
@@ -244,6 +245,9 @@ impl<T: Tree> FileSystem<T> {
             uid: caller.uid,
             control: true,
             cached: false,
+            // Who cannot read the answer may be a shell that writes a long line, or one with
+            // line breaks, in pieces: each would be a request.
+            one_request: flags & libc::O_ACCMODE == libc::O_WRONLY,
         };
         self.handles.insert(handle, file)?;
         self.open_handles
@@ -347,6 +351,11 @@ impl<T: Tree> FileSystem<T> {
                 Err(error) => return reply.error(error),
             },
         };
+        if !self.handles.takes_request(origin.handle, origin.request) {
+            let message = "a handle that is open for writing only takes one request";
+            self.control.refuse_control(FsError::Invalid, message);
+            return reply.error(FsError::Invalid);
+        }
         if data.len() > MAX_REQUEST {
             let message = format!(
                 "the request is longer than {MAX_REQUEST} bytes or part of a longer write; one \

@@ -1,6 +1,7 @@
 //! Open files: one table in memory that may outlive the process.
 //!
-//! A slot has four 64-bit words: handle, inode, version and flags, opener's uid.
+//! A slot has four 64-bit words: handle, inode (of a control handle for one request: that
+//! request, once there is one), version and flags, opener's uid.
 //! A handle is the number of its OPEN request, so that a resent OPEN finds its
 //! own slot. Slots are published and removed by a single store of the first
 //! word: another process that maps the table after a crash at any instruction
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::errno::FsError;
+use crate::inode;
 
 const SLOT_WORDS: usize = 4;
 const SLOTS: usize = 1 << 15;
@@ -33,6 +35,8 @@ const RECORDED: u64 = 1 << 32;
 const CONTROL: u64 = 1 << 33;
 /// Flag beside the version: bytes that were read may be in the page cache.
 const CACHED: u64 = 1 << 34;
+/// Flag beside the version: the control handle takes one request.
+const ONE_REQUEST: u64 = 1 << 35;
 
 /// Refusals of one kind to one uid closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(10);
@@ -54,6 +58,8 @@ pub(crate) struct OpenFile {
     pub(crate) uid: u32,
     pub(crate) control: bool,
     pub(crate) cached: bool,
+    /// Whether the handle takes one request, ever.
+    pub(crate) one_request: bool,
 }
 
 impl OpenFile {
@@ -64,6 +70,7 @@ impl OpenFile {
             | flag(self.control, CONTROL)
             | flag(!self.control, RECORDED)
             | flag(self.cached, CACHED)
+            | flag(self.one_request, ONE_REQUEST)
     }
 }
 
@@ -108,13 +115,32 @@ impl<'t> HandleSlot<'t> {
             return None;
         }
         let state = self.version_and_flags.load(Ordering::Relaxed);
+        let control = state & CONTROL != 0;
         Some(OpenFile {
-            ino: self.ino.load(Ordering::Relaxed),
+            ino: if control {
+                inode::CONTROL
+            } else {
+                self.ino.load(Ordering::Relaxed)
+            },
             version: low_half(state),
             uid: low_half(self.uid.load(Ordering::Relaxed)),
-            control: state & CONTROL != 0,
+            control,
             cached: state & CACHED != 0,
+            one_request: state & ONE_REQUEST != 0,
         })
+    }
+
+    /// Whether the handle takes `request`, whose number is never that of the control file:
+    /// that one is INIT's.
+    fn takes(&self, request: u64) -> bool {
+        if self.version_and_flags.load(Ordering::Relaxed) & ONE_REQUEST == 0 {
+            return true;
+        }
+        let taken = self.ino.load(Ordering::Relaxed);
+        if taken == inode::CONTROL {
+            self.ino.store(request, Ordering::Relaxed);
+        }
+        taken == inode::CONTROL || taken == request
     }
 }
 
@@ -217,6 +243,14 @@ impl HandleTable {
     pub(crate) fn get(&self, handle: u64) -> Option<OpenFile> {
         let _guard = self.counts.lock();
         self.slot(self.find(handle)?).file()
+    }
+
+    /// Whether the control handle takes `request`: one that is open for writing only takes
+    /// one, and that one again from another process.
+    pub(crate) fn takes_request(&self, handle: u64, request: u64) -> bool {
+        let _guard = self.counts.lock();
+        self.find(handle)
+            .is_some_and(|index| self.slot(index).takes(request))
     }
 
     /// Whether `handle` is open.
@@ -370,6 +404,7 @@ mod tests {
             uid,
             control: false,
             cached: false,
+            one_request: false,
         }
     }
 
@@ -423,6 +458,25 @@ mod tests {
         let all: Vec<_> = words.as_ref().iter().map(load).collect();
         let slot = all.chunks(4).find(|slot| slot[0] != 0).unwrap();
         assert_eq!(slot, [8, 99, 3 | 1 << 32 | 1 << 34, 5]);
+    }
+
+    #[test]
+    fn a_handle_for_one_request_takes_it_again_from_another_process() {
+        let words = words();
+        let control = OpenFile {
+            control: true,
+            one_request: true,
+            ..file(inode::CONTROL, 5)
+        };
+        let first = table(&words, 10, 64);
+        first.insert(8, control).unwrap();
+        first.insert(10, file(99, 5)).unwrap();
+        assert!(first.takes_request(8, 20));
+        for table in [first, table(&words, 10, 64)] {
+            assert_eq!(table.get(8), Some(control));
+            assert!(table.takes_request(8, 20) && !table.takes_request(8, 22));
+            assert!(table.takes_request(10, 20) && table.takes_request(10, 22));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -27,8 +28,8 @@ fn requests_answer_on_their_own_handle() {
     assert_eq!(refused, Err(ENOENT));
     assert_eq!((&answer["ok"], code(&answer)), (&json!(false), "not_found"));
     // The next request on the same handle starts afresh.
-    let (again, answer) = second.ask("set a two\n");
-    assert_eq!(again, Ok(10));
+    let (again, answer) = second.ask("set a \"two\"\n");
+    assert_eq!(again, Ok(12));
     assert_eq!(answer["result"]["version"], 2);
     assert_eq!(root().read(&home.mount().join("a")), Ok(b"two".to_vec()));
 }
@@ -43,31 +44,94 @@ fn a_shell_gets_errno() {
         run(command, b"")
     };
     assert!(
-        sh(root(), "echo 'set db/pw hunter2' > jarvisctl")
+        sh(root(), "echo 'set db/pw \"hunter2\"' > jarvisctl")
             .status
             .success()
     );
     assert_eq!(sh(root(), "cat db/pw").stdout, b"hunter2");
     assert!(
-        sh(root(), "echo 'set db/pw hunter3' >> jarvisctl")
+        sh(root(), "echo 'set db/pw \"hunter3\"' >> jarvisctl")
             .status
             .success()
     );
     assert_eq!(sh(root(), "cat db/pw").stdout, b"hunter3");
     let missing = sh(root(), "echo 'rotate nope' > jarvisctl");
     assert!(!missing.status.success() && text(&missing.stderr).contains("No such file"));
-    let two = sh(
-        root(),
-        "{ echo 'set x 1'; echo 'set y 2'; } > jarvisctl && cat x y",
-    );
-    assert_eq!(two.stdout, b"12");
-    let stranger = sh(bob(), "echo 'set db/pw mine' > jarvisctl");
+    let stranger = sh(bob(), "echo 'set db/pw \"mine\"' > jarvisctl");
     assert!(
         text(&stranger.stderr).contains("Permission denied"),
         "{stranger:?}"
     );
     let denied = home.records_with(&[("action", json!("deny")), ("name", json!("jarvisctl"))]);
     assert_eq!((denied.len(), &denied[0]["uid"]), (1, &json!(bob().uid)));
+}
+
+/// A shell writes a line in pieces of 4,096 bytes, and each line by itself.
+#[test]
+fn no_piece_of_what_a_shell_writes_is_a_request() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    let (pem, long) = (
+        "-----BEGIN\ndelete app/victim\nset app/x \"y\"\n",
+        "v".repeat(9000),
+    );
+    let sh = |script: &str| {
+        let mut command = root().command("bash");
+        command.args(["-c", script]).current_dir(home.mount());
+        command.env("PEM", pem).env("LONG", &long);
+        run(command, b"")
+    };
+    for script in [
+        r#"echo "set app/pem $PEM" > jarvisctl"#,
+        r#"echo "set app/pem \"$PEM\"" > jarvisctl"#,
+        r#"printf '%s\n' "set app/pem $LONG" 'delete app/victim' > jarvisctl"#,
+        r#"printf '%s\n' "set app/pem \"$LONG\"" > jarvisctl"#,
+        "{ echo 'status'; echo 'delete app/victim'; } > jarvisctl",
+    ] {
+        daemon.set("app/victim", b"v");
+        let shell = sh(script);
+        assert!(!shell.status.success(), "{script}");
+        assert!(
+            text(&shell.stderr).contains("Invalid argument"),
+            "{shell:?}"
+        );
+        assert_eq!(root().read(&daemon.file("app/victim")), Ok(b"v".to_vec()));
+        for name in ["app/pem", "app/x"] {
+            assert_eq!(root().read(&daemon.file(name)), Err(ENOENT), "{script}");
+        }
+    }
+    let escaped = r#"echo 'set app/pem "-----BEGIN\n\"x\"\n"' > jarvisctl"#;
+    assert!(sh(escaped).status.success());
+    let stored = root().read(&daemon.file("app/pem"));
+    assert_eq!(stored, Ok(b"-----BEGIN\n\"x\"\n".to_vec()));
+    // Not the one that the name without the blank is.
+    assert!(!sh("echo 'delete app/pem ' > jarvisctl").status.success());
+    assert_eq!(root().read(&daemon.file("app/pem")), stored);
+}
+
+#[test]
+fn a_handle_for_writing_only_takes_one_request_ever() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    let path = home.mount().join("jarvisctl");
+    for first in [&b"set a \"1\""[..], b"dance"] {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).open(&path).unwrap();
+        let mut write = |request: &[u8]| file.write(request).map_err(|e| errno(&e));
+        let answered = write(first);
+        assert!(matches!(answered, Ok(7) | Ok(9) | Err(EINVAL)));
+        assert_eq!(write(b"set b \"2\""), Err(EINVAL));
+        let generation = daemon.workers();
+        kill_process(generation.0, Signal::KILL).unwrap();
+        daemon.eventually("another serves", || daemon.workers().0 != generation.0);
+        assert_eq!(
+            write(b"set b \"2\""),
+            Err(EINVAL),
+            "nor from another worker"
+        );
+    }
+    assert_eq!(root().read(&daemon.file("a")), Ok(b"1".to_vec()));
+    assert_eq!(root().read(&daemon.file("b")), Err(ENOENT));
 }
 
 #[test]
@@ -129,7 +193,7 @@ fn malformed_requests_say_what_is_wrong() {
     let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let mut control = Control::open(&home.mount()).unwrap();
-    let name = |n: &str| format!("set {n} v");
+    let name = |n: &str| format!("set {n} \"v\"");
     let deep = format!(r#"{{"op":{}"#, "[".repeat(5000));
     let seventeen = vec!["a"; 17].join("/");
     let cases: Vec<(String, i32, &str)> = vec![
@@ -151,7 +215,7 @@ fn malformed_requests_say_what_is_wrong() {
         (name(&"n".repeat(256)), 36, "256 bytes"),
         (name(&seventeen), 36, "17 segments"),
         (
-            format!("set a {}", "v".repeat(512 * 1024 + 1)),
+            format!("set a \"{}\"", "v".repeat(512 * 1024 + 1)),
             90,
             "524289 bytes",
         ),
@@ -166,7 +230,7 @@ fn malformed_requests_say_what_is_wrong() {
     assert_eq!(control.ask(b"set a \xff").0, Err(EINVAL));
     for name in [&"n".repeat(255), &vec!["a"; 16].join("/")] {
         assert!(
-            control.ask(format!("set {name} v")).0.is_ok(),
+            control.ask(format!("set {name} \"v\"")).0.is_ok(),
             "the limits themselves"
         );
     }
@@ -205,16 +269,13 @@ fn a_write_in_pieces_is_refused() {
     assert_eq!(open().write(&longest).unwrap(), 983_040);
     for extra in [0, 1, 4096, 1024 * 1024] {
         let mut file = open();
-        let request = format!("set a {}", "v".repeat(1024 * 1024 - 6 + extra));
+        let request = format!("set a \"{}\"", "v".repeat(1024 * 1024 - 8 + extra));
         let refused = file.write(request.as_bytes()).map_err(|e| errno(&e));
         assert_eq!(refused, Err(90), "{extra}");
         let at_offset = file
-            .write_at(b"set b x", 1024 * 1024)
+            .write_at(b"set a \"x\"", 1024 * 1024)
             .map_err(|e| errno(&e));
-        assert!(
-            matches!(at_offset, Err(29) | Ok(7)),
-            "a stream has no offsets: {at_offset:?}"
-        );
+        assert_eq!(at_offset, Err(EINVAL), "the handle had its request");
     }
     assert_eq!(root().read(&daemon.file("a")), Err(ENOENT));
 }
@@ -229,7 +290,7 @@ fn a_control_handle_serves_its_opener_alone() {
         let own = options.write(true).open(home.mount().join("jarvisctl"));
         assert_eq!(own.map(drop).map_err(|e| errno(&e)), Err(EACCES));
         // root's descriptor, used by bob.
-        control.write(b"set a mine").map_err(|e| errno(&e))
+        control.write(b"set a \"mine\"").map_err(|e| errno(&e))
     });
     assert_eq!(refused, Err(EACCES));
     assert_eq!(root().read(&daemon.file("a")), Err(ENOENT));

@@ -76,7 +76,7 @@ fn one_life(
                 4 if known.acknowledged.is_some() => (format!("delete {name}"), None),
                 _ => {
                     let value = format!("{life}-{n}-{}", "v".repeat(n * 40));
-                    (format!("set {name} {value}"), Some(value))
+                    (format!("set {name} \"{value}\""), Some(value))
                 }
             };
             sent += 1;

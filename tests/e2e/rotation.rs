@@ -94,7 +94,7 @@ fn read_under_rotation(enough: impl Fn(u64, u64) -> bool) -> (u64, u64) {
         while !enough(rewrites, reads.load(Ordering::Relaxed)) && !done.load(Ordering::Relaxed) {
             rewrites += 1;
             let value = checked_value(rewrites);
-            let (written, answer) = control.ask(format!("set app/db {value}"));
+            let (written, answer) = control.ask(format!("set app/db \"{value}\""));
             assert!(written.is_ok(), "{answer}");
         }
         drop(stop);

@@ -1,7 +1,7 @@
 //! Control requests: from bytes to something checked.
 //!
 //! A request is one JSON object, a JSON array of them (a batch, all or
-//! nothing), or the short form of a shell: `set NAME VALUE`, `rotate NAME` ...
+//! nothing), or the short form of a shell: `set NAME "VALUE"`, `rotate NAME` ...
 //!
 //! Runs in: the worker, on the thread for control requests.
 //! Touches: bytes of clients, PLAINTEXT that passes; nothing else.

@@ -1,16 +1,25 @@
 //! Requests in the short form of a shell.
+//!
+//! A shell may write a line in pieces, so no piece of a `set` may be one: the value has
+//! quotes around it.
 
 use jarvis_vault::SecretBytes;
+use zeroize::Zeroizing;
 
 use super::checks::{Checked, checked_name, checked_value, invalid};
 use super::operation::{Operation, Parsed, Question};
 use super::secret_type::secret_type;
 
-/// `set NAME VALUE` (the value is the rest of the line), `VERB NAME`,
-/// `generate NAME [TYPE [LENGTH]]`, `status`, `reload`.
+/// Advice to who gives the value of a `set` in another way.
+const USE_OF_SET: &str = "use: set NAME \"VALUE\", with VALUE as in JSON (line breaks as \\n); \
+                          or give any value to `jarvisctl set NAME` on standard input";
+
+/// `set NAME "VALUE"` (a JSON string), `VERB NAME`, `generate NAME [TYPE [LENGTH]]`,
+/// `status`, `reload`. One blank stands between two words; more are refused, as a name
+/// with blanks at its ends is.
 pub(super) fn short(text: &str) -> Checked<Parsed> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
-    let arguments: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let arguments: Vec<&str> = text.split(' ').skip(1).collect();
     let operation = match (word, arguments.as_slice()) {
         ("set", _) => short_set(rest)?,
         ("rotate", [name]) => Operation::Rotate(checked_name(name)?),
@@ -37,7 +46,14 @@ pub(super) fn short(text: &str) -> Checked<Parsed> {
 
 fn short_set(rest: &str) -> Checked<Operation> {
     let Some((name, value)) = rest.split_once(' ') else {
-        return invalid("use: set NAME VALUE");
+        return invalid(USE_OF_SET);
+    };
+    // JSON would let blanks and line breaks stand around it.
+    if !(value.starts_with('"') && value.ends_with('"')) {
+        return invalid(USE_OF_SET);
+    }
+    let Ok(value) = serde_json::from_str::<Zeroizing<String>>(value) else {
+        return invalid(USE_OF_SET);
     };
     Ok(Operation::Set {
         name: checked_name(name)?,

@@ -19,7 +19,11 @@ fn set_value(bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn values_come_in_three_ways() {
-    assert_eq!(set_value(b"set a b  c\n"), b"b  c");
+    assert_eq!(set_value(b"set a \"b  c\"\n"), b"b  c");
+    assert_eq!(
+        set_value(br#"set a "1\n\"2\"\u00e9""#),
+        "1\n\"2\"\u{e9}".as_bytes()
+    );
     assert_eq!(
         set_value(br#"{"op":"set","name":"a","value":"x\n"}"#),
         b"x\n"
@@ -32,12 +36,23 @@ fn values_come_in_three_ways() {
 
 #[test]
 fn refusals_say_what_and_where() {
-    let cases: [(&[u8], &str); 22] = [
+    let cases: [(&[u8], &str); 33] = [
         (b"", "empty"),
         (b"\n", "empty"),
         (b"\xff", "byte 1 is not UTF-8"),
         (b"dance", "unknown request"),
-        (b"set a", "use: set NAME VALUE"),
+        (b"set a", "use: set NAME \"VALUE\""),
+        (b"set a b", "use: set NAME \"VALUE\""),
+        (b"set a \"b", "use: set NAME \"VALUE\""),
+        (b"set a b\"", "use: set NAME \"VALUE\""),
+        (b"set a \"", "use: set NAME \"VALUE\""),
+        (b"set a \"b\" ", "use: set NAME \"VALUE\""),
+        (b"set a \"b\" \"c\"", "use: set NAME \"VALUE\""),
+        (b"set a \"b\nc\"", "use: set NAME \"VALUE\""),
+        (b"set a b \"c\"", "use: set NAME \"VALUE\""),
+        (b"set  a \"b\"", "use: set NAME \"VALUE\""),
+        (b"delete a ", "use: delete NAME"),
+        (b"delete a\r\n", "U+000D"),
         (b"rotate", "use: rotate NAME"),
         (b"rotate a b", "use: rotate NAME"),
         (br#"{"op":"set","name":"a"}"#, "exactly one of"),
@@ -107,10 +122,10 @@ fn errors_never_quote_a_value() {
 fn limits_hold() {
     let long = "v".repeat(MAX_VALUE);
     assert_eq!(
-        set_value(format!("set a {long}").as_bytes()).len(),
+        set_value(format!("set a \"{long}\"").as_bytes()).len(),
         MAX_VALUE
     );
-    let over = parse(format!("set a {long}v").as_bytes());
+    let over = parse(format!("set a \"{long}v\"").as_bytes());
     assert!(matches!(over, Err(Malformed::TooLong(_))));
     let name = "n".repeat(256);
     let over = parse(format!("rotate {name}").as_bytes());
@@ -126,7 +141,7 @@ fn nearly_a_request() -> impl Strategy<Value = Vec<u8>> {
         r#"[{"op":"rotate","name":"a"},{"op":"delete","name":"b"}]"#,
         r#"{"op":"explain","name":"a","verb":"read","uid":1,"gid":2,"groups":[3,4]}"#,
         "generate a/b password 64",
-        "set a b c",
+        "set a \"b c\"",
     ]);
     (
         seeds,
