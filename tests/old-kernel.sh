@@ -1,75 +1,105 @@
 #!/usr/bin/env bash
-# Boots Debian 12's kernel (6.1: no FUSE_NOTIFY_RESEND) in an emulator and runs
-# old-kernel-guest.sh there as its init. Fetches the kernel; needs root only to
-# install packages.
+# Runs the main suites on the kernels that people have: boots Debian 12 (Linux 6.1,
+# systemd 252) and Debian 13 (Linux 6.12, systemd 257) in an emulator, survival first.
+#   old-kernel.sh [RELEASE...]   bookworm, trixie; both if none is named
+# What was built here runs there, so this machine's C library must not be newer than
+# theirs. Needs root (debootstrap), and Debian's archive. KILLS_MINUTES: how long
+# workers are killed (3). SUITES: what old-kernel-checks.sh is to run (all).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-dir=target/old-kernel
-bin=${CARGO_TARGET_DIR:-target}/debug
-root=$dir/root
-console=$dir/console.log
+built=${CARGO_TARGET_DIR:-$PWD/target}
+dir=$built/old-kernel
+packages=linux-image-cloud-amd64,systemd,systemd-sysv,dbus,udev,kmod,fuse3,mount,e2fsprogs
+packages=$packages,python3,strace,curl,procps,openssl,perl,passwd,docker.io,iptables
+packages=$packages,busybox-static,openssh-client,uidmap
 
-# The newest 6.1 that apt knows of, also where the meta package has moved on.
-newest() {
-    apt-cache show linux-image-cloud-amd64 2>/dev/null |
-        grep -oE '^Depends: linux-image-6\.1\.[^ ,]+' | cut -d' ' -f2 | sort -V | tail -1
-}
-
+# fetch RELEASE: its root file system, as long as it is not there.
 fetch() {
-    package=$(newest) && [ -n "$package" ] || return 1
-    kernel=$dir/$package
-    [ -e "$kernel/complete" ] && return
-    rm -rf "$kernel" && mkdir -p "$kernel" &&
-        (cd "$kernel" && apt-get -qq -o APT::Sandbox::User=root download "$package" >/dev/null) &&
-        dpkg-deb -x "$kernel/$package"_*.deb "$kernel" && touch "$kernel/complete"
+    [ -e "$dir/$1/complete" ] && return
+    rm -rf "${dir:?}/$1"
+    mkdir -p "$dir/$1"
+    debootstrap --variant=minbase --include="$packages" "$1" "$dir/$1/root" \
+        http://deb.debian.org/debian >"$dir/$1/debootstrap.log" 2>&1 || {
+        tail -20 "$dir/$1/debootstrap.log" >&2
+        return 1
+    }
+    # The checks end the machine; nothing else is to run there.
+    for unit in tmp.mount docker.service docker.socket containerd.service systemd-timesyncd.service \
+        apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer; do
+        chroot "$dir/$1/root" systemctl --quiet mask "$unit"
+    done
+    # Debian empties /tmp at boot, which this tree may lie below.
+    : >"$dir/$1/root/etc/tmpfiles.d/tmp.conf"
+    # Only what an emulator takes its time for.
+    rm -rf "$dir/$1"/root/var/{cache/apt,lib/apt/lists}/* "$dir/$1"/root/usr/share/{doc,locale,man}
+    touch "$dir/$1/complete"
 }
 
-tests/need.sh cc gcc qemu-system-x86_64 qemu-system-x86 cpio cpio busybox busybox-static xz xz-utils
-# Lists that are missing, or so old that the package is gone from the server.
-if ! fetch; then
-    if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
-    if ! fetch; then
-        echo "apt has no 6.1 kernel to download; Debian 12's sources have one" >&2
-        exit 1
+# The test programs that cargo has built, by name.
+test_program() { jq -r "select(.profile.test and .target.name == \"$1\") | .executable // empty" "$dir/programs"; }
+
+# lay RELEASE: the tree and what was built, at the paths that the tests were built with.
+lay() {
+    local root=$dir/$1/root tree=$dir/$1/root$PWD suite
+    rm -rf "$dir/$1/root$PWD"
+    mkdir -p "$tree" "$root$built/debug/examples" "$root/checks"
+    git ls-files -z | tar -c --null -T - | tar -x -C "$tree"
+    cp "$built"/debug/jarvis{-secretsd,ctl} "$root$built/debug/"
+    for suite in survival sandbox systemd e2e; do cp "$(test_program "$suite")" "$root/checks/$suite"; done
+    cp "$built/debug/examples/jarvis-secretsd-clock" "$root/checks/clock"
+    strip -g "$root$built"/debug/jarvis{-secretsd,ctl} "$root"/checks/*
+    tests/users.sh "$root"
+    cp tests/old-kernel-checks.sh "$root/checks/run"
+    cat >"$root/etc/systemd/system/checks.service" <<UNIT
+[Unit]
+After=basic.target
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+[Service]
+Type=oneshot
+WorkingDirectory=$PWD
+Environment=KILLS_MINUTES=${KILLS_MINUTES:-3} "SUITES=${SUITES:-}"
+ExecStart=/checks/run
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+UNIT
+    chroot "$root" systemctl --quiet add-wants multi-user.target checks.service
+    chroot "$root" systemctl --quiet mask serial-getty@ttyS0.service
+    rm -f "$dir/$1/image"
+    truncate -s 6G "$dir/$1/image"
+    mkfs.ext4 -q -F -d "$root" "$dir/$1/image"
+}
+
+# boot RELEASE: a guest that panics reboots, which ends the emulator; one that hangs is ended.
+boot() {
+    local console=$dir/$1/console.log
+    timeout -k 5 "${LIMIT:-7200}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3G \
+        -nographic -no-reboot -net none \
+        -kernel "$dir/$1"/root/boot/vmlinuz-* -initrd "$dir/$1"/root/boot/initrd.img-* \
+        -drive "file=$dir/$1/image,format=raw,if=virtio,cache=unsafe" \
+        -append 'root=/dev/vda rw console=ttyS0 panic=-1 quiet' </dev/null |
+        sed -u 's/\r//g' | tee "$console" | grep --line-buffered -E '^(ok|FAILED|kernel|all) ' || true
+    if ! grep -q '^all suites passed$' "$console"; then
+        tail -60 "$console" >&2
+        echo "$1: not all passed; $console has everything" >&2
+        return 1
     fi
-fi
+}
 
+tests/need.sh cc gcc qemu-system-x86_64 qemu-system-x86 debootstrap debootstrap mkfs.ext4 e2fsprogs jq jq
+[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || tests/need.sh the-keys debian-archive-keyring
+mkdir -p "$dir"
 cargo build
-# What a sandboxed worker is refused must be refused with an old Landlock, too.
-cargo test --no-run --test sandbox
-sandbox=$(cargo test --no-run --test sandbox 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
-
-rm -rf "$root"
-mkdir -p "$root"/{bin,dev,etc,proc,sys,run,tmp,var/lib}
-cp "$(command -v busybox)" "$bin/jarvis-secretsd" "$bin/jarvisctl" "$root/bin"
-cp "$sandbox" "$root/bin/sandbox"
-# An emulated processor unpacks this: debug information is most of it.
-strip -g "$root/bin/"{jarvis-secretsd,jarvisctl,sandbox}
-for program in "$root/bin/"{jarvis-secretsd,jarvisctl,sandbox}; do ldd "$program"; done |
-    grep -oE '/[^ ]+' | sort -u | xargs cp -L --parents -t "$root"
-module=$(find "$kernel/lib/modules" -name 'fuse.ko*')
-case $module in
-    *.xz) xz -dc "$module" >"$root/fuse.ko" ;;
-    *) cp "$module" "$root/fuse.ko" ;;
-esac
-id=0
-for user in root jarvis jarvis-runner alice bob; do
-    echo "$user:x:$id:$id::/:/bin/sh" >>"$root/etc/passwd"
-    echo "$user:x:$id:" >>"$root/etc/group"
-    id=$((id + 1000))
+cargo build --examples
+cargo test --no-run --message-format=json --test survival --test sandbox --test systemd --test e2e >"$dir/programs"
+failed=0
+[ $# -gt 0 ] || set -- bookworm trixie
+for release; do
+    case $release in
+        bookworm | trixie) fetch "$release" && lay "$release" && boot "$release" || failed=1 ;;
+        *) echo "no such release: $release" >&2; exit 2 ;;
+    esac
 done
-install -m 0600 /dev/null "$root/etc/shadow"
-install -m 0755 tests/old-kernel-guest.sh "$root/init"
-(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$dir/initramfs"
-
-# A guest that panics reboots, which ends the emulator; one that hangs is ended.
-timeout -k 5 300 qemu-system-x86_64 -accel tcg -cpu max -m 1G -nographic -no-reboot -net none \
-    -kernel "$kernel"/boot/vmlinuz-* -initrd "$dir/initramfs" \
-    -append 'console=ttyS0 panic=-1 quiet' </dev/null |
-    sed -u 's/\r//g' | tee "$console" | grep --line-buffered -E '^(ok|FAILED|all) ' || true
-if ! grep -qE '^all [0-9]+ checks passed$' "$console"; then
-    tail -40 "$console" >&2
-    echo "the old kernel's checks did not all pass; $console has everything" >&2
-    exit 1
-fi
+exit $failed

@@ -22,13 +22,7 @@ if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
     "$(dirname "$0")/need.sh" the-postgres-server postgresql
 fi
 
-getent group jarvis-ops >/dev/null || groupadd --system jarvis-ops
-# The worker's, and callers of all kinds.
-for user in jarvis jarvis-runner jarvis-alice jarvis-bob jarvis-carol; do
-    getent passwd "$user" >/dev/null ||
-        useradd --system --user-group --no-create-home --shell /usr/sbin/nologin "$user"
-done
-id -nG jarvis-carol | grep -qw jarvis-ops || usermod -aG jarvis-ops jarvis-carol
+"$(dirname "$0")/users.sh"
 
 if [ ! -c /dev/fuse ]; then
     echo 'setup: there is no /dev/fuse; run: modprobe fuse' >&2

@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
 # Boots the host's own systemd in a Docker container, for tests that install
-# units and drive them. Needs root, dockerd on cgroup v1, nothing to download.
+# units and drive them. Needs root, dockerd, nothing to download.
 #   systemd-box.sh start NAME DIR     boot; DIR is laid over the image's root
-#   systemd-box.sh exec NAME CMD...   run CMD inside, at most 60 s
+#   systemd-box.sh exec NAME CMD...   run CMD inside, at most 60 s, times
+#                                     JARVIS_TEST_PATIENCE on a slow machine
 #   systemd-box.sh stop NAME          remove container and image
 set -euo pipefail
 
-usage() { sed -n '4,6s/^# *//p' "$0" >&2; exit 2; }
+usage() { sed -n '4,7s/^# *//p' "$0" >&2; exit 2; }
+limit=$((60 * ${JARVIS_TEST_PATIENCE:-1}))
 image() { printf 'systemd-box-%s' "$1"; }
 
 stop() {
-    timeout 60 docker rm -f "$1" >/dev/null 2>&1 || true
-    timeout 60 docker rmi -f "$(image "$1")" >/dev/null 2>&1 || true
+    timeout "$limit" docker rm -f "$1" >/dev/null 2>&1 || true
+    timeout "$limit" docker rmi -f "$(image "$1")" >/dev/null 2>&1 || true
 }
 
 # The inner limit ends CMD itself; the outer one only ends the docker client.
 in_box() {
     local name=$1; shift
-    timeout -k 5 70 docker exec "$name" timeout -k 5 60 "$@"
+    timeout -k 5 $((limit + 10)) docker exec "$name" timeout -k 5 $limit "$@"
 }
 
 tree() {
@@ -45,19 +47,24 @@ tree() {
     done
     cat >"$root/init.sh" <<'INIT'
 set -e
-# Docker's view of the cgroup v1 tree is read-only: mount our own. The private
+# Docker's view of the cgroup tree is read-only: mount our own. The private
 # cgroup namespace keeps it beneath this container's groups.
+version=$(stat -fc %T /sys/fs/cgroup)
 umount -R /sys/fs/cgroup
-mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-while read -r name hierarchy _; do
-    # 0: not mounted as v1 on the host, so not possible here (the header has text).
-    [ "$hierarchy" -gt 0 ] 2>/dev/null || continue
-    mkdir "/sys/fs/cgroup/$name"
-    mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name" || rmdir "/sys/fs/cgroup/$name"
-done </proc/cgroups
-mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified
-mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
-mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+if [ "$version" = cgroup2fs ]; then
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+else
+    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+    while read -r name hierarchy _; do
+        # 0: not mounted as v1 on the host, so not possible here (the header has text).
+        [ "$hierarchy" -gt 0 ] 2>/dev/null || continue
+        mkdir "/sys/fs/cgroup/$name"
+        mount -t cgroup -o "$name" cgroup "/sys/fs/cgroup/$name" || rmdir "/sys/fs/cgroup/$name"
+    done </proc/cgroups
+    mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified
+    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+fi
 # In a container systemd leaves the root private; a unit with its own mount
 # namespace would then never see mounts made after it started.
 mount --make-rshared /
@@ -79,14 +86,14 @@ start() {
     # shellcheck disable=SC2064  # expand now: the variables are local
     trap "rm -rf '$root'; stop '$name'" EXIT
     tree "$root" "$dir"
-    tar -C "$root" --numeric-owner -c . | timeout 60 docker import - "$(image "$name")" >/dev/null
+    tar -C "$root" --numeric-owner -c . | timeout "$limit" docker import - "$(image "$name")" >/dev/null
     # SYS_RESOURCE is missing on the host too. -t gives systemd a console.
-    timeout 60 docker run -dt --name "$name" --hostname "$name" --cap-add ALL --cap-drop SYS_RESOURCE \
+    timeout "$limit" docker run -dt --name "$name" --hostname "$name" --cap-add ALL --cap-drop SYS_RESOURCE \
         --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
         --device /dev/fuse --cgroupns=private --network none \
         --tmpfs /run --tmpfs /run/lock --tmpfs /tmp -e container=docker \
         -v /usr:/usr:ro "$(image "$name")" sh /init.sh >/dev/null
-    deadline=$((SECONDS + 60))
+    deadline=$((SECONDS + limit))
     while ((SECONDS < deadline)); do
         state=$(timeout 10 docker exec "$name" systemctl is-system-running 2>/dev/null) || true
         case $state in
@@ -102,7 +109,7 @@ start() {
         sleep 0.2
     done
     {
-        echo "$name did not boot within 60 s (state: ${state:-none})"
+        echo "$name did not boot within $limit s (state: ${state:-none})"
         timeout 10 docker exec "$name" timeout 5 systemctl --no-pager list-jobs || true
         timeout 10 docker exec "$name" timeout 5 journalctl -b --no-pager -n 200 || true
         timeout 10 docker logs --tail 200 "$name" || true

@@ -64,7 +64,7 @@ impl Machine {
     }
 
     fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + patience();
         while !condition() {
             assert!(
                 Instant::now() < deadline,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::exit::{CommandError, ErrorCode};
 use super::home::HomeDirectory;
 use super::http;
+use super::kernel::kernel;
 use super::output::Output;
 use crate::common::policy_file::{LoadError, load_policy};
 use crate::config::{Config, ConfigError};
@@ -216,11 +217,6 @@ impl Diagnosis {
             Err(problem) => format!("LOOK  {}: {problem}\n", self.what),
         }
     }
-}
-
-fn kernel() -> String {
-    let names = rustix::system::uname();
-    names.release().to_string_lossy().into_owned()
 }
 
 fn fuse_device() -> Result<String, Problem> {

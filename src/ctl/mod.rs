@@ -20,6 +20,7 @@ mod history;
 mod home;
 mod http;
 mod init;
+mod kernel;
 mod keys;
 mod lifecycle;
 mod listing;

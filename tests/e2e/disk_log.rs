@@ -333,7 +333,7 @@ fn taken(home: &TestDaemon, how: impl FnOnce(&Path)) -> Site<'_> {
         let begun = Instant::now();
         let second = home.path("etc/audit/00000002.jsonl");
         while !fs::read_to_string(&second).is_ok_and(|text| text.contains("\"repair\"")) {
-            assert!(begun.elapsed() < PATIENCE, "{}", site.daemon.log());
+            assert!(begun.elapsed() < patience(), "{}", site.daemon.log());
             std::thread::yield_now();
         }
         assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());

@@ -129,7 +129,7 @@ fn a_worker_with_a_stuck_thread_is_replaced() {
     let (serving, _) = daemon.workers();
     // Holds the write of the record for an hour.
     let hour = "delay_enter=3600s:when=1";
-    let tracer = Tracer::attach(&[serving], "write", hour, 2 * PATIENCE).unwrap();
+    let tracer = Tracer::attach(&[serving], "write", hour, 2 * patience()).unwrap();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| alice().read(&daemon.file("app/db")));
         // Five seconds make a request stuck, three of silence a worker hung.
@@ -152,7 +152,7 @@ fn a_request_that_crashes_three_workers_is_refused() {
     // Every worker, also those to come, dies of its own fault when it asks who
     // is calling; the supervisor never asks.
     let all = [daemon.pid(), serving, standby];
-    let tracer = Tracer::attach(&all, "ioctl", "signal=SIGABRT", 2 * PATIENCE).unwrap();
+    let tracer = Tracer::attach(&all, "ioctl", "signal=SIGABRT", 2 * patience()).unwrap();
     assert_eq!(alice().read(&daemon.file("app/db")), Err(EIO));
     let crashes = daemon.log().matches("SIGABRT").count();
     assert_eq!(crashes, 3, "{}", daemon.log());

@@ -313,7 +313,7 @@ impl RunningDaemon<'_> {
 
     /// The worker that serves and the one that stands by, once there are both.
     pub(crate) fn workers(&self) -> (Pid, Pid) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let all = self.children("worker");
             // Serving takes threads, waiting takes one.
@@ -358,7 +358,7 @@ impl RunningDaemon<'_> {
         let pid = Pid::from_child(&child);
         let (sender, receiver) = channel();
         std::thread::spawn(move || sender.send(child.wait()));
-        match receiver.recv_timeout(PATIENCE) {
+        match receiver.recv_timeout(patience()) {
             Ok(status) => status.unwrap(),
             Err(_) => {
                 kill_process(pid, Signal::KILL).ok();
@@ -383,7 +383,7 @@ impl RunningDaemon<'_> {
     /// Waits until `condition` holds; the daemon writes its log before it acts
     /// on a signal's next step, and there is no other event to wait for.
     pub(crate) fn eventually(&self, what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while !condition() {
             assert!(Instant::now() < deadline, "never: {what}\n{}", self.log());
             std::thread::yield_now();

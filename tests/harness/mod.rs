@@ -25,8 +25,12 @@ pub(crate) use tracer::*;
 pub(crate) use users::*;
 pub(crate) use volume::*;
 
-/// How long anything that touches a mount may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything that touches a mount may take: 30 s, times JARVIS_TEST_PATIENCE where
+/// the machine is a slow one.
+pub(crate) fn patience() -> Duration {
+    let factor = std::env::var("JARVIS_TEST_PATIENCE").map_or(1, |n| n.parse().unwrap());
+    Duration::from_secs(30) * factor
+}
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -96,7 +100,7 @@ pub(crate) fn while_read<T>(
 
 /// Waits until `condition` holds, where no event tells of it.
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));

@@ -74,7 +74,7 @@ impl Server {
     }
 
     fn next(&self) -> Request {
-        self.requests.recv_timeout(PATIENCE).unwrap()
+        self.requests.recv_timeout(patience()).unwrap()
     }
 
     fn silent(&self) -> bool {
