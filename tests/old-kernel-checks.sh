@@ -32,11 +32,11 @@ start_docker() {
 modprobe fuse
 chmod 0666 /dev/fuse
 echo "kernel $(uname -r), $(systemctl --version | head -1)"
+check docker start_docker
 check survival /checks/survival --ignored --nocapture soak
 check sandbox /checks/sandbox
 for suite in workers crash start_stop control files versions rotation revocation identity readiness disk_vault disk_log; do
     check "$suite" /checks/e2e "$suite::"
 done
-check docker start_docker
 check systemd /checks/systemd
 if [ "$failed" = 0 ]; then echo 'all suites passed'; fi

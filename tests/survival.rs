@@ -87,8 +87,10 @@ fn value(n: usize) -> String {
 
 fn fill(home: &TestDaemon) {
     let mut control = Control::open(&home.mount()).unwrap();
-    for first in (0..SECRETS).step_by(BATCH) {
-        let sets = (first..first + BATCH)
+    // A worker that takes seconds for one request would be replaced as one that hangs.
+    let batch = BATCH / slowness() as usize;
+    for first in (0..SECRETS).step_by(batch) {
+        let sets = (first..SECRETS.min(first + batch))
             .map(|n| json!({"op": "set", "name": name(n), "value": value(n)}))
             .collect::<Vec<_>>();
         control.ask(json!(sets).to_string()).0.unwrap();

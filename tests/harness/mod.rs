@@ -25,11 +25,14 @@ pub(crate) use tracer::*;
 pub(crate) use users::*;
 pub(crate) use volume::*;
 
-/// How long anything that touches a mount may take: 30 s, times JARVIS_TEST_PATIENCE where
-/// the machine is a slow one.
+/// How many times slower than usual the machine is: JARVIS_TEST_PATIENCE, 1 if it is not set.
+pub(crate) fn slowness() -> u32 {
+    std::env::var("JARVIS_TEST_PATIENCE").map_or(1, |n| n.parse().unwrap())
+}
+
+/// How long anything that touches a mount may take.
 pub(crate) fn patience() -> Duration {
-    let factor = std::env::var("JARVIS_TEST_PATIENCE").map_or(1, |n| n.parse().unwrap());
-    Duration::from_secs(30) * factor
+    Duration::from_secs(30) * slowness()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
