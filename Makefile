@@ -24,7 +24,7 @@ SCENARIOS ?=
 soak:
 	tests/soak.sh $(MINUTES) $(SCENARIOS)
 
-# Boots Linux 6.1 in an emulator: the daemon where the mount can't be kept.
+# The main suites on Linux 6.1 and 6.12 (Debian 12 and 13), in an emulator.
 old-kernel:
 	tests/old-kernel.sh
 

@@ -24,15 +24,11 @@ check() {
     fi
 }
 
-start_docker() {
-    setsid dockerd --storage-driver=overlay2 >/run/dockerd.log 2>&1 &
-    timeout 300 sh -c 'until docker info >/dev/null 2>&1; do sleep 1; done'
-}
-
 modprobe fuse
 chmod 0666 /dev/fuse
 echo "kernel $(uname -r), $(systemctl --version | head -1)"
-check docker start_docker
+setsid dockerd --storage-driver=overlay2 >/run/dockerd.log 2>&1 &
+check docker timeout 300 sh -c 'until docker info; do sleep 1; done'
 check survival /checks/survival --ignored --nocapture soak
 check sandbox /checks/sandbox
 for suite in workers crash start_stop control files versions rotation revocation identity readiness disk_vault disk_log; do

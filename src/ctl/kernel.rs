@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
+};
 use rustix::thread::gettid;
 
 /// Feature that not every supported kernel has; docs/SEMANTICS.md has the same table.
