@@ -226,7 +226,10 @@ fn a_low_limit_on_locked_memory_is_an_error_or_a_warning() {
     let command = || {
         let inner = home.daemon();
         let mut command = Command::new("setpriv");
-        command.args(["--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]);
+        // With SYS_RESOURCE the worker would lift the limit.
+        let caps = "-ipc_lock,-sys_resource";
+        command.arg(format!("--bounding-set={caps}"));
+        command.arg(format!("--inh-caps={caps}"));
         command.args(["prlimit", "--memlock=8388608:8388608"]);
         command.arg(inner.get_program()).args(inner.get_args());
         command

@@ -30,6 +30,14 @@ pub(crate) fn slowness() -> u32 {
     std::env::var("JARVIS_TEST_PATIENCE").map_or(1, |n| n.parse().unwrap())
 }
 
+/// Release of the running Linux, as in (6, 18).
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = text(&fs::read("/proc/sys/kernel/osrelease").unwrap());
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().unwrap().parse().unwrap();
+    (number(), number())
+}
+
 /// How long anything that touches a mount may take.
 pub(crate) fn patience() -> Duration {
     Duration::from_secs(30) * slowness()
