@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use super::exit::{CommandError, ErrorCode};
 use super::home::HomeDirectory;
 use super::http;
-use super::kernel::kernel;
+
 use super::output::Output;
 use crate::common::policy_file::{LoadError, load_policy};
 use crate::config::{Config, ConfigError};
+use crate::process::kernel::kernel;
 use crate::process::{NoSuchUser, is_root};
 
 #[derive(Args)]

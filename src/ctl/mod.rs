@@ -20,7 +20,6 @@ mod history;
 mod home;
 mod http;
 mod init;
-mod kernel;
 mod keys;
 mod lifecycle;
 mod listing;

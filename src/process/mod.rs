@@ -9,6 +9,7 @@ use std::io;
 use crate::config::LogLevel;
 
 pub(crate) mod credential;
+pub(crate) mod kernel;
 pub(crate) mod privileges;
 pub(crate) mod signals;
 pub(crate) mod watchdog;

@@ -18,7 +18,7 @@ config: common
 ipc: common config
     names audit
 process: common config
-    names vault::SecretBytes sys sd_notify
+    names vault::SecretBytes sys sd_notify landlock
 
 # The processes: none imports another.
 supervisor: common config ipc process

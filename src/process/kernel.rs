@@ -11,7 +11,7 @@ use rustix::thread::gettid;
 struct Feature {
     /// First release of Linux with it.
     since: &'static str,
-    /// What holds without it.
+    /// Consequence of its absence.
     without: &'static str,
     is_there: fn() -> bool,
 }
@@ -36,7 +36,7 @@ const FEATURES: [Feature; 3] = [
 ];
 
 /// The running kernel's release, and what it lacks.
-pub(super) fn kernel() -> String {
+pub(crate) fn kernel() -> String {
     let names = rustix::system::uname();
     let mut told = names.release().to_string_lossy().into_owned();
     for feature in FEATURES.iter().filter(|feature| !(feature.is_there)()) {
