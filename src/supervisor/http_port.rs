@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use super::error::SupervisorError;
 use crate::config::HttpConfig;
 
+/// Connections that may wait to be accepted; the kernel has a limit of its own.
+const BACKLOG: i32 = 4096;
 /// How often a port is tried that somebody else has.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -63,6 +65,8 @@ impl HttpPort {
 
     fn listen(&mut self, address: SocketAddr) -> io::Result<()> {
         let listener = TcpListener::bind(address)?;
+        // A full queue keeps others waiting for a second and more.
+        rustix::net::listen(&listener, BACKLOG)?;
         tracing::info!(address = %listener.local_addr()?, "http");
         self.listener = Some(listener);
         Ok(())

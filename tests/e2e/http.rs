@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::harness::*;
 
 fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream
-        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     stream
 }
@@ -98,13 +99,13 @@ fn ready_only_when_mounted_and_unlocked() {
         .stdout(Stdio::null());
     command.stderr(std::fs::File::create(&log).unwrap());
     let mut child = command.spawn().unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     let address = loop {
         let said = std::fs::read_to_string(&log).unwrap();
         if let Some(address) = http_address(&said) {
             break address;
         }
-        assert!(std::time::Instant::now() < deadline, "{said}");
+        assert!(Instant::now() < deadline, "{said}");
         std::thread::yield_now();
     };
     for path in ["/readyz", "/healthz", "/metrics"] {
@@ -119,7 +120,7 @@ fn ready_only_when_mounted_and_unlocked() {
     let wait = home.ctl(&["wait", "--timeout", "20"], b"");
     assert!(wait.status.success(), "{wait:?}");
     while !get(&address, "/readyz").starts_with("HTTP/1.1 200 ") {
-        assert!(std::time::Instant::now() < deadline);
+        assert!(Instant::now() < deadline);
     }
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -179,4 +180,39 @@ impl Drop for Server {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// Connections that send half a head and stay: however many one user has, others are
+/// answered at once, through root's only one and beside it.
+#[test]
+fn slow_clients_of_one_user_keep_nobody_else_from_being_answered() {
+    let home = TestDaemon::new().init(POLICY);
+    let (_daemon, address) = home.start_http();
+    // Root's own slow one is not among those that have to go.
+    let mut early = connect(&address);
+    early.write_all(b"GET /rea").unwrap();
+    let mut early = Some(early);
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        slow.push(bob().act(|| {
+            let one = || {
+                let mut stream = connect(&address);
+                stream.write_all(b"GET /met").ok();
+                stream
+            };
+            (0..100).map(|_| one()).collect::<Vec<_>>()
+        }));
+        let began = Instant::now();
+        assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200 "));
+        // The patience with a slow one is longer.
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        if let Some(mut early) = early.take() {
+            early.write_all(b"dyz HTTP/1.1\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            early.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        }
+    }
+    drop(slow);
 }

@@ -1,33 +1,27 @@
 //! `/healthz`, `/readyz` and `/metrics` for machines that watch.
 //!
-//! A few threads of their own, one request a connection, everything bounded:
-//! whatever clients do here, no read of a secret waits for it.
+//! A thread of their own, one request a connection, everything bounded: whatever
+//! clients do here, no read of a secret waits for it.
 //!
-//! Runs in: the worker, on threads of its own.
-//! Touches: accepted connections, [`Status`]; no secrets, no names.
+//! Runs in: the worker, on a thread of its own.
+//! Touches: accepted connections and whose they are, [`Status`]; no secrets, no names.
 //! Imported by: mod.rs of the worker.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::io;
+use std::net::TcpListener;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use crate::process::spawn;
 use crate::worker::status::Status;
 
-/// Longest request head in bytes.
-const MAX_HEAD: usize = 8 * 1024;
-const MAX_HEADERS: usize = 64;
-/// Time for a request's head to arrive, and for its answer to leave.
-const PATIENCE: Duration = Duration::from_secs(3);
-const THREADS: usize = 4;
-/// Connections that may wait for a thread; more are closed at once.
-const WAITING: usize = 32;
+mod peer;
+mod server;
+
+use server::Server;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -88,93 +82,10 @@ impl HttpAnswer {
 /// Starts answering, which ends with the process.
 ///
 /// # Errors
-/// When no threads can be had.
+/// When no thread can be had.
 pub(crate) fn start(readiness: &Readiness, listener: TcpListener) -> io::Result<()> {
-    let (queue, connections) = sync_channel(WAITING);
-    let connections = Arc::new(Mutex::new(connections));
-    for _ in 0..THREADS {
-        let (readiness, connections) = (readiness.clone(), connections.clone());
-        spawn("http", move || serve(&readiness, &connections))?;
-    }
-    spawn("http-accept", move || {
-        for connection in listener.incoming().flatten() {
-            // A full queue drops the connection, which closes it.
-            queue.try_send(connection).ok();
-        }
-    })
-}
-
-fn serve(readiness: &Readiness, connections: &Mutex<Receiver<TcpStream>>) {
-    loop {
-        let next = connections.lock().recv();
-        match next {
-            // A client that misbehaves or leaves is its own affair.
-            Ok(connection) => handle(readiness, connection).unwrap_or_default(),
-            Err(_) => return,
-        }
-    }
-}
-
-fn handle(readiness: &Readiness, mut connection: TcpStream) -> io::Result<()> {
-    let start = Instant::now();
-    let mut head = Vec::with_capacity(1024);
-    let status = readiness.status();
-    let answer = match read_head(&mut connection, &mut head, start + PATIENCE)? {
-        Some((method, path)) => route(status.as_deref(), &method, &path),
-        None => HttpAnswer::text(400, "malformed or too large"),
-    };
-    connection.set_write_timeout(Some(PATIENCE))?;
-    let head_only = head.starts_with(b"HEAD ");
-    let result = respond(&mut connection, &answer, head_only);
-    if let Ok(status) = status {
-        let label = answer.code.to_string();
-        status
-            .metrics()
-            .service
-            .http
-            .with_label_values(&[&label])
-            .inc();
-        status
-            .metrics()
-            .service
-            .http_seconds
-            .observe(start.elapsed().as_secs_f64());
-    }
-    result
-}
-
-/// Method and path, or `None` for what is no request within the bounds. A
-/// client may be slow by the byte, but not beyond the deadline.
-fn read_head(
-    connection: &mut TcpStream,
-    head: &mut Vec<u8>,
-    deadline: Instant,
-) -> io::Result<Option<(String, String)>> {
-    let mut piece = [0; 1024];
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(head) {
-            Err(_) => return Ok(None),
-            Ok(httparse::Status::Complete(_)) => {
-                let method = request.method.unwrap_or_default().to_owned();
-                let target = request.path.unwrap_or_default();
-                let path = target.split('?').next().unwrap_or_default().to_owned();
-                return Ok(Some((method, path)));
-            }
-            Ok(httparse::Status::Partial) if head.len() >= MAX_HEAD => return Ok(None),
-            Ok(httparse::Status::Partial) => {}
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        connection.set_read_timeout(Some(left))?;
-        match connection.read(&mut piece)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => head.extend_from_slice(piece.get(..n).unwrap_or_default()),
-        }
-    }
+    let server = Server::new(readiness.clone(), listener)?;
+    spawn("http", move || server.run())
 }
 
 fn route(status: Result<&Status, &&'static str>, method: &str, path: &str) -> HttpAnswer {
@@ -238,7 +149,8 @@ fn metrics(status: &Status) -> HttpAnswer {
     }
 }
 
-fn respond(connection: &mut TcpStream, answer: &HttpAnswer, head_only: bool) -> io::Result<()> {
+/// The bytes of `answer`.
+fn respond(answer: &HttpAnswer, head_only: bool) -> Vec<u8> {
     let reason = match answer.code {
         200 => "OK",
         400 => "Bad Request",
@@ -257,5 +169,5 @@ fn respond(connection: &mut TcpStream, answer: &HttpAnswer, head_only: bool) -> 
     if !head_only {
         bytes.extend_from_slice(&answer.body);
     }
-    connection.write_all(&bytes)
+    bytes
 }
