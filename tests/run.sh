@@ -10,10 +10,10 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo --preserve-env "$@"; fi
 }
 
-# Mount points of tests: theirs are below temporary directories. A daemon that runs
-# elsewhere for other reasons may come and go meanwhile.
+# Mount points of this run's tests: all that they make is in a directory of this run's.
+# Other daemons, and other runs, may come and go meanwhile.
 mount_points() {
-    cut -d' ' -f5 /proc/self/mountinfo | grep "^${TMPDIR:-/tmp}/" | sort -u || true
+    cut -d' ' -f5 /proc/self/mountinfo | grep "^$TMPDIR/" | sort -u || true
 }
 
 start_docker() {
@@ -33,9 +33,15 @@ start_docker() {
 }
 
 scratch=$(mktemp -d)
+# Root's, and like /tmp: a daemon trusts no directory of another user.
+TMPDIR=$(as_root mktemp -d /tmp/jarvis-test-XXXXXX)
+as_root chmod 1777 "$TMPDIR"
+export TMPDIR
 cleanup() {
     if [ -f "$scratch/dockerd.pid" ]; then as_root kill "$(cat "$scratch/dockerd.pid")" || true; fi
     rm -rf "$scratch"
+    # What is mounted there still is not entered.
+    as_root timeout -s KILL 30 rm -rf --one-file-system "$TMPDIR" || true
 }
 trap cleanup EXIT
 
@@ -46,7 +52,6 @@ fi
 
 step 'set-up'
 as_root tests/setup.sh
-before=$(mount_points)
 
 step 'lints'
 make --no-print-directory lint
@@ -59,7 +64,7 @@ start_docker "$scratch"
 cargo test --workspace
 
 step 'left-overs'
-left=$(comm -13 <(echo "$before") <(mount_points))
+left=$(mount_points)
 if [ -n "$left" ]; then
     printf 'mounts were left behind:\n%s\n' "$left" >&2
     exit 1
