@@ -8,6 +8,7 @@ mod harness;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use jarvis_secretsd::testing::{drop_privileges, sandbox};
@@ -22,6 +23,24 @@ fn errno(result: libc::c_long) -> i32 {
 
 fn open(path: impl AsRef<Path>) -> i32 {
     File::open(path).map_or_else(|e| e.raw_os_error().unwrap(), |_| 0)
+}
+
+/// Sends a datagram to an address.
+fn datagram_to(socket: &UnixDatagram) -> libc::c_long {
+    // The kernel never looks at the address: the call is refused before.
+    let address = [0_u8; 16];
+    // SAFETY: buffer and address are as long as is said.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            address.as_ptr().cast(),
+            1,
+            0,
+            address.as_ptr().cast(),
+            16,
+        )
+    };
+    sent as libc::c_long
 }
 
 #[test]
@@ -44,6 +63,9 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
     assert_eq!(open(&public), 0);
 
     let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
+    // Had a worker one, it could send to every datagram socket that has a path.
+    let receiver = UnixDatagram::bind(home.path().join("socket")).unwrap();
+    let unconnected = UnixDatagram::unbound().unwrap();
     let attempts = move || {
         drop_privileges(Some((user.uid, user.gid)), false).unwrap();
         assert_eq!(open(&public), 0, "only the sandbox closes it");
@@ -53,6 +75,7 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
         assert_eq!(open(&public), libc::EACCES);
         assert_eq!(open("/dev/null"), libc::EACCES);
         let null = std::ptr::null::<u8>();
+        let mut pair = [0; 2];
         let program = c"/bin/true".as_ptr();
         let arguments = [program, std::ptr::null()];
         // SAFETY: whatever is refused does nothing, and all of it is refused.
@@ -62,6 +85,10 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
                 errno(libc::execve(program, arguments.as_ptr(), arguments.as_ptr()).into()),
                 errno(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0).into()),
                 errno(libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into()),
+                errno(
+                    libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, pair.as_mut_ptr()).into(),
+                ),
+                errno(datagram_to(&unconnected)),
                 errno(
                     libc::mount(
                         c"none".as_ptr(),
@@ -90,7 +117,7 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
                 errno(libc::ioctl(0, libc::TIOCSTI, null).into()),
             ]
         };
-        assert_eq!(refused, [libc::EPERM; 13]);
+        assert_eq!(refused, [libc::EPERM; 15]);
 
         // What it does do.
         let vault = format!("/proc/self/fd/{}/vault", directories[0].as_raw_fd());
@@ -107,4 +134,5 @@ fn the_sandbox_refuses_what_a_worker_never_does() {
         );
     };
     std::thread::spawn(attempts).join().unwrap();
+    drop(receiver);
 }

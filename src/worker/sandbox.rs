@@ -113,7 +113,6 @@ const CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_poll, "HTTP time limits"),
     (libc::SYS_accept4, "HTTP"),
     (libc::SYS_recvfrom, "HTTP"),
-    (libc::SYS_sendto, "HTTP"),
     (libc::SYS_shutdown, "HTTP"),
     (libc::SYS_setsockopt, "HTTP time limits"),
     (libc::SYS_getsockname, "HTTP"),
@@ -226,6 +225,8 @@ fn allowed_calls() -> Result<BpfProgram, seccompiler::BackendError> {
         libc::SYS_ioctl,
         vec![equals(1, Width::Dword, PIDFD_GET_INFO)?],
     );
+    // On what is connected: with an address, a socket that is not would reach others.
+    rules.insert(libc::SYS_sendto, vec![equals(4, Width::Qword, 0)?]);
     rules.insert(libc::SYS_prctl, vec![equals(0, Width::Dword, PR_SET_NAME)?]);
     let denied = u32::try_from(libc::EPERM).unwrap_or_default();
     program(rules, SeccompAction::Errno(denied), SeccompAction::Allow)
