@@ -12,7 +12,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use ed25519_dalek::{Signature, SigningKey, VerifyingKey, verify_batch};
 use jarvis_sys::LockedKey;
-use jarvis_sys::private::{self, PrivateError};
+use jarvis_sys::trust::{self, Rule, TrustError};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
@@ -78,7 +78,7 @@ pub enum KeyError {
     },
     /// The key file can't be opened, or others could open it, too.
     #[error(transparent)]
-    Private(#[from] PrivateError),
+    Distrusted(#[from] TrustError),
     /// No Ed25519 key.
     #[error("{path} holds no Ed25519 key in PEM ({what}); put the right file back from a copy")]
     Malformed {
@@ -183,7 +183,7 @@ impl Identity {
     /// # Errors
     /// [`KeyError`], also when others could read the file.
     pub fn open(path: &Path) -> Result<Self, KeyError> {
-        let pem = read_pem(path, private::key_file(path)?)?;
+        let pem = read_pem(path, trust::open(path, Rule::PRIVATE_FILE)?)?;
         let key = SigningKey::from_pkcs8_pem(&pem);
         let key = key.map_err(|_| malformed(path, "PKCS#8 private key"))?;
         Ok(Self(SigningSeed::of(&key)?))

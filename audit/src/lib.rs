@@ -36,7 +36,7 @@ pub use log::{
     AppendError, Counters, Durability, KnownRecord, Log, LogFault, OpenError, Opening, PruneError,
     RecordMark, RotationError, SegmentLimits, StartKey, Tail,
 };
-pub use read::{Records, read_records};
+pub use read::{Records, last_segment, read_records};
 pub use receipt::{ReceiptError, ReceiptFault, receipt, verify_receipt};
 pub use recent::recent_records;
 pub use record::{

@@ -26,6 +26,14 @@ pub(crate) fn segment_numbers(dir: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
+/// Number of the last segment in `dir`, as the names there say.
+///
+/// # Errors
+/// What the system says.
+pub fn last_segment(dir: &Path) -> io::Result<Option<u32>> {
+    Ok(segment_numbers(dir)?.last().copied())
+}
+
 fn segment_number(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".jsonl")?;
     let plain = digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit());

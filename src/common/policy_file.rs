@@ -1,9 +1,11 @@
-//! The policy file: read within a bound and compiled.
+//! The policy file: read within a bound and compiled. One that is to be in force must be
+//! trusted ([`jarvis_sys::trust`]).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use jarvis_policy::{Policy, PolicyError};
+use jarvis_sys::trust::{self, Rule, TrustError};
 
 use crate::common::accounts::SystemAccounts;
 use crate::common::bounded;
@@ -22,6 +24,9 @@ pub(crate) enum LoadError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The file can't be opened, or others could change it.
+    #[error("cannot read the policy: {0}")]
+    Distrusted(#[from] TrustError),
     /// The text is no policy.
     #[error("policy {path}: {source}")]
     Refused {
@@ -32,11 +37,19 @@ pub(crate) enum LoadError {
     },
 }
 
-/// Reads and compiles the policy at `path`.
+/// Reads and compiles the policy at `path`, which is to be in force.
 ///
 /// # Errors
 /// [`LoadError`].
 pub(crate) fn load_policy(path: &Path) -> Result<Policy, LoadError> {
+    read_policy(path, trust::open(path, Rule::FILE)?)
+}
+
+/// Reads and compiles the policy at `path`, anybody's.
+///
+/// # Errors
+/// [`LoadError`].
+pub(crate) fn try_policy(path: &Path) -> Result<Policy, LoadError> {
     let file = File::open(path).map_err(|source| unreadable(path, source))?;
     read_policy(path, file)
 }
@@ -53,14 +66,13 @@ pub(crate) fn read_policy(path: &Path, file: File) -> Result<Policy, LoadError> 
     })
 }
 
-/// The text of the policy at `path`, not compiled.
+/// The text of the policy at `path`, which is to be in force, not compiled.
 ///
 /// # Errors
-/// [`LoadError::Read`].
+/// [`LoadError::Distrusted`], [`LoadError::Read`].
 pub(crate) fn policy_text(path: &Path) -> Result<String, LoadError> {
-    File::open(path)
-        .and_then(|file| bounded::text(file, MAX_POLICY))
-        .map_err(|source| unreadable(path, source))
+    let file = trust::open(path, Rule::FILE)?;
+    bounded::text(file, MAX_POLICY).map_err(|source| unreadable(path, source))
 }
 
 /// [`LoadError::Read`] of `path`.

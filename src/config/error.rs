@@ -3,9 +3,14 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use jarvis_sys::trust::TrustError;
+
 /// Reason to refuse a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The file can't be opened, or others could change it.
+    #[error(transparent)]
+    Distrusted(#[from] TrustError),
     /// Reading the file failed.
     #[error("cannot read {path}: {source}")]
     Read {

@@ -5,10 +5,10 @@
 //! Touches: the configuration file.
 //! Imported by: processes, ipc.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use jarvis_sys::trust::{self, Rule};
 use serde::{Deserialize, Serialize};
 
 use crate::common::bounded;
@@ -94,7 +94,7 @@ pub struct PolicyConfig {
 pub struct WorkerConfig {
     /// User of the workers when the daemon is started by root.
     pub user: String,
-    /// User of the runner then.
+    /// User of the runner then, another one.
     pub runner_user: String,
 }
 
@@ -195,7 +195,7 @@ impl Config {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(read)?;
+        let file = trust::open(path, Rule::FILE)?;
         let text = bounded::text(file, MAX_CONFIG).map_err(read)?;
         let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),

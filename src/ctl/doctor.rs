@@ -2,11 +2,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jarvis_fs::{MountError, ReaderMounts, Standing};
+use jarvis_sys::trust::{self, Rule, TrustError};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::{Value, json};
@@ -19,7 +20,8 @@ use super::output::Output;
 use crate::common::policy_file::{LoadError, load_policy};
 use crate::config::{Config, ConfigError};
 use crate::process::kernel::kernel;
-use crate::process::{NoSuchUser, is_root};
+use crate::process::limits::{self, LimitError};
+use crate::process::{NoSuchUser, UnfitUser, check_users, is_root};
 
 #[derive(Args)]
 pub(super) struct DoctorCommand {
@@ -39,6 +41,8 @@ enum Problem {
          or developer = true in config.toml"
     )]
     LockedMemory { limit: u64 },
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     #[error("{0}")]
     Proc(String),
     #[error("{0}; run: jarvisctl init")]
@@ -47,12 +51,14 @@ enum Problem {
     Config(ConfigError),
     #[error(transparent)]
     Policy(#[from] LoadError),
-    #[error("{path}: {source}; run: jarvisctl init")]
-    MissingFile { path: PathBuf, source: io::Error },
-    #[error("{path} has mode {mode:04o}; run: chmod {want:04o} {path}")]
-    WideMode { path: PathBuf, mode: u32, want: u32 },
+    #[error("{0}; run: jarvisctl init")]
+    MissingFile(TrustError),
+    #[error(transparent)]
+    Distrusted(#[from] TrustError),
     #[error(transparent)]
     User(#[from] NoSuchUser),
+    #[error(transparent)]
+    UnfitUser(#[from] UnfitUser),
     #[error(transparent)]
     MountPoint(#[from] MountError),
     #[error("cannot read the mount table: {0}")]
@@ -103,6 +109,7 @@ impl DoctorCommand {
             ("fuse device", fuse_device()),
             ("mounting", mounting()),
             ("locked memory", locked_memory()),
+            ("limits", limits()),
             ("/proc", proc()),
             ("leases", leases()),
             ("configuration", self.configuration()),
@@ -127,7 +134,7 @@ impl DoctorCommand {
 
     fn configuration(&self) -> Result<String, Problem> {
         let path = self.home.dir.join("config.toml");
-        let config = Config::load(&path).map_err(Problem::NotInitialised)?;
+        let config = load_config(&path)?;
         config.check_places(&path).map_err(Problem::Config)?;
         let policy = load_policy(&config.policy.path)?;
         Ok(format!(
@@ -173,34 +180,66 @@ impl DoctorCommand {
             return Ok("not root: all processes run as you".into());
         }
         let path = self.home.dir.join("config.toml");
-        let worker = Config::load(&path).map_err(Problem::Config)?.worker;
-        for name in [&worker.user, &worker.runner_user] {
-            if !matches!(nix::unistd::User::from_name(name), Ok(Some(_))) {
-                return Err(NoSuchUser(name.clone()).into());
-            }
-        }
+        let worker = load_config(&path)?.worker;
+        let uid = |name: &String| match nix::unistd::User::from_name(name) {
+            Ok(Some(user)) => Ok(user.uid.as_raw()),
+            _ => Err(NoSuchUser(name.clone())),
+        };
+        check_users(Some(uid(&worker.user)?), Some(uid(&worker.runner_user)?))?;
         Ok(format!("{} and {}", worker.user, worker.runner_user))
     }
 
+    /// Files and directories that the daemon uses, and the way there.
     fn files(&self) -> Result<String, Problem> {
-        let private = [
-            ("", 0o700),
-            ("vault", 0o700),
-            ("audit", 0o700),
-            ("identity.key", 0o600),
+        let config = load_config(&self.home.dir.join("config.toml"))?;
+        let user = nix::unistd::User::from_name(&config.worker.user);
+        let owned = |rule: Rule| match &user {
+            Ok(Some(user)) if is_root() => rule.or_owned_by(user.uid.as_raw()),
+            _ => rule,
+        };
+        let path = &config.vault.path;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let vault = look(directory, owned(Rule::PRIVATE_DIRECTORY))?;
+        let name = path.file_name().unwrap_or_default();
+        found(trust::locate_in(
+            vault,
+            directory,
+            name,
+            owned(Rule::PRIVATE_FILE),
+        ))?;
+        let needed = [
+            (config.vault.key_file.as_deref(), Rule::PRIVATE_FILE),
+            (Some(&*config.audit.dir), owned(Rule::PRIVATE_DIRECTORY)),
+            (Some(&*config.audit.identity), Rule::PRIVATE_FILE),
+            (config.audit.checkpoints.as_deref(), Rule::DIRECTORY),
+            (config.hooks.dir.as_deref(), Rule::DIRECTORY),
         ];
-        for (part, want) in private {
-            let path = self.home.dir.join(part);
-            let mode = match fs::metadata(&path) {
-                Ok(metadata) => metadata.mode() & 0o7777,
-                Err(source) => return Err(Problem::MissingFile { path, source }),
-            };
-            if mode & !want != 0 {
-                return Err(Problem::WideMode { path, mode, want });
+        for (path, rule) in needed {
+            if let Some(path) = path {
+                look(path, rule)?;
             }
         }
-        Ok("for nobody else to read".into())
+        for notify in &config.notify {
+            if let Some(path) = &notify.command {
+                look(path, Rule::INSTALLED_FILE)?;
+            }
+            if let Some(path) = &notify.secret_file {
+                look(path, Rule::PRIVATE_FILE)?;
+            }
+        }
+        Ok("for nobody else to read or change".into())
     }
+}
+
+fn look(path: &Path, rule: Rule) -> Result<OwnedFd, Problem> {
+    found(trust::locate(path, rule))
+}
+
+fn found(located: Result<OwnedFd, TrustError>) -> Result<OwnedFd, Problem> {
+    located.map_err(|error| match error {
+        error if error.is_missing() => Problem::MissingFile(error),
+        error => error.into(),
+    })
 }
 
 impl Diagnosis {
@@ -218,6 +257,14 @@ impl Diagnosis {
             Err(problem) => format!("LOOK  {}: {problem}\n", self.what),
         }
     }
+}
+
+fn load_config(path: &Path) -> Result<Config, Problem> {
+    Config::load(path).map_err(|error| match error {
+        ConfigError::Distrusted(distrust) if !distrust.is_missing() => distrust.into(),
+        ConfigError::Distrusted(_) => Problem::NotInitialised(error),
+        error => Problem::Config(error),
+    })
 }
 
 fn fuse_device() -> Result<String, Problem> {
@@ -244,6 +291,15 @@ fn locked_memory() -> Result<String, Problem> {
         None => Ok("without limit".into()),
         Some(limit) => Err(Problem::LockedMemory { limit }),
     }
+}
+
+/// The limits of whoever asks: the daemon may have others.
+fn limits() -> Result<String, Problem> {
+    limits::check()?;
+    if is_root() {
+        limits::check_kill()?;
+    }
+    Ok("none on the size of files, and enough processes".into())
 }
 
 fn proc() -> Result<String, Problem> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jarvis_audit::Identity;
+use jarvis_sys::trust::{self, Rule};
 use jarvis_vault::{Credential, KEY_FILE_LEN};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -50,9 +51,9 @@ impl InitCommand {
             let (path, mount) = (path.clone(), mount.clone());
             return Err(CommandError::other(ConfigError::BelowMount { path, mount }));
         }
-        for part in [&dir, &dir.join("vault"), &dir.join("audit")] {
-            make_directory(part)?;
-        }
+        make_directory(&dir, Rule::DIRECTORY)?;
+        make_directory(&dir.join("vault"), Rule::PRIVATE_DIRECTORY)?;
+        make_directory(&dir.join("audit"), Rule::PRIVATE_DIRECTORY)?;
         let vault = dir.join("vault/vault.redb");
         jarvis_vault::create(&vault, &self.credential(&dir)?, now_ms())
             .map_err(CommandError::other)?;
@@ -220,12 +221,19 @@ clients:
 #    deny: [backend/root_password]
 "#;
 
-fn make_directory(path: &Path) -> Result<(), CommandError> {
+/// Makes a directory where nobody else can meddle; one that is there must keep `rule`.
+fn make_directory(path: &Path, rule: Rule) -> Result<(), CommandError> {
+    let existing = path.ancestors().find(|part| part.exists());
+    if let Some(existing) = existing {
+        trust::locate(existing, Rule::CONTAINER).map_err(CommandError::other)?;
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| CommandError::io("create", path, &e))
+        .map_err(|e| CommandError::io("create", path, &e))?;
+    trust::locate(path, rule).map_err(CommandError::other)?;
+    Ok(())
 }
 
 fn make_key_file(path: &Path) -> Result<(), CommandError> {

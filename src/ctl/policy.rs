@@ -11,7 +11,7 @@ use super::client::request;
 use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::table::text;
-use crate::common::policy_file::load_policy;
+use crate::common::policy_file::try_policy;
 
 #[derive(Subcommand)]
 pub(super) enum PolicyCommand {
@@ -42,8 +42,8 @@ impl PolicyCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         match self {
             Self::Check { file } => {
-                let policy = load_policy(file)
-                    .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
+                let policy =
+                    try_policy(file).map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
                 let clients = policy.clients();
                 out.show(&json!({"clients": clients}), || {
                     format!("good: {clients} clients")

@@ -1,10 +1,9 @@
 //! Credentials of the vault: from a file, or from standard input.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jarvis_sys::trust::{self, Rule, TrustError};
 use jarvis_sys::{Cell, SecretPage};
 use jarvis_vault::SecretBytes;
 use zeroize::Zeroizing;
@@ -33,16 +32,9 @@ pub(crate) enum CredentialError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The key file could be read by others.
-    #[error(
-        "the key file {path} has mode {mode:04o}, others could read it; run: chmod 0600 {path}"
-    )]
-    TooWide {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// The key file can't be opened, or others could read or change it.
+    #[error("the key file cannot be used: {0}")]
+    Distrusted(#[from] TrustError),
     /// Reading the passphrase failed.
     #[error("cannot read the passphrase: {0}")]
     Passphrase(io::Error),
@@ -75,18 +67,13 @@ pub(crate) fn put_credential(
 /// The content of a key file that nobody else can read.
 ///
 /// # Errors
-/// [`CredentialError::KeyFile`], [`CredentialError::TooWide`].
+/// [`CredentialError::KeyFile`], [`CredentialError::Distrusted`].
 pub(crate) fn read_key_file(path: &Path) -> Result<SecretBytes, CredentialError> {
     let failed = |source| CredentialError::KeyFile {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        let path = path.to_owned();
-        return Err(CredentialError::TooWide { path, mode });
-    }
+    let file = trust::open(path, Rule::PRIVATE_FILE)?;
     let mut bytes = bounded::first_secret(file, MAX_KEY_FILE).map_err(failed)?;
     Ok(SecretBytes::new(std::mem::take(&mut bytes)))
 }

@@ -10,6 +10,7 @@ use crate::config::LogLevel;
 
 pub(crate) mod credential;
 pub(crate) mod kernel;
+pub(crate) mod limits;
 pub(crate) mod privileges;
 pub(crate) mod signals;
 pub(crate) mod watchdog;
@@ -51,6 +52,33 @@ pub(crate) fn is_root() -> bool {
      --no-create-home --shell /usr/sbin/nologin {0}"
 )]
 pub(crate) struct NoSuchUser(pub(crate) String);
+
+/// Processes are to run as users that they may not run as.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnfitUser {
+    /// Worker and runner could get at each other.
+    #[error(
+        "[worker] user and runner_user are both uid {0}: the process with the network could reach \
+         the one with the secrets; give each a user of its own"
+    )]
+    Shared(u32),
+    /// A process without privilege would have it.
+    #[error("[worker] {0} is root; give it a user of its own")]
+    Root(&'static str),
+}
+
+/// Checks the uids of worker and runner, where they are not the supervisor's.
+///
+/// # Errors
+/// [`UnfitUser`].
+pub(crate) fn check_users(worker: Option<u32>, runner: Option<u32>) -> Result<(), UnfitUser> {
+    match (worker, runner) {
+        (Some(0), _) => Err(UnfitUser::Root("user")),
+        (_, Some(0)) => Err(UnfitUser::Root("runner_user")),
+        (Some(uid), Some(other)) if uid == other => Err(UnfitUser::Shared(uid)),
+        _ => Ok(()),
+    }
+}
 
 /// Starts a thread called `name` (15 bytes are shown) that ends with its work or
 /// with the process.

@@ -116,6 +116,8 @@ pub(super) enum Certified {
     Start {
         /// The epoch.
         epoch: u64,
+        /// The highest segment that can be the next to begin, where that is known.
+        next: Option<u32>,
     },
     /// The first key of a segment.
     Segment {
@@ -138,11 +140,17 @@ impl Certified {
         match self {
             // Before its start a worker has read no log that could have an end.
             Self::Nothing => false,
-            // An epoch up to the start's would be for records that are written.
-            Self::Start { epoch } => claim.epoch > epoch,
+            // An epoch up to the start's would be for records that are written. A segment that
+            // is far ahead would be for whoever puts one there when the log has come so far.
+            Self::Start { epoch, next } => {
+                claim.epoch > epoch && next.is_none_or(|next| claim.segment <= next)
+            }
             // The last one may be asked for again, as making its file can fail. An
             // earlier one would open a segment to forgery that is closed.
-            Self::Segment { number, epoch } => claim.segment >= number && claim.epoch >= epoch,
+            Self::Segment { number, epoch } => {
+                let near = number..=number.saturating_add(1);
+                near.contains(&claim.segment) && claim.epoch >= epoch
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Checkpoints of the audit log, kept where no worker can reach them.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use jarvis_audit::{Checkpoint, EpochClaim, MAX_CHECKPOINT_BYTES};
+use jarvis_sys::trust::{self, Rule};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use super::error::{CheckpointRefusal, SupervisorError};
 use crate::ipc::worker::KeptRecord;
@@ -33,7 +35,7 @@ impl CheckpointWriter {
     /// [`SupervisorError::KeptCheckpoint`]; [`SupervisorError::Checkpoints`] when no thread
     /// can be had.
     pub(super) fn start(directory: PathBuf, host: &str) -> Result<Self, SupervisorError> {
-        let latest = read_kept(&path_of(&directory, host))?;
+        let latest = read_kept(&directory, host)?;
         let (notes, waiting) = sync_channel(1);
         let (finished, done) = channel();
         spawn("checkpoints", move || {
@@ -104,20 +106,24 @@ impl CheckpointWriter {
     }
 }
 
-/// Path of the note about the log of `host`.
-fn path_of(directory: &Path, host: &str) -> PathBuf {
-    directory.join(format!("{host}.checkpoint"))
+/// Name of the note about the log of `host`.
+fn name_of(host: &str) -> String {
+    format!("{host}.checkpoint")
 }
 
-/// The record that the note at `path` tells of; none when there is no note.
-fn read_kept(path: &Path) -> Result<Option<KeptRecord>, SupervisorError> {
+/// The record that the note in `directory` about the log of `host` tells of; none when there
+/// is no note.
+fn read_kept(directory: &Path, host: &str) -> Result<Option<KeptRecord>, SupervisorError> {
+    let name = name_of(host);
     let failed = |why: String| SupervisorError::KeptCheckpoint {
-        path: path.to_owned(),
+        path: directory.join(&name),
         why,
     };
-    let file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(|error| failed(error.to_string()))?,
+    let file = trust::open(directory, Rule::DIRECTORY)
+        .and_then(|handle| trust::open_in(handle, directory, &name, Rule::FILE));
+    let file = match file {
+        Err(error) if error.is_missing() => return Ok(None),
+        file => file.map_err(SupervisorError::DistrustedCheckpoint)?,
     };
     let mut text = String::new();
     file.take(MAX_CHECKPOINT_BYTES as u64 + 1)
@@ -133,20 +139,26 @@ fn read_kept(path: &Path) -> Result<Option<KeptRecord>, SupervisorError> {
 /// Writes each of `notes` in the place of the one before.
 fn write_all(directory: &Path, notes: &Receiver<Checkpoint>) {
     for note in notes {
-        let path = path_of(directory, &note.host);
-        if let Err(error) = replace(&path, &note.to_string()) {
-            tracing::error!(%error, path = %path.display(), "checkpoint not kept");
+        let name = name_of(&note.host);
+        if let Err(error) = replace(directory, &name, &note.to_string()) {
+            tracing::error!(%error, path = %directory.display(), "checkpoint not kept");
         }
     }
 }
 
-/// Puts `text` in the place of `path`, where readers find the old text or the new one.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
+/// Puts `text` in the place of `name` in `directory`, where readers find the old text or the
+/// new one.
+fn replace(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+    let directory = trust::open(directory, Rule::DIRECTORY).map_err(io::Error::other)?;
+    let beside = format!("{name}.new");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    // One that was not finished may be there.
+    unlinkat(&directory, &beside, AtFlags::empty()).ok();
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+    let mut file = File::from(openat(&directory, &beside, flags, mode)?);
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(beside, path)
+    Ok(renameat(&directory, &beside, &directory, name)?)
 }
 
 #[cfg(test)]

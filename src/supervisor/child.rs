@@ -79,8 +79,13 @@ impl Drop for ChildProcess {
     fn drop(&mut self) {
         // Reaped already, or not wanted any more.
         if matches!(self.process.try_wait(), Ok(None)) {
-            self.process.kill().ok();
-            self.process.wait().ok();
+            match self.process.kill() {
+                Ok(()) => drop(self.process.wait()),
+                // Without CAP_KILL: the kernel ends it with this process.
+                Err(error) => {
+                    tracing::error!(%error, pid = self.pid(), "a child cannot be ended");
+                }
+            }
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The directories that are the worker's: of the vault, and of the audit log.
 
 use std::ffi::OsStr;
-use std::fs::{DirEntry, File, Metadata};
+use std::fs::{DirEntry, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Uid, chownat, statat};
+use jarvis_sys::trust::{self, Rule};
+use rustix::fs::{AtFlags, Dir, Gid, Mode, OFlags, Uid, chownat, fstat, openat};
 use rustix::io::Errno;
 
 use super::error::DirectoryError;
@@ -81,30 +82,16 @@ fn open(
     user: Option<(u32, u32)>,
     is_workers: impl Fn(&str) -> bool,
 ) -> Result<OwnedFd, DirectoryError> {
-    let directory = File::open(path).map_err(unusable(path))?;
-    if let Some((uid, gid)) = user {
-        check(&directory, path, uid)?;
+    let rule = match user {
+        Some((uid, _)) => Rule::PRIVATE_DIRECTORY.or_owned_by(uid),
+        None => Rule::PRIVATE_DIRECTORY,
+    };
+    let directory = trust::open(path, rule)?;
+    if let Some(user) = user {
         check_private_files(config, path)?;
-        chown_to_worker(&directory, path, (uid, gid), is_workers)?;
+        chown_to_worker(&directory, path, user, is_workers)?;
     }
     Ok(directory.into())
-}
-
-/// Refuses a directory that others could enter, or that is somebody else's.
-fn check(directory: &File, path: &Path, uid: u32) -> Result<(), DirectoryError> {
-    let metadata = directory.metadata().map_err(unusable(path))?;
-    let mode = metadata.mode() & 0o777;
-    if !metadata.is_dir() || excess_mode(&metadata).is_some() {
-        let path = path.to_owned();
-        return Err(DirectoryError::TooWide { path, mode });
-    }
-    if metadata.uid() != 0 && metadata.uid() != uid {
-        return Err(DirectoryError::Owner {
-            path: path.to_owned(),
-            uid: metadata.uid(),
-        });
-    }
-    Ok(())
 }
 
 /// Refuses a directory with a file in it that a worker may not have: in a directory
@@ -134,38 +121,46 @@ fn check_private_files(config: &Config, directory: &Path) -> Result<(), Director
 fn chown_to_worker(
     directory: &File,
     path: &Path,
-    (uid, gid): (u32, u32),
+    user: (u32, u32),
     is_workers: impl Fn(&str) -> bool,
 ) -> Result<(), DirectoryError> {
-    let chown = |name: &str, flags| {
-        let failed = |errno: Errno| unusable(path)(errno.into());
-        let status = statat(directory, name, flags).map_err(failed)?;
-        // Where nothing is to be changed it may be that nothing can be, on a disk that failed.
-        if (status.st_uid, status.st_gid) == (uid, gid) {
-            return Ok(());
-        }
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        chownat(directory, name, uid, gid, flags).map_err(failed)
-    };
-    chown("", AtFlags::EMPTY_PATH)?;
-    for entry in std::fs::read_dir(path).map_err(unusable(path))? {
-        let name = entry.map_err(unusable(path))?.file_name();
-        if let Some(name) = name.to_str().filter(|name| is_workers(name)) {
-            chown(name, AtFlags::SYMLINK_NOFOLLOW)?;
-        }
+    give(directory, path, user, Rule::PRIVATE_DIRECTORY)?;
+    let failed = |errno: Errno| unusable(path)(errno.into());
+    for entry in Dir::read_from(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Some(name) = entry.file_name().to_str().ok().filter(|n| is_workers(n)) else {
+            continue;
+        };
+        // A mere place: what stands there is neither followed nor opened.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(directory, name, flags, Mode::empty()).map_err(failed)?;
+        give(&file, &path.join(name), user, Rule::PRIVATE_FILE)?;
     }
     Ok(())
+}
+
+/// Gives what `fd`, which was opened at `path`, is to `user`, if it keeps `rule`: a worker
+/// could have put a second name there of something that is not its own.
+fn give(
+    fd: impl AsFd,
+    path: &Path,
+    (uid, gid): (u32, u32),
+    rule: Rule,
+) -> Result<(), DirectoryError> {
+    let failed = |errno: Errno| unusable(path)(errno.into());
+    let stat = fstat(&fd).map_err(failed)?;
+    // Where nothing is to be changed it may be that nothing can be, on a disk that failed.
+    if (stat.st_uid, stat.st_gid) == (uid, gid) {
+        return Ok(());
+    }
+    trust::check(path, &fd, rule.or_owned_by(uid))?;
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(failed)
 }
 
 /// Whether `name` is that of a segment of the audit log, or of what was set aside of one.
 fn is_log_file(name: &str) -> bool {
     name.ends_with(".jsonl") || name.starts_with("torn-")
-}
-
-/// Permission bits of what group or others have any right to.
-pub(super) fn excess_mode(metadata: &Metadata) -> Option<u32> {
-    let mode = metadata.mode() & 0o7777;
-    (mode & 0o077 != 0).then_some(mode)
 }
 
 fn unusable(path: &Path) -> impl Fn(io::Error) -> DirectoryError {

@@ -8,11 +8,13 @@ use std::string::FromUtf8Error;
 use jarvis_audit::KeyError;
 use jarvis_fs::MountError;
 use jarvis_sys::HardenError;
+use jarvis_sys::trust::TrustError;
 use rustix::io::Errno;
 
 use crate::common::policy_file::LoadError;
-use crate::process::NoSuchUser;
 use crate::process::credential::CredentialError;
+use crate::process::limits::LimitError;
+use crate::process::{NoSuchUser, UnfitUser};
 
 /// Reason why the supervisor did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,9 @@ pub(crate) enum SupervisorError {
     /// A process is to run as a user that is missing.
     #[error(transparent)]
     NoSuchUser(#[from] NoSuchUser),
+    /// Processes are to run as users that they may not run as.
+    #[error(transparent)]
+    UnfitUser(#[from] UnfitUser),
     /// A directory can't be given to the worker.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -74,6 +79,9 @@ pub(crate) enum SupervisorError {
         /// The fault in it.
         why: String,
     },
+    /// More people than root have a hand in the checkpoint that an earlier supervisor kept, or its directory.
+    #[error("kept checkpoints: {0}")]
+    DistrustedCheckpoint(TrustError),
     /// The audit log lost what a kept checkpoint tells of.
     #[error(
         "{0} Put the log back; if it is gone for good, start once with --accept-lost-log, which is \
@@ -103,6 +111,9 @@ pub(crate) enum SupervisorError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Somebody else could put something else in the mount point's place.
+    #[error("the mount point: {0}")]
+    MountParent(#[from] TrustError),
     /// The mount table would not show the mount where it is looked for.
     #[error("the mount point {0} is a symbolic link; set [mount] path to what it leads to")]
     LinkedMountPoint(PathBuf),
@@ -150,56 +161,13 @@ pub(crate) enum SupervisorError {
     },
 }
 
-/// Limit that the daemon can't live with.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LimitError {
-    /// Files may not grow (RLIMIT_FSIZE).
-    #[error(
-        "files may grow to {0} bytes only (RLIMIT_FSIZE): a vault or an audit log that comes there \
-         ends the daemon; set LimitFSIZE=infinity (systemd), --ulimit fsize=-1 (Docker) or \
-         `ulimit -f unlimited`"
-    )]
-    FileSize(u64),
-    /// Too few processes and threads a user (RLIMIT_NPROC).
-    #[error(
-        "a user may have {limit} processes and threads only (RLIMIT_NPROC), {least} are needed; set \
-         LimitNPROC={least} or more (systemd), --ulimit nproc={least} (Docker) or `ulimit -u {least}`"
-    )]
-    Processes {
-        /// The hard limit.
-        limit: u64,
-        /// The least that will do.
-        least: u64,
-    },
-}
-
 /// Reason why the runner was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerStartError {
-    /// The directory of the hooks or of a command can't be opened.
-    #[error("cannot use the directory {path}: {source}")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: Errno,
-    },
-    /// The key of a signature can't be opened.
-    #[error("cannot open the key {path}: {source}")]
-    Key {
-        /// The key.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The key of a signature is open to others.
-    #[error("the key {path} has mode {mode:04o}, others could read it; run: chmod 0600 {path}")]
-    KeyTooWide {
-        /// The key.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// A directory of programs or the key of a signature can't be opened, or others have a
+    /// hand in it.
+    #[error("hooks and notifications: {0}")]
+    Distrusted(#[from] TrustError),
     /// The process can't be started, or takes no messages.
     #[error(transparent)]
     Process(#[from] io::Error),
@@ -224,22 +192,9 @@ pub(crate) enum DirectoryError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The directory is open to others than its owner.
-    #[error("{path} has mode {mode:04o}, it must not be wider than 0700; run: chmod 0700 {path}")]
-    TooWide {
-        /// The directory.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The directory is somebody else's.
-    #[error("{path} belongs to uid {uid}, neither to root nor to the worker")]
-    Owner {
-        /// The directory.
-        path: PathBuf,
-        /// Its owner.
-        uid: u32,
-    },
+    /// The directory or what is in it can't be opened, or others have a hand in it.
+    #[error(transparent)]
+    Distrusted(#[from] TrustError),
     /// A file that the worker may not have lies in it.
     #[error("{path} lies in {directory}, which is for the worker alone; move one of them")]
     PrivateFile {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 
 use crate::ipc::holder::{FromHolder, HolderChannel, KeptMount, ToHolder};
 
@@ -201,6 +201,14 @@ impl HolderPeer {
         let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         connect(&fd, &SocketAddrUnix::new(socket)?)?;
         let holder = socket_peercred(&fd)?;
+        // Who listens gets the device and the tables.
+        if holder.uid != geteuid() {
+            let why = format!(
+                "uid {} listens there, who is no holder",
+                holder.uid.as_raw()
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
         Ok(Self {
             pidfd: pidfd_open(holder.pid, PidfdFlags::empty())?,
             channel: fd.into(),

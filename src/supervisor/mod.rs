@@ -110,8 +110,7 @@ impl Supervisor {
         // Opened only to find out whether they can be: each runner gets its own.
         RunnerFiles::open(&config)?;
         let certifier = Certifier::open(&config.audit)?;
-        let user = startup::account(&config, &config.worker.user)?;
-        let runner_user = startup::account(&config, &config.worker.runner_user)?;
+        let (user, runner_user) = startup::accounts(&config)?;
         let directories = directories::open_for_worker(&config, user)?;
         let [_, log] = &directories.fds;
         let log_place = LogPlace::watch(config.audit.dir.clone(), log)?;
@@ -237,7 +236,8 @@ impl Supervisor {
             FromWorker::Pong(_) => worker.note_pong(),
             FromWorker::Certify(claim) => {
                 let accepted = self.service.accepted_losses();
-                requests::certify_start(worker, &mut self.certifier, accepted, &claim)
+                let [_, log] = &self.directories.fds;
+                requests::certify_start(worker, &mut self.certifier, accepted, log, &claim)
                     .inspect_err(|_| self.mount.give_up())?;
             }
             FromWorker::CertifySegment(claim) => {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jarvis_fs::{Device, MountError};
 use jarvis_sys::SecretPage;
+use jarvis_sys::trust::{self, Rule};
 
 use super::error::SupervisorError;
 use super::events::{EventSource, SupervisorEvent};
@@ -143,6 +144,10 @@ impl FuseMount {
             // Whatever the umask: everybody who may read has to get there.
             let open = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(directory, open).map_err(failed)?;
+        }
+        // What is mounted on is not looked at: it may be a mount that nobody serves yet.
+        if let Some(parent) = path.parent() {
+            trust::locate(parent, Rule::CONTAINER)?;
         }
         Ok(())
     }

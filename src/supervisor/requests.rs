@@ -3,10 +3,10 @@
 //! A worker may be hijacked: [`FromWorker`] is all that it can say, and [`rule`] all that it
 //! gets by it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use jarvis_audit::{EpochClaim, KeyError, SegmentClaim};
+use jarvis_audit::{EpochClaim, KeyError, SegmentClaim, last_segment};
 
 use super::certifier::{Certified, Certifier};
 use super::error::SupervisorError;
@@ -68,6 +68,7 @@ pub(super) fn certify_start(
     worker: &mut WorkerProcess,
     certifier: &mut Certifier,
     accepted: AcceptedLosses,
+    log: &OwnedFd,
     claim: &EpochClaim,
 ) -> Result<(), SupervisorError> {
     if !worker.certified.allows_start() {
@@ -75,7 +76,12 @@ pub(super) fn certify_start(
         return Ok(());
     }
     certifier.check_start(claim, accepted)?;
-    worker.certified = Certified::Start { epoch: claim.epoch };
+    // The worker may still begin the segment that it starts with, and then comes the next.
+    let last = last_segment(Path::new(&format!("/proc/self/fd/{}", log.as_raw_fd())));
+    worker.certified = Certified::Start {
+        epoch: claim.epoch,
+        next: last.ok().map(|last| last.unwrap_or(0).saturating_add(2)),
+    };
     let signature = certifier.certify_start(claim)?;
     worker.send(&ToWorker::Certificate(signature), &[]);
     Ok(())

@@ -1,16 +1,14 @@
 //! The runner process, and what it is given.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use jarvis_audit::HostId;
-use rustix::fs::{Mode, OFlags};
+use jarvis_sys::trust::{self, Rule};
 
 use super::backoff::Backoff;
 use super::child::ChildProcess;
-use super::directories::excess_mode;
 use super::error::RunnerStartError;
 use super::events::{EventSource, SupervisorEvent};
 use crate::config::{Config, NotifyConfig};
@@ -167,25 +165,10 @@ fn open_for_sink(notify: &NotifyConfig) -> Result<Option<OwnedFd>, RunnerStartEr
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, RunnerStartError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|source| RunnerStartError::Directory {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(trust::locate(path, Rule::DIRECTORY)?)
 }
 
 /// A key that nobody else can read.
 fn open_key(path: &Path) -> Result<OwnedFd, RunnerStartError> {
-    let failed = |source| RunnerStartError::Key {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    match excess_mode(&file.metadata().map_err(failed)?) {
-        None => Ok(file.into()),
-        Some(mode) => Err(RunnerStartError::KeyTooWide {
-            path: path.to_owned(),
-            mode,
-        }),
-    }
+    Ok(trust::open(path, Rule::PRIVATE_FILE)?.into())
 }

@@ -4,16 +4,12 @@ use std::path::Path;
 
 use jarvis_sys::Locking;
 use nix::unistd::User;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::error::{LimitError, SupervisorError};
+use super::error::SupervisorError;
 use super::holder_client::HolderClient;
-use crate::config::Config;
-use crate::process::{NoSuchUser, is_root};
-
-/// Processes and threads that worker, standby and runner, of one user at worst, can do
-/// with.
-const LEAST_PROCESSES: u64 = 256;
+use crate::config::{Config, WorkerConfig};
+use crate::process::limits::{self, LimitError};
+use crate::process::{NoSuchUser, check_users, is_root};
 
 /// Locks memory, looks at the limits that children inherit, keeps inherited fds from
 /// them, and checks that `/proc` shows who callers are.
@@ -24,12 +20,8 @@ pub(super) fn protect(config: &Config) -> Result<(), SupervisorError> {
     if let Locking::KeysOnly { .. } = jarvis_sys::harden(config.developer)? {
         tracing::warn!("developer mode: the supervisor's memory is not locked");
     }
-    if let Err(error) = check_limits() {
-        if !config.developer {
-            return Err(error.into());
-        }
-        tracing::warn!(%error, "developer mode");
-    }
+    limits::lift();
+    demand(config, limits::check())?;
     if !is_root() {
         tracing::warn!(
             "not root: mounting with fusermount3; only this user can enter the mount, so neither \
@@ -49,31 +41,34 @@ pub(super) fn protect(config: &Config) -> Result<(), SupervisorError> {
     Ok(())
 }
 
-/// Limits that would end the daemon some time later are told at the start.
-fn check_limits() -> Result<(), LimitError> {
-    if let Some(limit) = lifted(Resource::Fsize) {
-        return Err(LimitError::FileSize(limit));
-    }
-    match lifted(Resource::Nproc) {
-        Some(limit) if limit < LEAST_PROCESSES => Err(LimitError::Processes {
-            limit,
-            least: LEAST_PROCESSES,
-        }),
-        _ => Ok(()),
+/// Refuses what is not as it must be; in developer mode it is a warning.
+fn demand(config: &Config, checked: Result<(), LimitError>) -> Result<(), LimitError> {
+    match checked {
+        Err(error) if config.developer => {
+            tracing::warn!(%error, "developer mode");
+            Ok(())
+        }
+        checked => checked,
     }
 }
 
-/// The limit on `resource`, after it was lifted as far as it can be; `None` is none.
-fn lifted(resource: Resource) -> Option<u64> {
-    let maximum = getrlimit(resource).maximum;
-    let limit = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    match setrlimit(resource, limit) {
-        Ok(()) => maximum,
-        Err(_) => getrlimit(resource).current,
+/// Uid and gid of workers, and of the runner; none where they stay what the supervisor is.
+pub(super) type Accounts = (Option<(u32, u32)>, Option<(u32, u32)>);
+
+/// Accounts of workers and of the runner, which must be two, and none of them root.
+///
+/// # Errors
+/// [`SupervisorError::Account`], [`SupervisorError::NoSuchUser`],
+/// [`SupervisorError::UnfitUser`], [`SupervisorError::Limit`].
+pub(super) fn accounts(config: &Config) -> Result<Accounts, SupervisorError> {
+    let WorkerConfig { user, runner_user } = &config.worker;
+    let (worker, runner) = (account(config, user)?, account(config, runner_user)?);
+    let uid = |account: Option<(u32, u32)>| account.map(|(uid, _)| uid);
+    check_users(uid(worker), uid(runner))?;
+    if worker.is_some() || runner.is_some() {
+        demand(config, limits::check_kill())?;
     }
+    Ok((worker, runner))
 }
 
 /// Uid and gid of the account `name` for a child; `None` when it stays what the
@@ -81,7 +76,7 @@ fn lifted(resource: Resource) -> Option<u64> {
 ///
 /// # Errors
 /// [`SupervisorError::Account`], [`SupervisorError::NoSuchUser`].
-pub(super) fn account(config: &Config, name: &str) -> Result<Option<(u32, u32)>, SupervisorError> {
+fn account(config: &Config, name: &str) -> Result<Option<(u32, u32)>, SupervisorError> {
     if !is_root() {
         return Ok(None);
     }

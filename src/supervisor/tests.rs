@@ -92,7 +92,10 @@ fn one_certificate_in_a_life_and_only_for_who_opens() {
     supervisor.answer(Role::Active, claim(1)).unwrap();
     assert_eq!(
         active(&mut supervisor).certified,
-        Certified::Start { epoch: 1 }
+        Certified::Start {
+            epoch: 1,
+            next: Some(2)
+        }
     );
     supervisor.answer(Role::Active, claim(2)).unwrap();
     assert!(killed(&mut supervisor));
@@ -106,14 +109,15 @@ fn a_log_that_is_opened_late_is_certified_once() {
     active(&mut supervisor).enter(WorkerPhase::Serving);
     supervisor.answer(Role::Active, claim(3)).unwrap();
     let certified = active(&mut supervisor).certified;
-    assert_eq!(certified, Certified::Start { epoch: 3 });
+    let next = Some(2);
+    assert_eq!(certified, Certified::Start { epoch: 3, next });
     supervisor.answer(Role::Active, claim(4)).unwrap();
     assert!(killed(&mut supervisor));
 }
 
-/// Segments are certified upwards, for who serves.
+/// Segments are certified one after another, for who serves.
 #[test]
-fn no_earlier_segment_is_certified() {
+fn no_segment_but_the_next_is_certified() {
     let segment = |segment, epoch| {
         FromWorker::CertifySegment(SegmentClaim {
             segment,
@@ -131,7 +135,11 @@ fn no_earlier_segment_is_certified() {
     let (mut early, _home) = opening();
     early.answer(Role::Active, segment(1, 6)).unwrap();
     assert!(killed(&mut early));
-    for (number, epoch) in [(2, 5), (2, 0), (1, 9), (3, 5)] {
+    let (mut ahead, _home) = opening();
+    active(&mut ahead).enter(WorkerPhase::Serving);
+    ahead.answer(Role::Active, segment(3, 6)).unwrap();
+    assert!(killed(&mut ahead), "the log has no segment yet");
+    for (number, epoch) in [(2, 5), (2, 0), (1, 9), (3, 5), (4, 7), (u32::MAX, 7)] {
         let (mut supervisor, _home) = opening();
         active(&mut supervisor).enter(WorkerPhase::Serving);
         supervisor.answer(Role::Active, segment(2, 6)).unwrap();

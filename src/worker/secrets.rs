@@ -380,7 +380,7 @@ pub(crate) fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
         | VaultError::NoSlot { .. }
         | VaultError::SlotParameters { .. }
         | VaultError::InUse { .. }
-        | VaultError::TooWide { .. }
+        | VaultError::Distrusted(_)
         | VaultError::Exists { .. }
         | VaultError::Io { .. }
         | VaultError::Store(_)

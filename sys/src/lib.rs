@@ -7,7 +7,7 @@
 //! Imported by: the daemon, the vault and the audit log.
 //!
 //! [`harden()`] prepares the process as a whole, [`die_with_parent`] the programs that it
-//! starts; [`thread()`] says whose a thread is, [`private`] who could open a file.
+//! starts; [`thread()`] says whose a thread is, [`trust`] who could have put a file there, or open it.
 
 mod buffers;
 mod child;
@@ -15,10 +15,10 @@ mod fds;
 mod harden;
 mod key;
 mod memory;
-pub mod private;
 mod secret_page;
 mod shared;
 mod thread;
+pub mod trust;
 
 pub use buffers::{HEAD_BYTES, SharedBuffer, SharedBuffers};
 pub use child::die_with_parent;

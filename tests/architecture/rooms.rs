@@ -12,9 +12,9 @@ use crate::sources::{Import, Sources, Target};
 pub(crate) const TABLE: &str = "
 # The ground.
 common:
-    names policy
+    names policy sys::trust
 config: common
-    names audit ureq::http std::net
+    names audit sys::trust ureq::http std::net
 ipc: common config
     names audit
 process: common config
@@ -30,7 +30,7 @@ holder: common config ipc process
 hsm: common ipc process
     names sys
 ctl: common config process
-    names audit fs policy vault ureq
+    names audit fs policy sys::trust vault ureq
 
 worker/metrics: ipc
     names audit

@@ -38,6 +38,7 @@ mod rotation;
 mod segments;
 mod start_stop;
 mod suspicion;
+mod trust;
 mod types;
 mod versions;
 mod workers;

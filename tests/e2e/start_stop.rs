@@ -250,6 +250,29 @@ fn a_low_limit_on_locked_memory_is_an_error_or_a_warning() {
     assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
 }
 
+#[test]
+fn without_the_right_to_end_workers_the_daemon_does_not_start_or_ends_all_the_same() {
+    let home = TestDaemon::new().init(POLICY);
+    let command = || {
+        let inner = home.daemon();
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-kill", "--inh-caps=-kill"]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command
+    };
+    let error = home.try_start(command(), b"").err().unwrap();
+    assert!(error.contains("CAP_KILL"), "{error}");
+    home.configure("developer = false", "developer = true");
+    let daemon = home.start_command(command(), b"");
+    daemon.set("app/db", b"v");
+    let (serving, standby) = daemon.workers();
+    daemon.stop();
+    for worker in [serving, standby] {
+        let pid = worker.as_raw_nonzero();
+        eventually("it is gone", || !lives(pid));
+    }
+}
+
 /// Limits that would end the daemon some time later.
 #[test]
 fn limits_on_files_and_processes_are_lifted_or_refused() {
@@ -312,8 +335,9 @@ fn in_a_pid_namespace_of_its_own_the_daemon_says_so() {
 #[test]
 fn an_ordinary_user_serves_itself() {
     let home = TestDaemon::new();
-    fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o777)).unwrap();
     let alice = alice();
+    // Its own, for what others have a hand in is not trusted.
+    std::os::unix::fs::chown(home.path(""), Some(alice.uid), None).unwrap();
     let init = home.ctl_as(
         &alice,
         &["init", "--dir", home.etc().to_str().unwrap()],

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use jarvis_sys::trust::TrustError;
+
 use crate::name::NameError;
 use crate::store::StoreError;
 
@@ -94,18 +96,9 @@ pub enum VaultError {
         /// The vault.
         path: PathBuf,
     },
-    /// A mode with which others could read or replace the file.
-    #[error(
-        "{path} has mode {mode:04o}, it must not be wider than {want:04o}; run: chmod {want:04o} {path}"
-    )]
-    TooWide {
-        /// File or directory.
-        path: PathBuf,
-        /// Mode of the file.
-        mode: u32,
-        /// The widest mode accepted.
-        want: u32,
-    },
+    /// Somebody else could read or replace the file.
+    #[error(transparent)]
+    Distrusted(#[from] TrustError),
     /// `create` found a file.
     #[error("{path} exists already")]
     Exists {

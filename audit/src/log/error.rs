@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jarvis_sys::private::PrivateError;
+use jarvis_sys::trust::TrustError;
 
 use crate::keys::{HostId, KeyError};
 use crate::line::MAX_LINE_BYTES;
@@ -47,7 +47,7 @@ pub enum OpenError {
     },
     /// Directory or segment can't be opened, or others could read or change it.
     #[error(transparent)]
-    Private(#[from] PrivateError),
+    Distrusted(#[from] TrustError),
     /// Another daemon writes the log.
     #[error("the audit log {0} is in use by another jarvis-secretsd")]
     InUse(PathBuf),

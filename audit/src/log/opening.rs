@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use jarvis_sys::private::{self, ModeLimit};
+use jarvis_sys::trust::{self, Rule};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
@@ -51,7 +51,7 @@ pub(super) struct LogDirectory {
 
 impl LogDirectory {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let handle = private::open(path, ModeLimit::DIRECTORY)?;
+        let handle = trust::open_end(path, Rule::PRIVATE_DIRECTORY)?;
         lock(path, &handle)?;
         Ok(Self {
             path: path.to_owned(),

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use jarvis_sys::private::{self, ModeLimit};
+use jarvis_sys::trust::{self, Rule};
 use jiff::Timestamp;
 
 use super::error::{OpenError, io_error};
@@ -61,7 +61,7 @@ pub(super) struct FirstRecord {
 
 /// Looks at the end of the log in `dir`; `None` when there is no record.
 pub(super) fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
-    private::open(dir, ModeLimit::DIRECTORY)?;
+    trust::open_end(dir, Rule::PRIVATE_DIRECTORY)?;
     Ok(resume_point(dir)?.tail)
 }
 
@@ -100,7 +100,7 @@ pub(super) fn resume_point(dir: &Path) -> Result<ResumePoint, OpenError> {
 pub(super) fn segment_end(dir: &Path, segment: u32) -> Result<ResumePoint, OpenError> {
     let path = segment_path(dir, segment);
     let corrupt = || OpenError::Corrupt { path: path.clone() };
-    let file = private::open(&path, ModeLimit::FILE)?;
+    let file = trust::open_end(&path, Rule::PRIVATE_FILE)?;
     let size = file.metadata().map_err(io_error("stat", &path))?.len();
     let window = size.min(WINDOW_BYTES);
     let mut bytes = vec![0; usize::try_from(window).map_err(|_| corrupt())?];

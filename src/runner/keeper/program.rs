@@ -1,8 +1,10 @@
 //! Programs that may be run: those that only root could have put there.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+use jarvis_sys::trust::{self, Distrust, Rule, TrustError};
+use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use crate::ipc::keeper::StartRefusal;
@@ -17,49 +19,34 @@ pub(super) fn open(
     name: &str,
     trust_self: bool,
 ) -> Result<OwnedFd, StartRefusal> {
-    let stat = fstat(directory).map_err(system)?;
-    if !trusted(&stat, trust_self) {
-        return Err(StartRefusal::DirectoryOwner);
-    }
-    if writable_by_others(&stat) {
-        return Err(StartRefusal::DirectoryWritable);
-    }
-    // A mere path: it needs no right to read, runs no driver and opens no link.
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(directory, name, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT => StartRefusal::Missing,
-        errno => system(errno),
+    let owned = |rule: Rule| if trust_self { rule } else { rule.of_root() };
+    let path = Path::new("");
+    trust::check(path, directory, owned(Rule::DIRECTORY)).map_err(|error| match error {
+        TrustError::Distrusted { why, .. } => match why {
+            Distrust::Owner(_) => StartRefusal::DirectoryOwner,
+            _ => StartRefusal::DirectoryWritable,
+        },
+        TrustError::Io { source, .. } => system(source.raw_os_error()),
     })?;
-    let stat = fstat(&file).map_err(system)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(StartRefusal::NoFile);
-    }
-    if !trusted(&stat, trust_self) {
-        return Err(StartRefusal::Owner);
-    }
-    if writable_by_others(&stat) {
-        return Err(StartRefusal::Writable);
-    }
+    let file = trust::locate_in(directory, path, name, owned(Rule::INSTALLED_FILE));
+    let file = file.map_err(|error| match error {
+        TrustError::Distrusted { why, .. } => match why {
+            Distrust::Owner(_) => StartRefusal::Owner,
+            Distrust::Writable(_) => StartRefusal::Writable,
+            _ => StartRefusal::NoFile,
+        },
+        error if error.is_missing() => StartRefusal::Missing,
+        TrustError::Io { source, .. } => system(source.raw_os_error()),
+    })?;
+    let stat = fstat(&file).map_err(|errno| system(Some(errno.raw_os_error())))?;
     if stat.st_mode & 0o111 == 0 {
         return Err(StartRefusal::NotExecutable);
     }
     Ok(file)
 }
 
-fn system(errno: Errno) -> StartRefusal {
-    StartRefusal::System(errno.raw_os_error())
-}
-
-/// Whether the owner is root, or the own user where that is as good.
-fn trusted(stat: &Stat, trust_self: bool) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    stat.st_uid == 0 || trust_self && stat.st_uid == own
-}
-
-/// Whether others than the owner may write. Of an ACL, the group's bits are the
-/// widest that it gives to anybody.
-fn writable_by_others(stat: &Stat) -> bool {
-    stat.st_mode & 0o022 != 0
+fn system(errno: Option<i32>) -> StartRefusal {
+    StartRefusal::System(errno.unwrap_or(Errno::IO.raw_os_error()))
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use jarvis_sys::trust::{self, Rule};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +52,7 @@ struct VaultHeader {
 /// exist and be 0700 or narrower.
 ///
 /// # Errors
-/// [`VaultError::Exists`], [`VaultError::TooWide`], or a failure of the file
+/// [`VaultError::Exists`], [`VaultError::Distrusted`], or a failure of the file
 /// system; a failed creation leaves no file.
 pub fn create(path: &Path, credential: &Credential, now_ms: i64) -> Result<(), VaultError> {
     check_directory(path)?;
@@ -160,7 +161,7 @@ impl LockedVault {
     /// Takes the file's lock, checks modes, every checksum and the format.
     ///
     /// # Errors
-    /// [`VaultError::InUse`], [`VaultError::TooWide`], [`VaultError::NotAVault`],
+    /// [`VaultError::InUse`], [`VaultError::Distrusted`], [`VaultError::NotAVault`],
     /// [`VaultError::Newer`], [`VaultError::Damaged`]; the file stays as it is.
     pub fn open(place: impl Into<VaultPlace>) -> Result<Self, VaultError> {
         Self::open_as(place.into(), true)
@@ -187,7 +188,7 @@ impl LockedVault {
             result => (result, None),
         };
         let file = file.map_err(|source| io_error("open", &path, source))?;
-        check_mode(&path, &file, 0o600)?;
+        trust::check(&path, &file, Rule::PRIVATE_FILE)?;
         lock(&path, &file)?;
         if !has_magic(&file).map_err(|source| io_error("read", &path, source))? {
             return Err(VaultError::NotAVault { path });
@@ -382,8 +383,8 @@ fn duplicate(path: &Path, file: &File) -> Result<File, VaultError> {
 
 fn check_directory(path: &Path) -> Result<(), VaultError> {
     let directory = directory_of(path);
-    let file = File::open(directory).map_err(|source| io_error("open", directory, source))?;
-    check_mode(directory, &file, 0o700)
+    trust::open_end(directory, Rule::PRIVATE_DIRECTORY)?;
+    Ok(())
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -391,21 +392,6 @@ fn directory_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-fn check_mode(path: &Path, file: &File, want: u32) -> Result<(), VaultError> {
-    let metadata = file
-        .metadata()
-        .map_err(|source| io_error("stat", path, source))?;
-    let mode = metadata.mode() & 0o7777;
-    if mode & !want == 0 {
-        return Ok(());
-    }
-    Err(VaultError::TooWide {
-        path: path.to_owned(),
-        mode,
-        want,
-    })
 }
 
 fn sync_directory(path: &Path) -> Result<(), VaultError> {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jarvis_sys::trust::{self, Rule};
 use parking_lot::Mutex;
 use redb::StorageBackend;
 use rustix::fs::{Access, FallocateFlags, FlockOperation, access, fallocate, flock};
@@ -314,9 +315,8 @@ impl VaultFile {
             // Opened a second time it would be locked a second time.
             return Self::new(self.duplicate()?, self.place.clone(), None);
         }
-        if other.mode() & 0o7177 != 0 {
-            return Err(self.unwritable(&"its mode is wider than 0600"));
-        }
+        let shown = &self.place.shown;
+        trust::check(shown, &found, Rule::PRIVATE_FILE).map_err(|why| self.unwritable(&why))?;
         let lock = |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive);
         if is_same(&own, &other) {
             flock(&self.file, FlockOperation::Unlock).map_err(|e| self.unwritable(&e))?;

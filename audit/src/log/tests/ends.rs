@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use jarvis_sys::private::PrivateError;
+use jarvis_sys::trust::{Distrust, TrustError};
 
 use super::*;
 
@@ -59,8 +59,8 @@ fn refusals_change_nothing() {
     let before = home.snapshot();
     assert!(matches!(
         home.open(7),
-        Err(OpenError::Private(PrivateError::TooWide {
-            mode: 0o644,
+        Err(OpenError::Distrusted(TrustError::Distrusted {
+            why: Distrust::Open { mode: 0o644, .. },
             ..
         }))
     ));
@@ -68,8 +68,8 @@ fn refusals_change_nothing() {
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(
         home.open(7),
-        Err(OpenError::Private(PrivateError::TooWide {
-            mode: 0o755,
+        Err(OpenError::Distrusted(TrustError::Distrusted {
+            why: Distrust::Open { mode: 0o755, .. },
             ..
         }))
     ));
