@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+use crate::answer_budget::{AnswerBudget, AnswerRoom};
 use crate::buffers::MAX_WAITING;
 use crate::caller::Caller;
 use crate::connection::Reply;
@@ -28,7 +29,14 @@ use crate::wire::abi::SizeOut;
 pub(crate) struct ControlHandle {
     pub(crate) uid: u32,
     pub(crate) caller: OnceLock<Caller>,
-    answer: Mutex<KeptAnswer>,
+    answer: Mutex<HeldAnswer>,
+}
+
+/// An answer and the room that it takes.
+#[derive(Default)]
+struct HeldAnswer {
+    kept: KeptAnswer,
+    _room: Option<AnswerRoom>,
 }
 
 impl ControlHandle {
@@ -45,13 +53,25 @@ impl ControlHandle {
         Self {
             uid,
             caller: OnceLock::new(),
-            answer: Mutex::new(answer.unwrap_or_default()),
+            answer: Mutex::new(HeldAnswer {
+                kept: answer.unwrap_or_default(),
+                _room: None,
+            }),
         }
     }
 
-    /// Sets the answer, which stands at `at`.
+    /// Sets a short answer, which stands at `at`.
     pub(crate) fn put(&self, body: Vec<u8>, at: u64) {
-        *self.answer.lock() = KeptAnswer { body, at };
+        self.hold(KeptAnswer { body, at }, None);
+    }
+
+    fn hold(&self, kept: KeptAnswer, room: Option<AnswerRoom>) {
+        *self.answer.lock() = HeldAnswer { kept, _room: room };
+    }
+
+    /// Forgets the answer before the next request is carried out: its room is free.
+    fn forget(&self) {
+        *self.answer.lock() = HeldAnswer::default();
     }
 
     /// Shows `size` bytes of the answer from `offset` of the file on; nothing at
@@ -64,7 +84,8 @@ impl ControlHandle {
         (offset, size): (u64, u32),
         reply: impl FnOnce(Result<&[u8], FsError>),
     ) {
-        let answer = self.answer.lock();
+        let held = self.answer.lock();
+        let answer = &held.kept;
         match offset.checked_sub(answer.at) {
             Some(from) => reply(Ok(slice(&answer.body, (from, size)))),
             None if answer.body.is_empty() => reply(Ok(&[])),
@@ -138,17 +159,25 @@ fn run(
     pages: &PageInvalidator,
     in_flight: &InFlight,
 ) {
+    let budget = Arc::new(AnswerBudget::default());
     while let Some(job) = jobs.take() {
         let number = job.origin.request;
         // Suspects were refused before they came here.
         let _guard = in_flight.track(number);
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
-        let answer = control.control(&job.caller, job.request, job.origin);
+        job.handle.forget();
+        let mut answer = control.control(&job.caller, job.request, job.origin);
+        let mut room = budget.take(job.caller.uid, answer.body.len());
+        if room.is_none() {
+            answer = control.shorten(answer);
+            room = budget.take(job.caller.uid, answer.body.len());
+        }
         let at = match answer.error {
             None => job.origin.end,
             Some(_) => job.origin.start,
         };
-        job.handle.put(answer.body, at);
+        let body = answer.body;
+        job.handle.hold(KeptAnswer { body, at }, room);
         for &ino in &answer.fenced {
             pages.invalidate_now(ino);
         }

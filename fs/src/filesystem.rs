@@ -35,6 +35,9 @@ use crate::wire::abi::{Attr, fopen};
 /// than this may be such a piece and is refused.
 pub const MAX_REQUEST: usize = (MAX_WRITE - 64 * 1024) as usize;
 
+/// Handles of the control file that one uid may have open: each may hold an answer.
+const MAX_CONTROL_HANDLES: usize = 64;
+
 /// The file system served to the kernel.
 pub struct FileSystem<T: Tree> {
     pub(crate) tree: Arc<T>,
@@ -238,6 +241,9 @@ impl<T: Tree> FileSystem<T> {
     }
 
     fn open_control(&self, caller: Caller, handle: u64, flags: i32) -> Result<u32, FsError> {
+        if self.handles.control_handles(caller.uid) >= MAX_CONTROL_HANDLES {
+            return Err(FsError::TooManyHandles);
+        }
         self.control.open_control(&caller)?;
         let file = OpenFile {
             ino: CONTROL,

@@ -285,6 +285,12 @@ impl HandleTable {
             .map(|file| (file.ino, file.version))
     }
 
+    /// Handles of the control file that `uid` has open.
+    pub(crate) fn control_handles(&self, uid: u32) -> usize {
+        let own = |file: &OpenFile| file.control && file.uid == uid;
+        self.files().filter(own).count()
+    }
+
     /// Handles open now.
     #[must_use]
     pub fn open(&self) -> usize {

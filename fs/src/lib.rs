@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod answer_budget;
 mod attr;
 mod bare;
 mod buffers;

@@ -246,6 +246,10 @@ pub trait Control: Send + Sync + 'static {
     /// a serving thread.
     fn is_urgent(&self, request: &[u8]) -> bool;
 
+    /// `answer` in few words: there is no room to keep it. One that tells of a change still
+    /// says that it was made; a question is refused.
+    fn shorten(&self, answer: Answer) -> Answer;
+
     /// Whether an earlier process carried out request number `request`.
     fn carried_out(&self, request: u64) -> bool;
 

@@ -19,6 +19,7 @@ clients:
     verbs: [read, write, rotate]
 "#;
 
+const EBUSY: i32 = 16;
 const EMSGSIZE: i32 = 90;
 
 /// A batch that makes `secrets` with so many fields of 4,096 characters each.
@@ -76,7 +77,7 @@ fn a_revocation_waits_for_nobodys_batches() {
         }
     };
     let waited = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..80).map(|_| scope.spawn(hostile)).collect();
+        let threads: Vec<_> = (0..60).map(|_| scope.spawn(hostile)).collect();
         eventually("bob's requests wait", || asked.load(Ordering::Relaxed) > 2);
         let start = Instant::now();
         let request = json!({
@@ -95,4 +96,32 @@ fn a_revocation_waits_for_nobodys_batches() {
     });
     assert!(waited < Duration::from_secs(3), "{waited:?}");
     assert_eq!(home.ok(&["status"], b"")["worker_generation"], generation);
+}
+
+#[test]
+fn control_handles_and_their_answers_are_bounded() {
+    let home = TestDaemon::new().init(BOBS_OWN);
+    let daemon = home.start();
+    // An export of some megabytes.
+    for _ in 0..8 {
+        daemon.set("bob/large", &vec![b'v'; 512 * 1024]);
+    }
+    let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
+    let export = json!({"op": "history_export", "name": "bob/large", "key_b64": key}).to_string();
+    let open = || Control::open(&home.mount()).map_err(|error| errno(&error));
+    let held = bob().act(|| {
+        let mut held: Vec<_> = (0..64).map(|_| open().unwrap()).collect();
+        assert_eq!(open().err(), Some(EMFILE));
+        let mut asked = held.iter_mut().map(|control| control.ask(&export));
+        let refused = asked.find(|(result, _)| result.is_err());
+        let (result, answer) = refused.expect("64 answers of some megabytes are held");
+        assert_eq!(result, Err(EBUSY));
+        assert_eq!(answer["error"]["code"], "busy", "{answer}");
+        held
+    });
+    assert_eq!(home.ok(&["status"], b"")["ready"], true, "others have room");
+    drop(held);
+    daemon.eventually("released", || {
+        bob().act(|| open().unwrap().ask(&export).0.is_ok())
+    });
 }

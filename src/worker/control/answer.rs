@@ -104,6 +104,19 @@ pub(super) fn refuse(error: FsError, message: &str) -> Answer {
     ControlError::new(error, code, message).answer()
 }
 
+/// Short form of `answer`, for when its user's handles, or all, hold too many.
+pub(super) fn shorten(answer: Answer) -> Answer {
+    if answer.error.is_none() && answer.changed.is_empty() {
+        let message = "open control handles hold too many answers; close them, and ask again";
+        return ControlError::new(FsError::Busy, "busy", message).answer();
+    }
+    let body = match answer.error {
+        None => success(&Value::Null, Vec::new()).body,
+        Some(error) => refuse(error, "refused; too many answers are held to say why").body,
+    };
+    Answer { body, ..answer }
+}
+
 /// The answer to a request that was carried out and gave `result`.
 pub(super) fn success(result: &Value, changed: Vec<u64>) -> Answer {
     Answer {

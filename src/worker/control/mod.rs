@@ -79,6 +79,10 @@ impl Control for ControlService {
         request.len() <= MAX_URGENT && parse(request).is_ok_and(|parsed| parsed.goes_first())
     }
 
+    fn shorten(&self, answer: Answer) -> Answer {
+        answer::shorten(answer)
+    }
+
     fn carried_out(&self, request: u64) -> bool {
         self.committer.journal().replay(request).is_some()
     }
