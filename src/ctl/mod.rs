@@ -76,7 +76,7 @@ enum Command {
     Delete(secrets::NamedSecret),
     /// Bring a deleted secret back
     Restore(secrets::NamedSecret),
-    /// Destroy a deleted secret for good
+    /// Destroy a deleted secret for good, or remove an empty directory
     Purge(secrets::NamedSecret),
     /// Have the daemon generate the next value of a secret, or of many
     Rotate(rotate::RotateCommand),

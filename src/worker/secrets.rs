@@ -370,6 +370,7 @@ pub(crate) fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
         VaultError::TooLarge { .. } => Some((FsError::TooLong, "too_long")),
         VaultError::Conflict { .. } => Some((FsError::Conflict, "conflict")),
         VaultError::NoGenerator(_) => Some((FsError::NotSupported, "no_generator")),
+        VaultError::NotEmpty(_) => Some((FsError::Exists, "not_empty")),
         VaultError::Occupied(_) => Some((FsError::Exists, "exists")),
         VaultError::NotAVault { .. }
         | VaultError::NotAHistory { .. }

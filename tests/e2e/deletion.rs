@@ -41,6 +41,43 @@ fn delete_restore_and_purge() {
 }
 
 #[test]
+fn an_empty_directory_can_be_removed() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/team/db", b"v");
+    let team = daemon.file("app/team");
+    let before = fs::metadata(&team).unwrap().ino();
+    let purge = |name: &str| {
+        let output = home.ctl(&["purge", name], b"");
+        (output.status.success(), text(&output.stderr))
+    };
+    let (removed, why) = purge("app/team");
+    assert!(!removed && why.contains("not empty"), "{why}");
+    home.ok(&["delete", "app/team/db"], b"");
+    assert!(!purge("app/team").0, "it could be restored");
+    assert!(purge("app/team/db").0);
+    let (removed, why) = purge("app/team");
+    assert!(removed, "{why}");
+    assert_eq!(
+        fs::metadata(&team).map_err(|e| errno(&e)).err(),
+        Some(ENOENT)
+    );
+    assert!(!purge("app/team").0, "there is none");
+    // Made and emptied in one change.
+    let batch = json!([
+        {"op": "set", "name": "app/team/db", "value": "v"},
+        {"op": "delete", "name": "app/team/db"},
+        {"op": "purge", "name": "app/team/db"},
+        {"op": "purge", "name": "app/team"},
+        {"op": "set", "name": "app/team/other", "value": "v"},
+    ]);
+    let mut control = Control::open(&home.mount()).unwrap();
+    assert_eq!(control.ask(batch.to_string()).1["ok"], true);
+    assert_eq!(alice().read(&team.join("other")), Ok(b"v".to_vec()));
+    assert!(fs::metadata(&team).unwrap().ino() > before, "another one");
+}
+
+#[test]
 fn a_new_value_continues_a_deleted_secret() {
     let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();

@@ -154,6 +154,9 @@ pub enum VaultError {
     /// The name to restore is taken again.
     #[error("`{0}` exists; delete it first")]
     Occupied(String),
+    /// The directory to remove has something in it.
+    #[error("`{0}` is not empty: secrets are in it, or deleted ones that can be restored")]
+    NotEmpty(String),
     /// There is no such version.
     #[error("`{name}` has no version {version}")]
     NoSuchVersion {

@@ -73,14 +73,20 @@ impl Txn<'_> {
         self.count(node.parent, true)
     }
 
-    /// Destroys every deleted secret called `name`: data key and all versions.
+    /// Destroys every deleted secret called `name`: data key and all versions. Where there
+    /// is none, removes the directory called so.
     ///
     /// # Errors
-    /// [`VaultError::NotFound`] when none is deleted, or a failure of the vault.
+    /// [`VaultError::NotFound`] when none is deleted, [`VaultError::NotEmpty`], or a failure
+    /// of the vault.
     pub fn purge(&mut self, name: &SecretName) -> Result<Vec<NodeId>, VaultError> {
         let doomed = self.deleted_nodes(|node| &*node.path == name.as_str())?;
         if doomed.is_empty() {
-            return Err(VaultError::NotFound(name.to_string()));
+            let directory = self.existing(name)?;
+            return match directory.body {
+                Body::Directory { .. } => Ok(vec![self.remove_directory(&directory)?]),
+                Body::Secret(_) => Err(VaultError::NotFound(name.to_string())),
+            };
         }
         self.destroy(&doomed)?;
         Ok(doomed.iter().map(|node| node.id).collect())
@@ -118,7 +124,10 @@ impl Txn<'_> {
     }
 
     /// The deleted secrets that are `wanted`.
-    fn deleted_nodes(&self, wanted: impl Fn(&Node) -> bool) -> Result<Vec<Node>, VaultError> {
+    pub(super) fn deleted_nodes(
+        &self,
+        wanted: impl Fn(&Node) -> bool,
+    ) -> Result<Vec<Node>, VaultError> {
         let mut ids = Vec::new();
         for (k, _) in self.core.records(key::DELETED)? {
             ids.extend(key::trailing_id(&k));

@@ -1,5 +1,7 @@
 //! The tree: secrets and directories with their entries and counts.
 
+use std::ops::ControlFlow;
+
 use super::Txn;
 use crate::crypto::{self, RecordKind};
 use crate::error::VaultError;
@@ -80,6 +82,37 @@ impl Txn<'_> {
         Ok(node.id)
     }
 
+    /// Removes `directory`, in which nothing is, not even what could be restored.
+    pub(super) fn remove_directory(&mut self, directory: &Node) -> Result<NodeId, VaultError> {
+        let is_within = |node: &Node| node.parent == directory.id;
+        if self.has_child(directory.id)? || !self.deleted_nodes(is_within)?.is_empty() {
+            return Err(VaultError::NotEmpty(directory.path.to_string()));
+        }
+        self.unlist(directory);
+        self.remove_entry(directory)?;
+        self.remove(key::node(directory.id));
+        self.nodes.push(directory.id);
+        Ok(directory.id)
+    }
+
+    /// Whether anything is listed in directory `id`.
+    fn has_child(&self, id: NodeId) -> Result<bool, VaultError> {
+        let children = key::children(id);
+        let written = self.writes.range(children.clone()..);
+        let mut written = written.take_while(|(key, _)| key.starts_with(&children));
+        let mut found = written.any(|(_, value)| value.is_some());
+        let mut stored = |key: &[u8], _: &[u8]| match self.writes.get(key) {
+            // Taken away by this change.
+            Some(None) => ControlFlow::Continue(()),
+            _ => {
+                found = true;
+                ControlFlow::Break(())
+            }
+        };
+        self.core.store.scan(&children, &children, &mut stored)?;
+        Ok(found)
+    }
+
     /// Adds or takes one live secret in `directory` and all above it.
     pub(super) fn count(&mut self, directory: NodeId, more: bool) -> Result<(), VaultError> {
         let step = |count: u64| {
@@ -110,13 +143,13 @@ impl Txn<'_> {
         self.put(key::child(node.parent, node.id), Vec::new());
     }
 
-    /// Takes `node` off the list of its directory. Its entry stays, by which a new value
+    /// Takes `node` off the list of its directory. A secret's entry stays, by which a new value
     /// finds what was deleted.
     pub(super) fn unlist(&mut self, node: &Node) {
         self.remove(key::child(node.parent, node.id));
     }
 
-    /// Removes the entry of a deleted `node`, unless another one has the name by now.
+    /// Removes the entry of `node`, unless another one has the name by now.
     pub(super) fn remove_entry(&mut self, node: &Node) -> Result<(), VaultError> {
         let entry = self.core.keys.entry(node.parent, node.segment());
         let leads_to = self.get(&entry)?.and_then(|id| key::trailing_id(&id));
