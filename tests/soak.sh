@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 minutes=$1
 shift
-[ "$#" -gt 0 ] || set -- kills disks clocks mounts systemd
+[ "$#" -gt 0 ] || set -- kills disks clocks mounts systemd neighbours
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -55,9 +55,16 @@ systemd() {
     echo "systemd: $rounds rounds"
 }
 
+# Eight users list, ask, open and connect as much as they can: what a reader and a revocation
+# notice of it.
+neighbours() {
+    SOAK_MINUTES=$minutes run cargo test --release --test e2e -- --ignored --nocapture neighbours::soak
+    grep '^neighbours: ' "$log"
+}
+
 for scenario; do
     case $scenario in
-        kills | disks | clocks | mounts | systemd) "$scenario" ;;
+        kills | disks | clocks | mounts | systemd | neighbours) "$scenario" ;;
         *)
             echo "soak: there is no scenario $scenario" >&2
             exit 2

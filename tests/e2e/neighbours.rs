@@ -1,5 +1,8 @@
 //! What one user's requests cost the others.
 
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -124,4 +127,124 @@ fn control_handles_and_their_answers_are_bounded() {
     daemon.eventually("released", || {
         bob().act(|| open().unwrap().ask(&export).0.is_ok())
     });
+}
+
+/// Hostile users of the soak.
+const HOSTILE: u32 = 8;
+
+fn hostile_user(number: u32) -> User {
+    User {
+        uid: 300_000 + number,
+        groups: Vec::new(),
+        ..bob()
+    }
+}
+
+/// Alice reads; each hostile user may see one of many names and change what is its own.
+fn hostile_policy() -> String {
+    let client = |number| {
+        let uid = hostile_user(number).uid;
+        format!(
+            "  hostile-{number}:\n    match: {{uid: {uid}}}\n    \
+             allow: [\"many/s{number}\", \"h{number}/**\"]\n    verbs: [read, write, rotate]\n"
+        )
+    };
+    let hostile = (0..HOSTILE).map(client);
+    std::iter::once(POLICY.to_owned()).chain(hostile).collect()
+}
+
+/// What hostile user `number` does with a thread of its own, again and again.
+fn hostilities(number: u32, mount: &Path, address: &str) -> Vec<Box<dyn FnMut() + Send>> {
+    let (many, shared) = (mount.join("many"), mount.join("shared"));
+    let control = mount.to_owned();
+    let handles = mount.to_owned();
+    let address = address.to_owned();
+    let request = batch(2, 30).replace("bob/", &format!("h{number}/"));
+    let (mut held, mut idle) = (Vec::new(), Vec::new());
+    vec![
+        Box::new(move || assert!(fs::read_dir(&many).unwrap().count() > 0)),
+        Box::new(move || drop(File::open(&shared))),
+        Box::new(move || drop(Control::open(&control).map(|mut c| c.ask(&request)))),
+        Box::new(move || {
+            held.push(Control::open(&handles));
+            held.truncate(if held.len() < 200 { 200 } else { 0 });
+        }),
+        Box::new(move || {
+            idle.push(TcpStream::connect(&address));
+            idle.truncate(if idle.len() < 50 { 50 } else { 0 });
+        }),
+    ]
+}
+
+/// Reads `file` as alice until `end`; the slowest of a hundred took so long.
+fn p99(file: &Path, end: Instant) -> Duration {
+    let mut waits = alice().act(|| {
+        let mut waits = Vec::new();
+        while Instant::now() < end {
+            let start = Instant::now();
+            assert_eq!(fs::read(file).unwrap(), b"v");
+            waits.push(start.elapsed());
+        }
+        waits
+    });
+    waits.sort_unstable();
+    waits[waits.len() * 99 / 100]
+}
+
+/// For SOAK_MINUTES; prints what an ordinary reader and an emergency notice.
+#[test]
+#[ignore = "takes minutes: make soak"]
+fn soak() {
+    let minutes: f64 = std::env::var("SOAK_MINUTES").unwrap().parse().unwrap();
+    let home = TestDaemon::new().init(&hostile_policy());
+    let (daemon, address) = home.start_http();
+    daemon.set("shared", b"v");
+    for chunk in 0..40 {
+        let set =
+            |n| json!({"op": "set", "name": format!("many/s{}", chunk * 500 + n), "value": "v"});
+        let batch = (0..500).map(set).collect::<Vec<_>>();
+        let mut control = Control::open(&home.mount()).unwrap();
+        assert_eq!(control.ask(json!(batch).to_string()).1["ok"], true);
+    }
+    let generation = home.ok(&["status"], b"")["worker_generation"].clone();
+    let length = Duration::from_secs_f64(minutes * 60.0);
+    let shared = daemon.file("shared");
+    let alone = p99(&shared, Instant::now() + length / 10);
+    let end = Instant::now() + length;
+    let revoke = || {
+        let (mut count, mut slowest) = (0, Duration::ZERO);
+        while Instant::now() < end {
+            daemon.set(&format!("emergency/{count}"), b"v");
+            let request = json!({
+                "op": "revoke", "name": format!("emergency/{count}"),
+                "reason": "suspected_compromise", "immediate": true,
+            });
+            let start = Instant::now();
+            let mut control = Control::open(&home.mount()).unwrap();
+            assert_eq!(control.ask(request.to_string()).1["ok"], true);
+            slowest = slowest.max(start.elapsed());
+            count += 1;
+        }
+        (count, slowest)
+    };
+    let (crowded, (count, slowest)) = std::thread::scope(|scope| {
+        for number in 0..HOSTILE {
+            for mut deed in hostilities(number, &home.mount(), &address) {
+                scope.spawn(move || {
+                    hostile_user(number).become_thread();
+                    while Instant::now() < end {
+                        deed();
+                    }
+                });
+            }
+        }
+        let reader = scope.spawn(|| p99(&shared, end));
+        let revoked = revoke();
+        (reader.join().unwrap(), revoked)
+    });
+    assert_eq!(home.ok(&["status"], b"")["worker_generation"], generation);
+    println!(
+        "neighbours: a read's p99 is {alone:?} alone, {crowded:?} among {HOSTILE} hostile users; \
+         the slowest of {count} immediate revocations took {slowest:?}"
+    );
 }
