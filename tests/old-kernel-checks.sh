@@ -16,7 +16,7 @@ check() {
     shift
     if [ -n "$SUITES" ] && [[ " $SUITES " != *" $name "* ]]; then return; fi
     if timeout -k 5 3600 "$@" >"$log" 2>&1; then
-        echo "ok $name: $(grep -hE '^[0-9,]+ (kills|operations)|^test result' "$log" | tail -2 | tr '\n' ' ')in $((SECONDS - began)) s"
+        echo "ok $name: $(grep -hE '(^| )kills [0-9]|^test result' "$log" | tail -2 | tr '\n' ' ')in $((SECONDS - began)) s"
     else
         failed=1
         cat "$log"

@@ -19,6 +19,8 @@ fetch() {
     [ -e "$dir/$1/complete" ] && return
     rm -rf "${dir:?}/$1"
     mkdir -p "$dir/$1"
+    # A package of its own since Debian 13; part of docker.io before.
+    [ "$1" = bookworm ] || packages=$packages,docker-cli
     debootstrap --variant=minbase --include="$packages" "$1" "$dir/$1/root" \
         http://deb.debian.org/debian >"$dir/$1/debootstrap.log" 2>&1 || {
         tail -20 "$dir/$1/debootstrap.log" >&2
