@@ -44,7 +44,7 @@ test_program() { jq -r "select(.profile.test and .target.name == \"$1\") | .exec
 # lay RELEASE: the tree and what was built, at the paths that the tests were built with.
 lay() {
     local root=$dir/$1/root tree=$dir/$1/root$PWD suite
-    rm -rf "$dir/$1/root$PWD"
+    rm -rf "$dir/$1/root$PWD" "$root/checks"
     mkdir -p "$tree" "$root$built/debug/examples" "$root/checks"
     git ls-files -z | tar -c --null -T - | tar -x -C "$tree"
     cp "$built"/debug/jarvis{-secretsd,ctl} "$root$built/debug/"

@@ -91,10 +91,13 @@ fn fill(home: &TestDaemon, directory: &str, chunks: u32) {
     let mut control = Control::open(&home.mount()).unwrap();
     for chunk in 0..chunks {
         let name = |n| format!("{directory}/s{chunk}-{n}");
-        let batch: Vec<_> = (0..500)
+        let sets: Vec<_> = (0..500)
             .map(|n| json!({"op": "set", "name": name(n), "value": "v"}))
             .collect();
-        assert_eq!(control.ask(json!(batch).to_string()).1["ok"], true);
+        // A worker that takes seconds for one request would be replaced as one that hangs.
+        for batch in sets.chunks(500 / slowness() as usize) {
+            assert_eq!(control.ask(json!(batch).to_string()).1["ok"], true);
+        }
     }
 }
 
