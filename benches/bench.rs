@@ -28,7 +28,7 @@ use fuser::{
 use jarvis_audit::{
     Action, Durability, Event, Identity, Log, Opening, Outcome, VerifyOptions, verify_with,
 };
-use jarvis_policy::{Accounts, Caller, Policy, Verb};
+use jarvis_policy::{Accounts, Caller, Namespace, Policy, Verb};
 use jarvis_vault::{Credential, LockedVault, NewVersion, SecretBytes, SecretName, Vault};
 use serde_json::{Value, json};
 
@@ -387,6 +387,7 @@ fn decision() -> Row {
         gid: 99,
         groups: &[1, 2, 3],
         containerized: false,
+        namespace: Namespace::Host,
     };
     // A hundred at a time: one is shorter than the clock's step.
     let samples = timed(5000, || {

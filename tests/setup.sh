@@ -6,7 +6,7 @@ set -eu
 # Only what every user can run counts, not what is in somebody's home.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
-"$(dirname "$0")/need.sh" fusermount3 fuse3 shellcheck shellcheck setpriv util-linux \
+"$(dirname "$0")/need.sh" fusermount3 fuse3 shellcheck shellcheck setpriv util-linux newuidmap uidmap \
     mount mount mkfs.ext4 e2fsprogs dockerd docker.io iptables iptables busybox busybox-static cc gcc curl curl strace strace \
     prometheus prometheus python3 python3 node nodejs javac default-jdk-headless perl perl \
     openssl openssl ssh-keygen openssh-client sshd openssh-server nginx nginx-light
@@ -23,6 +23,15 @@ if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
 fi
 
 "$(dirname "$0")/users.sh"
+
+# User namespaces with many ids, as useradd gives them to everybody who is no system user.
+first=3000000
+for user in jarvis-bob jarvis-carol; do
+    last=$((first + 65535))
+    grep -q "^$user:" /etc/subuid || usermod --add-subuids "$first-$last" "$user"
+    grep -q "^$user:" /etc/subgid || usermod --add-subgids "$first-$last" "$user"
+    first=$((last + 1))
+done
 
 if [ ! -c /dev/fuse ]; then
     echo 'setup: there is no /dev/fuse; run: modprobe fuse' >&2

@@ -105,6 +105,10 @@ pub struct ClockJump {
     pub to: String,
 }
 
+/// Lowest number that the kernel gives to a namespace (`PROC_DYNAMIC_FIRST`): no uid that
+/// anybody has is as high.
+pub const FIRST_NAMESPACE: u32 = 0xF000_0000;
+
 /// One event to be recorded; borrows everything. Fields are written in this
 /// order, after the chain's own (`v seq prev time host epoch`).
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -136,6 +140,10 @@ pub struct Event<'a> {
     /// Caller's process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Account of a caller in another user namespace than the daemon's: the uid of its
+    /// owner; of one that root made its number; 4,294,967,295 if nobody could tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<u32>,
     /// Caller's systemd unit, as its cgroup tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'a str>,
@@ -194,6 +202,7 @@ impl Event<'_> {
             uid: None,
             gid: None,
             pid: None,
+            account: None,
             unit: None,
             container: None,
             exe: None,

@@ -30,7 +30,7 @@ mod verify;
 
 pub use certificate::CertificateError;
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
-pub use event::{Action, ClockJump, Event, Outcome};
+pub use event::{Action, ClockJump, Event, FIRST_NAMESPACE, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
 pub use log::{
     AppendError, Counters, Durability, KnownRecord, Log, LogFault, OpenError, Opening, PruneError,

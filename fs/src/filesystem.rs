@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::attr::{self, CallerView};
 use crate::buffers::MAX_WRITE;
 use crate::caller::cgroup::WorkloadCache;
+use crate::caller::containment::Containment;
 use crate::caller::{Caller, CarriedIds, HeaderIds, IdentityError};
 use crate::connection::{Connection, Reply};
 use crate::control::{ControlExecutor, ControlHandle, ControlJob};
@@ -139,7 +140,17 @@ impl<T: Tree> FileSystem<T> {
         header: HeaderIds,
         carried: CarriedIds,
     ) -> Result<Caller, IdentityError> {
-        header.identify(carried, |tid| self.callers.thread_ids(tid))
+        let caller = header.identify(carried, |tid| self.callers.thread_ids(tid))?;
+        Ok(self.with_owner(caller))
+    }
+
+    /// `caller`, and if it is in another user namespace, whose that is.
+    fn with_owner(&self, mut caller: Caller) -> Caller {
+        if caller.foreign().is_some() {
+            let owner = self.callers.namespace_owner(&caller);
+            caller.containment = Some(Containment::UserNamespace(owner));
+        }
+        caller
     }
 
     /// The caller of an operation that is refused, and recorded, to callers without
@@ -148,7 +159,9 @@ impl<T: Tree> FileSystem<T> {
         let identity = match ino {
             // With its groups, since it is kept for as long as the handle and a
             // later policy may ask for them.
-            CONTROL => header.identify(CarriedIds::FileSystem, |_| None),
+            CONTROL => header
+                .identify(CarriedIds::FileSystem, |_| None)
+                .map(|caller| self.with_owner(caller)),
             _ => self.identify(header, CarriedIds::FileSystem),
         };
         let mut caller = identity.map_err(|why| {
@@ -172,17 +185,18 @@ impl<T: Tree> FileSystem<T> {
         if let Some(flags) = self.opened_before(header, unique, ino) {
             return Ok(flags);
         }
-        let pending = self.handles.begin_open(header.uid).map_err(|refused| {
+        let caller = self.identify_or_record(header, ino)?;
+        let pending = self.handles.begin_open(caller.account());
+        let pending = pending.map_err(|refused| {
             if let Some(count) = refused.report {
                 let limit = match refused.error {
                     FsError::TableFull => LimitScope::Table,
                     _ => LimitScope::Caller,
                 };
-                self.refusals.limited(header, limit, count);
+                self.refusals.limited(&caller, limit, count);
             }
             refused.error
         })?;
-        let caller = self.identify_or_record(header, ino)?;
         let handle = unique.request();
         let flags = if ino == CONTROL {
             self.open_control(caller, handle, flags)?
@@ -228,6 +242,7 @@ impl<T: Tree> FileSystem<T> {
             ino: opened.id,
             version: opened.version,
             uid: caller.uid,
+            account: caller.account(),
             control: false,
             cached: opened.cached,
             one_request: false,
@@ -249,6 +264,7 @@ impl<T: Tree> FileSystem<T> {
             ino: CONTROL,
             version: 0,
             uid: caller.uid,
+            account: caller.account(),
             control: true,
             cached: false,
             // Who cannot read the answer may be a shell that writes a long line, or one with
@@ -351,8 +367,12 @@ impl<T: Tree> FileSystem<T> {
         }
         let caller = match handle.caller.get() {
             Some(caller) => caller.clone(),
-            // The caller waits in its write, so `/proc` shows who it is.
-            None => match self.identify_or_record(writer, CONTROL) {
+            // The caller waits in its write, so `/proc` shows who it is. Another one with
+            // its uid may have the handle now.
+            None => match self.identify_or_record(writer, CONTROL).and_then(|caller| {
+                self.control.open_control(&caller)?;
+                Ok(caller)
+            }) {
                 Ok(caller) => handle.caller.get_or_init(|| caller).clone(),
                 Err(error) => return reply.error(error),
             },

@@ -1,7 +1,9 @@
 //! Open files: one table in memory that may outlive the process.
 //!
 //! A slot has four 64-bit words: handle, inode (of a control handle for one request: that
-//! request, once there is one), version and flags, opener's uid.
+//! request, once there is one), version and flags, opener. The last one has the uid in its
+//! low half; in the high half that XOR the account which the handle counts for, so that
+//! nothing is there for most.
 //! A handle is the number of its OPEN request, so that a resent OPEN finds its
 //! own slot. Slots are published and removed by a single store of the first
 //! word: another process that maps the table after a crash at any instruction
@@ -29,6 +31,11 @@ const EMPTY: u64 = 0;
 /// First word of a slot whose handle was removed: a search goes on behind it.
 const REMOVED: u64 = u64::MAX;
 
+/// Handles from which on the rest is for who has few.
+const CROWDED: usize = MAX_OPEN / 4 * 3;
+/// Part of its cap that an account may have while the table is crowded: one of so many.
+const FEW: u32 = 16;
+
 /// Flag beside the version: the audit record of the open is written.
 const RECORDED: u64 = 1 << 32;
 /// Flag beside the version: the handle is the control file's.
@@ -38,10 +45,11 @@ const CACHED: u64 = 1 << 34;
 /// Flag beside the version: the control handle takes one request.
 const ONE_REQUEST: u64 = 1 << 35;
 
-/// Refusals of one kind to one uid closer together than this are one burst.
+/// Refusals of one kind to one account closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(10);
 
-/// Bounds on what one uid may hold.
+/// Bounds on what one account may hold: a user, with what it has in user namespaces of its
+/// own, or one such namespace that root made.
 #[derive(Clone, Copy, Debug)]
 pub struct HandleLimits {
     /// Open handles.
@@ -56,6 +64,8 @@ pub(crate) struct OpenFile {
     pub(crate) ino: u64,
     pub(crate) version: u32,
     pub(crate) uid: u32,
+    /// Account that it counts for ([`crate::Caller::account`]).
+    pub(crate) account: u32,
     pub(crate) control: bool,
     pub(crate) cached: bool,
     /// Whether the handle takes one request, ever.
@@ -72,6 +82,11 @@ impl OpenFile {
             | flag(self.cached, CACHED)
             | flag(self.one_request, ONE_REQUEST)
     }
+
+    /// The fourth word of the file's slot.
+    fn opener(self) -> u64 {
+        u64::from(self.uid) | u64::from(self.uid ^ self.account) << 32
+    }
 }
 
 /// Four words of the table.
@@ -79,16 +94,16 @@ struct HandleSlot<'t> {
     handle: &'t AtomicU64,
     ino: &'t AtomicU64,
     version_and_flags: &'t AtomicU64,
-    uid: &'t AtomicU64,
+    opener: &'t AtomicU64,
 }
 
 impl<'t> HandleSlot<'t> {
-    fn of([handle, ino, version_and_flags, uid]: &'t [AtomicU64; SLOT_WORDS]) -> Self {
+    fn of([handle, ino, version_and_flags, opener]: &'t [AtomicU64; SLOT_WORDS]) -> Self {
         Self {
             handle,
             ino,
             version_and_flags,
-            uid,
+            opener,
         }
     }
 
@@ -106,7 +121,7 @@ impl<'t> HandleSlot<'t> {
         self.ino.store(file.ino, Ordering::Relaxed);
         self.version_and_flags
             .store(file.version_and_flags(), Ordering::Relaxed);
-        self.uid.store(u64::from(file.uid), Ordering::Relaxed);
+        self.opener.store(file.opener(), Ordering::Relaxed);
         self.handle.store(handle, Ordering::Release);
     }
 
@@ -115,6 +130,7 @@ impl<'t> HandleSlot<'t> {
             return None;
         }
         let state = self.version_and_flags.load(Ordering::Relaxed);
+        let opener = self.opener.load(Ordering::Relaxed);
         let control = state & CONTROL != 0;
         Some(OpenFile {
             ino: if control {
@@ -123,7 +139,8 @@ impl<'t> HandleSlot<'t> {
                 self.ino.load(Ordering::Relaxed)
             },
             version: low_half(state),
-            uid: low_half(self.uid.load(Ordering::Relaxed)),
+            uid: low_half(opener),
+            account: low_half(opener) ^ low_half(opener >> 32),
             control,
             cached: state & CACHED != 0,
             one_request: state & ONE_REQUEST != 0,
@@ -144,7 +161,7 @@ impl<'t> HandleSlot<'t> {
     }
 }
 
-/// The table, and counts a uid derived from it.
+/// The table, and counts an account derived from it.
 pub struct HandleTable {
     words: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     limits: HandleLimits,
@@ -155,11 +172,11 @@ pub struct HandleTable {
 #[derive(Default)]
 struct Counts {
     open: usize,
-    by_uid: HashMap<u32, UidCounts>,
+    by_account: HashMap<u32, AccountCounts>,
 }
 
 #[derive(Default)]
-struct UidCounts {
+struct AccountCounts {
     open: u32,
     pending: u32,
     /// When a refusal was last seen, and how many since the last report.
@@ -197,20 +214,24 @@ impl HandleTable {
         let mut counts = self.counts.lock();
         for file in self.files() {
             counts.open += 1;
-            counts.by_uid.entry(file.uid).or_default().open += 1;
+            counts.by_account.entry(file.account).or_default().open += 1;
         }
     }
 
     /// Counts an OPEN that is about to be decided.
-    pub(crate) fn begin_open(&self, uid: u32) -> Result<PendingOpen<'_>, OpenRefusal> {
+    pub(crate) fn begin_open(&self, account: u32) -> Result<PendingOpen<'_>, OpenRefusal> {
         let mut counts = self.counts.lock();
-        let full = counts.open >= MAX_OPEN;
-        let own = counts.by_uid.entry(uid).or_default();
+        let (full, crowded) = (counts.open >= MAX_OPEN, counts.open >= CROWDED);
+        let own = counts.by_account.entry(account).or_default();
+        let full = full || crowded && own.open >= (self.limits.handles / FEW).max(1);
         let over =
             own.open + own.pending >= self.limits.handles || own.pending >= self.limits.pending;
         if !full && !over {
             own.pending += 1;
-            return Ok(PendingOpen { table: self, uid });
+            return Ok(PendingOpen {
+                table: self,
+                account,
+            });
         }
         let error = if full {
             FsError::TableFull
@@ -235,7 +256,7 @@ impl HandleTable {
         self.slot(index).publish(handle, file);
         if known.is_none() {
             counts.open += 1;
-            counts.by_uid.entry(file.uid).or_default().open += 1;
+            counts.by_account.entry(file.account).or_default().open += 1;
         }
         Ok(())
     }
@@ -268,7 +289,7 @@ impl HandleTable {
         slot.handle.store(REMOVED, Ordering::Release);
         self.sweep(index);
         counts.open -= 1;
-        counts.release(file.uid, |own| own.open -= 1);
+        counts.release(file.account, |own| own.open -= 1);
         Some(file)
     }
 
@@ -352,19 +373,19 @@ fn probe(handle: u64) -> impl Iterator<Item = usize> {
 }
 
 impl Counts {
-    /// Applies `change` to the counts of `uid`, and forgets a uid without any.
-    fn release(&mut self, uid: u32, change: impl FnOnce(&mut UidCounts)) {
-        if let Some(own) = self.by_uid.get_mut(&uid) {
+    /// Applies `change` to the counts of `account`, and forgets one without any.
+    fn release(&mut self, account: u32, change: impl FnOnce(&mut AccountCounts)) {
+        if let Some(own) = self.by_account.get_mut(&account) {
             change(own);
             let recent = own.refused.is_some_and(|(at, _)| at.elapsed() < BURST);
             if own.open == 0 && own.pending == 0 && !recent {
-                self.by_uid.remove(&uid);
+                self.by_account.remove(&account);
             }
         }
     }
 }
 
-impl UidCounts {
+impl AccountCounts {
     /// The first refusal of a burst is reported, with those the last burst hid.
     fn refuse(&mut self, now: Instant) -> Option<u64> {
         let (last, hidden) = self.refused.map_or((None, 0), |(at, n)| (Some(at), n));
@@ -380,13 +401,13 @@ impl UidCounts {
 /// An OPEN being decided; counts until dropped.
 pub(crate) struct PendingOpen<'t> {
     table: &'t HandleTable,
-    uid: u32,
+    account: u32,
 }
 
 impl Drop for PendingOpen<'_> {
     fn drop(&mut self) {
         let mut counts = self.table.counts.lock();
-        counts.release(self.uid, |own| own.pending -= 1);
+        counts.release(self.account, |own| own.pending -= 1);
     }
 }
 
@@ -408,6 +429,7 @@ mod tests {
             ino,
             version: 3,
             uid,
+            account: uid,
             control: false,
             cached: false,
             one_request: false,
@@ -464,6 +486,12 @@ mod tests {
         let all: Vec<_> = words.as_ref().iter().map(load).collect();
         let slot = all.chunks(4).find(|slot| slot[0] != 0).unwrap();
         assert_eq!(slot, [8, 99, 3 | 1 << 32 | 1 << 34, 5]);
+        // An earlier release knows the uid alone.
+        let foreign = OpenFile {
+            account: 4,
+            ..cached
+        };
+        assert_eq!(foreign.opener(), 5 | 1 << 32);
     }
 
     #[test]
@@ -508,6 +536,52 @@ mod tests {
         assert!(matches!(table.begin_open(7), Err(r) if r.error == FsError::TooManyHandles));
         drop(first);
         assert!(table.begin_open(7).is_ok());
+    }
+
+    #[test]
+    fn what_one_account_has_under_many_uids_is_counted_together() {
+        let words = words();
+        let foreign = |uid| OpenFile {
+            account: 7,
+            ..file(1, uid)
+        };
+        let before = table(&words, 3, 64);
+        before.insert(2, foreign(200_000)).unwrap();
+        before.insert(4, foreign(200_001)).unwrap();
+        before.insert(6, file(1, 7)).unwrap();
+        for table in [&before, &table(&words, 3, 64)] {
+            assert_eq!(table.get(2), Some(foreign(200_000)));
+            assert!(table.begin_open(7).is_err());
+            assert!(table.begin_open(200_000).is_ok());
+        }
+        before.remove(4).unwrap();
+        assert!(before.begin_open(7).is_ok());
+    }
+
+    #[test]
+    fn the_last_quarter_is_for_who_has_few() {
+        let table = table(&words(), 1024, 64);
+        let mut handles = (1u64..).map(|n| n * 2);
+        let mut open = |account| {
+            let pending = table.begin_open(account).map_err(|refused| refused.error)?;
+            table.insert(handles.next().unwrap(), file(1, account))?;
+            drop(pending);
+            Ok(())
+        };
+        for account in 1..=18 {
+            for _ in 0..1024 {
+                open(account).unwrap();
+            }
+        }
+        assert_eq!(table.open(), CROWDED);
+        for account in 1..=18 {
+            assert_eq!(open(account), Err(FsError::TableFull));
+        }
+        for _ in 0..64 {
+            open(0).unwrap();
+        }
+        assert_eq!(open(0), Err(FsError::TableFull));
+        open(19).unwrap();
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod wire;
 pub use bare::{beneath, seal};
 pub use buffers::{RequestBuffers, RequestMemory};
 pub use caller::cgroup::{KernelIds, Workload};
+pub use caller::containment::{Containment, NamespaceOwner};
 pub use caller::{
     Caller, HeaderIds, IdentityError, ProcError, ThreadIds, check_proc, in_own_pid_namespace,
 };

@@ -2,7 +2,7 @@
 //!
 //! A READDIR does a bounded amount of work, however many entries the caller may not see:
 //! then its answer ends with an entry that programs skip, from which the next one goes on.
-//! A uid has one listing at full pace; its others advance by a few entries a request.
+//! An account has one listing at full pace; its others advance by a few entries a request.
 
 use std::ops::ControlFlow;
 
@@ -55,7 +55,7 @@ impl<T: Tree> FileSystem<T> {
         {
             return Ok(());
         }
-        let mut running = self.listings.begin(caller.uid);
+        let mut running = self.listings.begin(caller.account());
         let budget = &mut running.budget;
         let end = self
             .tree

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 /// Most entries looked at in one request: as many as a page of 4 KiB holds.
 const ENTRIES: u32 = 128;
 const TIME: Duration = Duration::from_micros(500);
-/// Entries looked at while another listing of the same uid runs.
+/// Entries looked at while another listing of the same account runs.
 const FEW_ENTRIES: u32 = 8;
 
 /// Work that one request may do on a listing.
@@ -43,27 +43,27 @@ pub enum ListingEnd {
     Spent(u64),
 }
 
-/// Listings at work, by uid.
+/// Listings at work, by account.
 #[derive(Default)]
 pub(crate) struct Listings(Mutex<HashMap<u32, u32>>);
 
 /// A listing at work, until dropped.
 pub(crate) struct RunningListing<'l> {
     listings: &'l Listings,
-    uid: u32,
+    account: u32,
     pub(crate) budget: ListingBudget,
 }
 
 impl Listings {
-    /// Counts a listing of `uid` that is about to run.
-    pub(crate) fn begin(&self, uid: u32) -> RunningListing<'_> {
+    /// Counts a listing of `account` that is about to run.
+    pub(crate) fn begin(&self, account: u32) -> RunningListing<'_> {
         let mut running = self.0.lock();
-        let own = running.entry(uid).or_default();
+        let own = running.entry(account).or_default();
         *own += 1;
         let entries = if *own == 1 { ENTRIES } else { FEW_ENTRIES };
         RunningListing {
             listings: self,
-            uid,
+            account,
             budget: ListingBudget::new(entries),
         }
     }
@@ -72,10 +72,10 @@ impl Listings {
 impl Drop for RunningListing<'_> {
     fn drop(&mut self) {
         let mut running = self.listings.0.lock();
-        if let Some(own) = running.get_mut(&self.uid) {
+        if let Some(own) = running.get_mut(&self.account) {
             *own -= 1;
             if *own == 0 {
-                running.remove(&self.uid);
+                running.remove(&self.account);
             }
         }
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uid_has_one_listing_at_full_pace() {
+    fn an_account_has_one_listing_at_full_pace() {
         let listings = Listings::default();
         let first = listings.begin(7);
         assert_eq!(first.budget.entries, ENTRIES);

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
+use crate::caller::containment::NamespaceOwner;
 use crate::caller::{Caller, HeaderIds, IdentityError, ThreadIds};
 use crate::errno::FsError;
 use crate::listing_budget::{ListingBudget, ListingEnd};
@@ -104,7 +105,7 @@ pub const XATTRS: [(&str, Xattr); 5] = [
 /// Which bound a caller ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitScope {
-    /// Handles or pending opens of one uid.
+    /// Handles or pending opens of one account.
     Caller,
     /// Handles of the whole file system.
     Table,
@@ -269,6 +270,10 @@ pub trait CallerIds: Send + Sync + 'static {
     /// Thread `tid`, when its ids without its groups are enough to decide by;
     /// `None` has `/proc/TID/status` read. Asked while the thread waits.
     fn thread_ids(&self, tid: u32) -> Option<ThreadIds>;
+
+    /// The owner of the other user namespace that `caller` is in. Asked while its
+    /// thread waits.
+    fn namespace_owner(&self, caller: &Caller) -> NamespaceOwner;
 }
 
 /// Records of what the file system refuses, or decides by itself.
@@ -280,8 +285,8 @@ pub trait Refusals: Send + Sync + 'static {
     /// A control write by somebody else than the handle's opener.
     fn foreign_control(&self, opener: u32, writer: HeaderIds);
 
-    /// A bound was hit `count` times since the last call for this uid.
-    fn limited(&self, header: HeaderIds, limit: LimitScope, count: u64);
+    /// A bound was hit `count` times since the last call for this caller's account.
+    fn limited(&self, caller: &Caller, limit: LimitScope, count: u64);
 
     /// A handle is read by another user than its opener: called once a pair.
     ///

@@ -22,6 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             gid: 4,
             groups: &[0, 5],
             containerized: false,
+            namespace: jarvis_policy::Namespace::Host,
         };
         let name = "a/b";
         let allowed = policy.decide(&caller, jarvis_policy::Verb::Read, name).allowed();

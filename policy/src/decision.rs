@@ -76,10 +76,16 @@ impl<'p> Decision<'p> {
 }
 
 impl Client {
-    fn matches(&self, caller: &Caller<'_>) -> bool {
-        self.selectors
-            .iter()
-            .all(|selector| selector.matches(caller))
+    /// Whether what it is allowed is allowed to `caller`.
+    fn favours(&self, caller: &Caller<'_>) -> bool {
+        self.selectors.iter().all(|s| s.favours(caller))
+    }
+
+    /// The pattern of its denials that hits `caller` and `matches`.
+    fn denies(&self, caller: &Caller<'_>, matches: impl Fn(&Pattern) -> bool) -> Option<&Pattern> {
+        let concerned = self.selectors.iter().all(|s| s.concerns(caller));
+        let mut denies = self.deny.iter().filter(|_| concerned);
+        denies.find(|pattern| matches(pattern))
     }
 }
 
@@ -103,8 +109,8 @@ impl Policy {
         matches: impl Fn(&Pattern) -> bool,
     ) -> Decision<'_> {
         let mut rule = Rule::Default;
-        for client in self.clients.iter().filter(|client| client.matches(caller)) {
-            if let Some(deny) = client.deny.iter().find(|p| matches(p)) {
+        for client in &self.clients {
+            if let Some(deny) = client.denies(caller, &matches) {
                 return Decision {
                     rule: Rule::Deny {
                         client: &client.name,
@@ -112,7 +118,7 @@ impl Policy {
                     },
                 };
             }
-            if rule == Rule::Default && client.verbs.contains(verb) {
+            if rule == Rule::Default && client.verbs.contains(verb) && client.favours(caller) {
                 let allow = client.allow.iter().find(|p| matches(p));
                 // A later client may still deny.
                 rule = allow.map_or(Rule::Default, |allow| Rule::Allow {
@@ -130,12 +136,13 @@ impl Policy {
     #[must_use]
     pub fn may_beneath(&self, caller: &Caller<'_>, verb: Verb, dir: &str) -> bool {
         let mut may = false;
-        for client in self.clients.iter().filter(|client| client.matches(caller)) {
-            if client.deny.iter().any(|p| p.covers_beneath(dir)) {
+        for client in &self.clients {
+            if client.denies(caller, |p| p.covers_beneath(dir)).is_some() {
                 return false;
             }
-            may |=
-                client.verbs.contains(verb) && client.allow.iter().any(|p| p.matches_beneath(dir));
+            may |= client.verbs.contains(verb)
+                && client.favours(caller)
+                && client.allow.iter().any(|p| p.matches_beneath(dir));
         }
         may
     }

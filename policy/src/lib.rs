@@ -21,5 +21,5 @@ pub use accounts::Accounts;
 pub use decision::{Decision, Policy, Rule};
 pub use error::PolicyError;
 pub use pattern::{Pattern, PatternError};
-pub use selector::Caller;
+pub use selector::{Caller, Namespace};
 pub use verb::{UnknownVerb, Verb};

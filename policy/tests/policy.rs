@@ -6,7 +6,7 @@
     clippy::cast_possible_truncation
 )]
 
-use jarvis_policy::{Accounts, Caller, Policy, PolicyError, Verb};
+use jarvis_policy::{Accounts, Caller, Namespace, Policy, PolicyError, Verb};
 use proptest::prelude::*;
 
 struct Known;
@@ -56,6 +56,7 @@ fn user(uid: u32) -> Caller<'static> {
         gid: uid,
         groups: &[],
         containerized: false,
+        namespace: Namespace::Host,
     }
 }
 
@@ -129,6 +130,7 @@ fn all_keys_of_a_match_must_hold() {
             gid,
             groups,
             containerized: false,
+            namespace: Namespace::Host,
         };
         policy.decide(&caller, Verb::Read, "web/x").allowed()
     };

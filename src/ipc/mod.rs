@@ -210,7 +210,7 @@ mod tests {
     use jarvis_audit::EpochClaim;
     use proptest::prelude::*;
 
-    use super::programs::ThreadRef;
+    use super::programs::ThreadQuestion;
     use super::runner::{FromRunner, ToRunner};
     use super::worker::{FromWorker, SupervisorChannel, ToWorker, WorkerChannel};
     use super::*;
@@ -269,7 +269,7 @@ mod tests {
         fn any_bytes_are_a_message_of_any_kind_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             is_message::<ToRunner>(&bytes);
             is_message::<FromRunner>(&bytes);
-            is_message::<ThreadRef>(&bytes);
+            is_message::<ThreadQuestion>(&bytes);
             is_message::<ToWorker>(&bytes);
         }
 

@@ -134,7 +134,7 @@ pub(crate) enum SupervisorError {
     StartWorker(io::Error),
     /// Nobody can answer a worker's questions about programs.
     #[error("cannot answer a worker's questions: {0}")]
-    ExeReplies(io::Error),
+    ThreadReplies(io::Error),
     /// The first worker of all ended by its own fault, with this report.
     #[error("{0}")]
     FirstWorker(String),

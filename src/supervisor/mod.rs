@@ -320,7 +320,7 @@ impl Supervisor {
             kept: self.certifier.kept_record(),
             host: self.certifier.host(),
         };
-        let programs = programs::start_answering().map_err(SupervisorError::ExeReplies)?;
+        let programs = programs::start_answering().map_err(SupervisorError::ThreadReplies)?;
         let mut fds: Vec<_> = self.directories.fds.iter().map(AsFd::as_fd).collect();
         fds.extend(tables.fds());
         fds.push(programs.as_fd());

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
-use jarvis_fs::{Caller, FsError};
-use jarvis_policy::{Decision, Policy, Verb};
+use jarvis_fs::{Caller, FsError, NamespaceOwner};
+use jarvis_policy::{Decision, Namespace, Policy, Verb};
 use jarvis_vault::Node;
 use parking_lot::RwLock;
 
@@ -63,7 +63,13 @@ pub(crate) fn subject(caller: &Caller) -> jarvis_policy::Caller<'_> {
         uid: caller.uid,
         gid: caller.gid,
         groups: caller.groups.as_deref().unwrap_or_default(),
-        containerized: caller.containerized,
+        containerized: caller.containment.is_some(),
+        namespace: match caller.foreign() {
+            None => Namespace::Host,
+            Some(NamespaceOwner::User(uid)) => Namespace::Of(uid),
+            Some(NamespaceOwner::Root { .. }) => Namespace::OfRoot,
+            Some(NamespaceOwner::Unknown) => Namespace::Unknown,
+        },
     }
 }
 

@@ -19,7 +19,7 @@ use super::log_opening::{find_log, unlocked};
 use super::sandbox;
 use crate::common::clock::{boot_id, keep_time};
 use crate::common::policy_file::read_policy;
-use crate::ipc::programs::ExeQuestions;
+use crate::ipc::programs::ThreadQuestions;
 use crate::ipc::worker::{Open, Start};
 use crate::process::privileges::drop_privileges;
 use crate::worker::audit::AuditTrail;
@@ -28,7 +28,7 @@ use crate::worker::authorization::Authorization;
 use crate::worker::commit::{CommitParts, Committer, Journal};
 use crate::worker::control::ControlService;
 use crate::worker::gate::Gate;
-use crate::worker::identity::{Callers, ExeLookup};
+use crate::worker::identity::{Callers, ThreadClient};
 use crate::worker::maintenance::MaintenanceParts;
 use crate::worker::metrics::Metrics;
 use crate::worker::runner_client::RunnerClient;
@@ -237,7 +237,7 @@ impl WorkerParts {
             runner.clone(),
             audit.clone(),
         ));
-        let programs = ExeLookup::new(ExeQuestions::from(resources.programs.try_clone()?));
+        let programs = ThreadClient::new(ThreadQuestions::from(resources.programs.try_clone()?));
         let reads_groups = authorization.clone();
         let reads_groups = Box::new(move || reads_groups.policy().reads_groups());
         Ok(Self {

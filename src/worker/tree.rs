@@ -279,9 +279,9 @@ impl Refusals for SecretTree {
         });
     }
 
-    fn limited(&self, header: HeaderIds, limit: LimitScope, count: u64) {
+    fn limited(&self, caller: &Caller, limit: LimitScope, count: u64) {
         let (label, reason) = match limit {
-            LimitScope::Caller => ("caller", "handles or pending opens of this uid"),
+            LimitScope::Caller => ("caller", "handles or pending opens of this user"),
             LimitScope::Table => ("table", "handles of the file system"),
         };
         self.metrics
@@ -293,7 +293,7 @@ impl Refusals for SecretTree {
             result: Outcome::Denied,
             reason: Some(reason),
             count: Some(count),
-            ..self.audit.claimed(Action::Limit, header)
+            ..self.audit.event(Action::Limit, Some(caller))
         };
         self.audit.append(&event, Durability::Write).ok();
     }

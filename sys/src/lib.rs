@@ -7,7 +7,8 @@
 //! Imported by: the daemon, the vault and the audit log.
 //!
 //! [`harden()`] prepares the process as a whole, [`die_with_parent`] the programs that it
-//! starts; [`thread()`] says whose a thread is, [`trust`] who could have put a file there, or open it.
+//! starts; [`thread()`] says whose a thread is, [`user_namespace_below`] whose a namespace
+//! is, [`trust`] who could have put a file there, or open it.
 
 mod buffers;
 mod child;
@@ -15,6 +16,7 @@ mod fds;
 mod harden;
 mod key;
 mod memory;
+mod namespace;
 mod secret_page;
 mod shared;
 mod thread;
@@ -25,6 +27,7 @@ pub use child::die_with_parent;
 pub use fds::{keep_fds_from_children, replace_fd};
 pub use harden::{HardenError, Locking, harden};
 pub use key::{KEY_LEN, LockedKey};
+pub use namespace::{UserNamespace, user_namespace_below};
 pub use secret_page::{Cell, MAX_CELL_BYTES, SecretPage};
 pub use shared::SharedWords;
 pub use thread::{Ids, Thread, thread};

@@ -90,6 +90,28 @@ impl User {
         self.act(|| fs::read(path).map_err(|e| errno(&e)))
     }
 
+    /// A program in a user namespace of this user's own, in which it is root and has its
+    /// subordinate ids, as everybody may make one.
+    pub(crate) fn namespaced(&self, program: &str) -> Command {
+        let mut command = self.command("unshare");
+        command.args(["--user", "--map-root-user", "--map-auto", program]);
+        command
+    }
+
+    /// The id on the host of `id` in [`Self::namespaced`].
+    pub(crate) fn subordinate(&self, id: u32) -> u32 {
+        let ranges = fs::read_to_string("/etc/subuid").unwrap();
+        let own = |line: &str| {
+            let (first, _) = line
+                .strip_prefix(self.name)?
+                .strip_prefix(':')?
+                .split_once(':')?;
+            first.parse::<u32>().ok()
+        };
+        let first = ranges.lines().find_map(own);
+        first.expect("subordinate ids: run tests/setup.sh") + id - 1
+    }
+
     /// A whole program as this user, with a limit on its time.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("timeout");

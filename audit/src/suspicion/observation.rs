@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rustix::io::Errno;
 
-use crate::event::{Action, Event, Outcome};
+use crate::event::{Action, Event, FIRST_NAMESPACE, Outcome};
 use crate::record::Record;
 
 /// A record as the detector sees it.
@@ -11,9 +11,19 @@ use crate::record::Record;
 pub struct Observation {
     /// Time of the record in milliseconds since 1970.
     pub(super) at_ms: i64,
+    /// The caller, or the owner of the user namespace that it is in.
     pub(super) uid: u32,
     pub(super) id: Option<u64>,
     pub(super) activity: Activity,
+}
+
+/// The user to whom `event` is ascribed. A namespace that root made has another number
+/// after each start of its container: its users are themselves.
+fn answerable(event: &Event<'_>) -> Option<u32> {
+    let owner = event
+        .account
+        .filter(|&account| account < FIRST_NAMESPACE || account == u32::MAX);
+    owner.or(event.uid)
 }
 
 /// Activity of a caller that can be suspicious.
@@ -42,7 +52,7 @@ impl Observation {
         };
         Some(Self {
             at_ms: time.as_millisecond(),
-            uid: event.uid?,
+            uid: answerable(event)?,
             id: event.id,
             activity,
         })
@@ -53,6 +63,7 @@ impl Observation {
     pub fn of_record(record: &Record) -> Option<Self> {
         let event = Event {
             uid: record.uid,
+            account: record.account,
             id: record.id,
             errno: record.errno,
             count: record.count,

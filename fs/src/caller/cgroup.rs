@@ -158,24 +158,15 @@ fn id_in(part: &str) -> Option<&str> {
         .find(|run| run.len() == ID_DIGITS)
 }
 
-/// Whether a process that claims id 0 is in a container: a user namespace with
-/// another mapping of ids, or a cgroup that a container engine made. Anything
-/// unreadable counts as a container, for which id 0 means nothing. A namespace
-/// that maps every id to itself can only be made by root.
-pub(crate) fn in_container(tid: u32) -> bool {
-    /// The daemon's own mapping and cgroup, which do not change while it runs.
-    static OWN: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
-        Some((
-            about("self", "uid_map").ok()?,
-            about("self", "cgroup").ok()?,
-        ))
-    });
-    let Some((mapping, cgroup)) = &*OWN else {
+/// Whether a process is in a cgroup that a container engine made. Anything unreadable
+/// counts as one.
+pub(crate) fn in_engines_hands(tid: u32) -> bool {
+    /// The daemon's own cgroup, which does not change while it runs.
+    static OWN: LazyLock<Option<String>> = LazyLock::new(|| about("self", "cgroup").ok());
+    let Some(own) = &*OWN else {
         return true;
     };
-    let tid = tid.to_string();
-    let same_mapping = about(&tid, "uid_map").is_ok_and(|theirs| &theirs == mapping);
-    !same_mapping || about(&tid, "cgroup").map_or(true, |theirs| in_engines_cgroup(&theirs, cgroup))
+    about(&tid.to_string(), "cgroup").map_or(true, |theirs| in_engines_cgroup(&theirs, own))
 }
 
 /// A file of `/proc/PID` that everybody may read. Names of cgroups may be any bytes; those

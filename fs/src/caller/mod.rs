@@ -11,6 +11,7 @@
 //! the answer the number may belong to anyone, and nothing is cached by pid.
 
 pub(crate) mod cgroup;
+pub(crate) mod containment;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,7 +19,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::caller::cgroup::{KernelIds, Workload, in_container};
+use crate::caller::cgroup::{KernelIds, Workload, in_engines_hands};
+use crate::caller::containment::{Containment, NamespaceOwner, is_in_our_user_namespace};
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
@@ -47,13 +49,31 @@ pub struct Caller {
     pub pid: u32,
     /// Thread id.
     pub tid: u32,
-    /// Whether it runs in a container or another user or pid namespace; only
-    /// determined where id 0 is involved, whose meaning depends on it.
-    pub containerized: bool,
+    /// Surroundings whose ids are not the host's. A pid namespace and a container
+    /// engine are only looked for where groups are, or id 0 is involved, whose meaning
+    /// depends on it.
+    pub containment: Option<Containment>,
     /// The kernel's numbers for thread and cgroup, where it told them.
     pub kernel_ids: Option<KernelIds>,
     /// The unit and container, for records; only asked for where there will be one.
     pub workload: Option<Arc<Workload>>,
+}
+
+impl Caller {
+    /// The owner of its user namespace, if that is another than ours.
+    #[must_use]
+    pub fn foreign(&self) -> Option<NamespaceOwner> {
+        match self.containment {
+            Some(Containment::UserNamespace(owner)) => Some(owner),
+            Some(Containment::PidNamespace | Containment::Engine) | None => None,
+        }
+    }
+
+    /// The number that it is counted under: its uid, or who answers for it.
+    #[must_use]
+    pub fn account(&self) -> u32 {
+        self.foreign().map_or(self.uid, NamespaceOwner::account)
+    }
 }
 
 /// Why a caller has no identity; always a denial.
@@ -109,7 +129,7 @@ impl CarriedIds {
 
 impl HeaderIds {
     /// Believes the header, or says why not: by what `thread_ids` tells of the
-    /// thread, else by `/proc`. Only to be called while the caller waits in OPEN,
+    /// thread, else by `/proc`. The owner of another user namespace is left open. Only to be called while the caller waits in OPEN,
     /// GETATTR, ACCESS, READDIR or an xattr call.
     pub(crate) fn identify(
         self,
@@ -124,10 +144,16 @@ impl HeaderIds {
         }
         // What uid 0 means depends on its namespaces.
         let ids = (self.uid != 0).then(|| thread_ids(self.tid)).flatten();
-        match ids {
+        let mut caller = match ids {
             Some(ids) => self.identify_by_ids(&ids, carried),
             None => self.identify_by_status(carried),
+        }?;
+        // Of every uid: who has subordinate ids is whom they like in a namespace of theirs.
+        if !is_in_our_user_namespace(self.tid) {
+            let owner = NamespaceOwner::Unknown;
+            caller.containment = Some(Containment::UserNamespace(owner));
         }
+        Ok(caller)
     }
 
     fn identify_by_ids(
@@ -144,7 +170,7 @@ impl HeaderIds {
             groups: None,
             pid: ids.process,
             tid: self.tid,
-            containerized: false,
+            containment: None,
             kernel_ids: Some(ids.kernel_ids),
             workload: None,
         })
@@ -160,10 +186,15 @@ impl HeaderIds {
             return Err(IdentityError::Forged);
         }
         let root_involved = self.uid == 0 || self.gid == 0 || status.groups.contains(&0);
+        let containment = if status.nested {
+            Some(Containment::PidNamespace)
+        } else {
+            (root_involved && in_engines_hands(self.tid)).then_some(Containment::Engine)
+        };
         Ok(Caller {
             uid: self.uid,
             gid: self.gid,
-            containerized: status.nested || (root_involved && in_container(self.tid)),
+            containment,
             groups: Some(status.groups),
             pid: status.tgid,
             tid: self.tid,

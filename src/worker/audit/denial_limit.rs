@@ -24,7 +24,7 @@ const TOLD: usize = 64;
 /// Denials that have no record of their own.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CountedDenials {
-    /// `None`: of several uids.
+    /// The uid, or the account of a user namespace; `None`: of several.
     pub(crate) uid: Option<u32>,
     pub(crate) denials: u64,
 }

@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jarvis_audit::{
-    Action, AppendError, Certify, Checkpoint, ClockJump, Durability, Event, HostId, Log, Outcome,
-    PruneError, RecordMark, RotationError,
+    Action, AppendError, Certify, Checkpoint, ClockJump, Durability, Event, FIRST_NAMESPACE,
+    HostId, Log, Outcome, PruneError, RecordMark, RotationError,
 };
-use jarvis_fs::{Caller, FsError, HeaderIds};
+use jarvis_fs::{Caller, FsError, HeaderIds, NamespaceOwner};
 use jarvis_policy::{Decision, Rule};
 
 use crate::common::clock::{later, rfc3339, settled_ms, timestamp};
@@ -157,6 +157,9 @@ impl AuditTrail {
             uid: caller.map(|c| c.uid),
             gid: caller.map(|c| c.gid),
             pid: caller.map(|c| c.pid),
+            account: caller
+                .and_then(Caller::foreign)
+                .map(NamespaceOwner::account),
             ..Event::new(action, Outcome::Ok, self.recorded_seq())
         }
     }
@@ -305,8 +308,8 @@ impl AuditTrail {
     /// Records a refusal of which the caller is told `why`.
     pub(crate) fn refuse(&self, why: FsError, event: Event<'_>) {
         self.metrics.decided(false);
-        if let Some(uid) = event.uid {
-            let admission = self.denials.admit(uid, Instant::now());
+        if let Some(account) = event.account.or(event.uid) {
+            let admission = self.denials.admit(account, Instant::now());
             self.record_counted(admission.counted);
             if !admission.record {
                 return;
@@ -335,7 +338,8 @@ impl AuditTrail {
             };
             let event = Event {
                 result: Outcome::Denied,
-                uid,
+                uid: uid.filter(|&uid| uid < FIRST_NAMESPACE),
+                account: uid.filter(|&number| number >= FIRST_NAMESPACE),
                 errno: Some(FsError::Denied.code()),
                 reason: Some(reason),
                 count: Some(denials),

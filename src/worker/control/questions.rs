@@ -64,6 +64,7 @@ pub(super) fn ask(
                 gid: *gid,
                 groups,
                 containerized: false,
+                namespace: jarvis_policy::Namespace::Host,
             };
             let policy = service.authorization.policy();
             let decision = policy.decide(&somebody, *verb, name.as_str());

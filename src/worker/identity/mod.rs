@@ -5,6 +5,7 @@
 //! answers, one for each worker, because `/proc` can make one wait; the read waits at most
 //! 100 ms, and after an answer that did not come nobody asks for ten seconds. Who depends on
 //! a secret (`impact`, `adoption`, `graph`) is what the log says: nothing else is kept.
+//! The same thread of the supervisor's tells whose a user namespace is.
 //!
 //! Runs in: the worker.
 //! Touches: the socket for questions about programs; no plaintext, no policy.
@@ -13,12 +14,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jarvis_fs::{Caller, CallerIds, KernelIds, ThreadIds};
+use jarvis_fs::{Caller, CallerIds, KernelIds, NamespaceOwner, ThreadIds};
 use rustix::io::Errno;
 
+mod client;
 mod exe;
+mod owner;
 
-pub(crate) use exe::ExeLookup;
+pub(crate) use client::ThreadClient;
+use exe::ExeLookup;
+use owner::OwnerLookup;
 
 /// Whether the policy in force asks for groups.
 pub(crate) type ReadsGroups = Box<dyn Fn() -> bool + Send + Sync>;
@@ -29,14 +34,17 @@ pub(crate) struct Callers {
     quick: AtomicBool,
     reads_groups: ReadsGroups,
     programs: ExeLookup,
+    owners: OwnerLookup,
 }
 
 impl Callers {
-    pub(crate) fn new(programs: ExeLookup, reads_groups: ReadsGroups) -> Arc<Self> {
+    pub(crate) fn new(client: ThreadClient, reads_groups: ReadsGroups) -> Arc<Self> {
+        let client = Arc::new(client);
         Arc::new(Self {
             quick: AtomicBool::new(true),
             reads_groups,
-            programs,
+            programs: ExeLookup::new(client.clone()),
+            owners: OwnerLookup::new(client),
         })
     }
 
@@ -69,5 +77,9 @@ impl CallerIds for Callers {
                 None
             }
         }
+    }
+
+    fn namespace_owner(&self, caller: &Caller) -> NamespaceOwner {
+        self.owners.owner_for(caller)
     }
 }
