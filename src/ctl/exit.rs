@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::escape;
+
 /// Text under `--help`.
 pub(super) const HELP: &str = "Exit codes: 0 ok, 1 other failure, 2 usage, 3 denied, 4 not found, \
      5 daemon unreachable, 6 integrity failure";
@@ -55,7 +57,7 @@ impl CommandError {
     /// Tells the failure on standard error.
     pub(super) fn report(&self) -> ExitCode {
         // Nobody is left to tell when this fails too.
-        writeln!(io::stderr(), "jarvisctl: {self}").ok();
+        writeln!(io::stderr(), "jarvisctl: {}", escape::lines(&self.message)).ok();
         ExitCode::from(self.code as u8)
     }
 }

@@ -13,6 +13,7 @@ mod audit;
 mod client;
 mod credential_args;
 mod doctor;
+mod escape;
 mod exit;
 mod files;
 mod health;

@@ -1,10 +1,11 @@
-//! Standard output: for people or as JSON.
+//! Standard output: for people or as JSON, and never as orders to a terminal.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::Value;
 
+use super::escape;
 use super::exit::CommandError;
 use super::table::text;
 
@@ -30,9 +31,9 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), CommandError> {
         let mut line = if self.json {
-            serde_json::to_string_pretty(value).map_err(CommandError::other)?
+            escape::json(&serde_json::to_string_pretty(value).map_err(CommandError::other)?)
         } else {
-            text()
+            escape::lines(&text())
         };
         if !line.ends_with('\n') {
             line.push('\n');
@@ -47,9 +48,9 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), CommandError> {
         let mut line = if self.json {
-            serde_json::to_string(value).map_err(CommandError::other)?
+            escape::json(&serde_json::to_string(value).map_err(CommandError::other)?)
         } else {
-            text()
+            escape::line(&text())
         };
         line.push('\n');
         self.bytes(line.as_bytes())
@@ -61,9 +62,9 @@ impl Output {
         self.show(answer, || match answer.get("version") {
             Some(version) => {
                 let kid = text(answer, "kid");
-                format!("{action} {name}: version {version}, key id {kid}")
+                escape::line(&format!("{action} {name}: version {version}, key id {kid}"))
             }
-            None => format!("{action} {name}"),
+            None => escape::line(&format!("{action} {name}")),
         })
     }
 

@@ -4,6 +4,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Row, Table};
 use serde_json::Value;
 
+use super::escape;
+
 /// Text of the field `key`; empty when there is none.
 pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
@@ -34,7 +36,7 @@ pub(super) fn table(values: &[Value], keys: &[&str]) -> String {
     columns(keys, values.iter().map(row))
 }
 
-/// Table of `rows` under a `header`.
+/// Table of `rows` under a `header`; each row is a line.
 pub(super) fn columns<R: Into<Row>>(
     header: impl Into<Row>,
     rows: impl IntoIterator<Item = R>,
@@ -42,6 +44,10 @@ pub(super) fn columns<R: Into<Row>>(
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(header);
-    table.add_rows(rows);
+    for row in rows {
+        let cells = row.into();
+        let cells = cells.cell_iter().map(|cell| escape::line(&cell.content()));
+        table.add_row(cells.collect::<Vec<_>>());
+    }
     table.trim_fmt()
 }

@@ -38,6 +38,7 @@ mod rotation;
 mod segments;
 mod start_stop;
 mod suspicion;
+mod terminal;
 mod trust;
 mod types;
 mod versions;

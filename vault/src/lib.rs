@@ -44,7 +44,7 @@ pub use error::VaultError;
 pub use generate::spec::{TYPES, TypeSpec};
 pub use history::{History, HistoryMetadata, MAX_HISTORY, MAX_HISTORY_FILE};
 pub use kind::{ByteEncoding, CharacterClass, JwtAlgorithm, SecretType};
-pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName};
+pub use name::{MAX_SEGMENT, MAX_SEGMENTS, NameError, SecretName, is_hidden};
 pub use open::{LockedVault, Probe, create};
 pub use record::{Body, Node, NodeId, ROOT, Secret, SoftDeletion};
 pub use revocation::{ActedBy, Revocation, RevocationReason, RevocationStatus, Severity};

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use unicode_normalization::is_nfc;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
 /// Longest segment of a name in bytes (NAME_MAX of Linux).
 pub const MAX_SEGMENT: usize = 255;
 /// Most segments in a name.
@@ -9,9 +12,10 @@ pub const MAX_SEGMENTS: usize = 16;
 /// The control file's name, which no secret may have.
 const RESERVED: &str = "jarvisctl";
 
-/// A checked name: 1 to 16 segments of 1 to 255 bytes joined by `/`, UTF-8,
-/// without control characters or a leading dot in a segment; the first segment
-/// is not `jarvisctl`.
+/// A checked name: 1 to 16 segments of 1 to 255 bytes joined by `/`, UTF-8 in normal
+/// form C, without hidden characters, blanks at the ends of a segment or a dot at its
+/// beginning; the first segment is not `jarvisctl`. What looks alike but for its letters
+/// is one name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SecretName(Box<str>);
 
@@ -36,6 +40,15 @@ pub enum NameError {
     /// A control character.
     #[error("segment {0} of the name holds the control character U+{1:04X}")]
     Control(usize, u32),
+    /// A character that is not seen, or that changes how others are shown.
+    #[error("segment {0} of the name holds the hidden character U+{1:04X}")]
+    Hidden(usize, u32),
+    /// A blank at an end of a segment.
+    #[error("segment {0} of the name begins or ends with a blank")]
+    Blank(usize),
+    /// Characters in pieces that exist as one.
+    #[error("segment {0} of the name is not in Unicode's normal form C")]
+    NotNormal(usize),
     /// The control file's name.
     #[error("`{RESERVED}` is the control file's name")]
     Reserved,
@@ -116,9 +129,38 @@ fn check_segment(number: usize, segment: &str) -> Result<(), NameError> {
     if segment.starts_with('.') {
         return Err(NameError::LeadingDot(number));
     }
-    match segment.chars().find(|c| c.is_control()) {
-        Some(c) => Err(NameError::Control(number, u32::from(c))),
-        None => Ok(()),
+    if let Some(c) = segment.chars().find(|&c| is_hidden(c)) {
+        let code = u32::from(c);
+        return Err(if c.is_control() {
+            NameError::Control(number, code)
+        } else {
+            NameError::Hidden(number, code)
+        });
+    }
+    if segment.starts_with(' ') || segment.ends_with(' ') {
+        return Err(NameError::Blank(number));
+    }
+    if !is_nfc(segment) {
+        return Err(NameError::NotNormal(number));
+    }
+    Ok(())
+}
+
+/// Whether `c` is not seen where it is shown, or changes how what is around it is shown:
+/// control and format characters (also those of direction and of no width), separators
+/// other than the blank, and the letters and marks that Unicode has shown as nothing.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    match c.general_category() {
+        GeneralCategory::Control
+        | GeneralCategory::Format
+        | GeneralCategory::LineSeparator
+        | GeneralCategory::ParagraphSeparator => true,
+        GeneralCategory::SpaceSeparator => c != ' ',
+        _ => matches!(c,
+            '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{2065}'
+            | '\u{3164}' | '\u{ffa0}' | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}'),
     }
 }
 
@@ -152,6 +194,20 @@ mod tests {
             (".kid", NameError::LeadingDot(1)),
             ("a/b\nc", NameError::Control(2, 10)),
             ("a\0", NameError::Control(1, 0)),
+            ("a\u{1b}[2J", NameError::Control(1, 0x1b)),
+            ("a\u{9b}2J", NameError::Control(1, 0x9b)),
+            ("a/b\u{202e}c", NameError::Hidden(2, 0x202e)),
+            ("a\u{200b}", NameError::Hidden(1, 0x200b)),
+            ("a\u{feff}", NameError::Hidden(1, 0xfeff)),
+            ("a\u{2028}b", NameError::Hidden(1, 0x2028)),
+            ("a\u{a0}b", NameError::Hidden(1, 0xa0)),
+            ("a\u{3164}b", NameError::Hidden(1, 0x3164)),
+            ("a\u{fe0f}", NameError::Hidden(1, 0xfe0f)),
+            ("a\u{e0041}", NameError::Hidden(1, 0xe0041)),
+            ("a ", NameError::Blank(1)),
+            ("a/ b", NameError::Blank(2)),
+            (" /b", NameError::Blank(1)),
+            ("u\u{308}bung", NameError::NotNormal(1)),
             ("jarvisctl", NameError::Reserved),
             ("jarvisctl/x", NameError::Reserved),
         ];

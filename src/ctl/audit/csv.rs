@@ -1,8 +1,9 @@
-//! Records as comma-separated values (RFC 4180).
+//! Comma-separated values (RFC 4180) of records.
 
 use jarvis_audit::Record;
 
 use super::records::{Column, shown};
+use crate::ctl::escape::csv_cell;
 
 const COLUMNS: [Column; 18] = [
     ("seq", |r| r.seq.to_string()),
@@ -33,7 +34,7 @@ pub(super) fn csv<'r>(
     let mut writer = csv::Writer::from_writer(&mut bytes);
     writer.write_record(COLUMNS.map(|(name, _)| name))?;
     for record in records {
-        writer.write_record(COLUMNS.map(|(_, cell)| cell(record)))?;
+        writer.write_record(COLUMNS.map(|(_, cell)| csv_cell(&cell(record))))?;
     }
     writer.flush()?;
     drop(writer);

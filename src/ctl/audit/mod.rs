@@ -15,6 +15,7 @@ mod suspicious;
 mod verify;
 
 use std::collections::VecDeque;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -125,6 +126,10 @@ impl ReceiptCommand {
                 .map(String::from_utf8_lossy)
                 .collect();
             let lines: Vec<_> = lines.iter().filter(|line| !line.is_empty()).collect();
+            // Whoever keeps it needs every byte; who looks at it needs none of a terminal's orders.
+            if !out.json() && !std::io::stdout().is_terminal() {
+                return out.bytes(&proof);
+            }
             return out.show(&json!(lines), || {
                 String::from_utf8_lossy(&proof).into_owned()
             });

@@ -87,6 +87,9 @@ pub(super) fn checked_name(text: &str) -> Checked<SecretName> {
             | NameError::EmptySegment(_)
             | NameError::LeadingDot(_)
             | NameError::Control(..)
+            | NameError::Hidden(..)
+            | NameError::Blank(_)
+            | NameError::NotNormal(_)
             | NameError::Reserved => Malformed::Invalid(message),
         }
     })
