@@ -18,7 +18,7 @@ bench:
 	@tests/need.sh cc gcc
 	cargo bench --bench bench
 
-# Long forms, each for MINUTES: kills, disks, clocks, mounts, systemd (25 rounds).
+# Long forms, each for MINUTES: kills, disks, clocks, mounts, and once: sizes, systemd.
 MINUTES ?= 10
 SCENARIOS ?=
 soak:

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 minutes=$1
 shift
-[ "$#" -gt 0 ] || set -- kills disks clocks mounts systemd neighbours
+[ "$#" -gt 0 ] || set -- kills disks clocks mounts sizes systemd neighbours
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -47,6 +47,14 @@ clocks() { repeated clocks clock::; }
 # The mount is taken away, hidden, aborted and covered.
 mounts() { repeated mounts readiness::; }
 
+# Programs that trust a file's size read it 10,000 times each while it changes: by path and
+# through a bind mount, with and without the page cache.
+sizes() {
+    run cargo test --release --test e2e -- --ignored --nocapture sizes::soak
+    grep -q ' [1-9][0-9]* passed; 0 failed' "$log"
+    echo "sizes: 10,000 reads of each reader, $(grep -c ' rewrites$' "$log") ways"
+}
+
 # Everything of ours is restarted, killed and stopped while PID 1 looks into the mount.
 systemd() {
     local rounds=25
@@ -64,7 +72,7 @@ neighbours() {
 
 for scenario; do
     case $scenario in
-        kills | disks | clocks | mounts | systemd | neighbours) "$scenario" ;;
+        kills | disks | clocks | mounts | sizes | systemd | neighbours) "$scenario" ;;
         *)
             echo "soak: there is no scenario $scenario" >&2
             exit 2

@@ -34,7 +34,9 @@ impl<T: Tree> FileSystem<T> {
                 // GETATTR, which the kernel asks before it shows any attribute.
                 entry_out(&entry, header.ids)
             })),
-            Operation::GetAttr => reply.result(self.get_attributes(header.node, header.ids)),
+            Operation::GetAttr { handle } => {
+                reply.result(self.get_attributes(header.node, header.ids, handle));
+            }
             Operation::SetAttr { fields, size } => {
                 let truncates = fields & fattr::SIZE != 0 && size == 0;
                 let truncates = truncates && fields & (fattr::MODE | fattr::UID | fattr::GID) == 0;
@@ -106,8 +108,13 @@ impl<T: Tree> FileSystem<T> {
         }
     }
 
-    fn get_attributes(&self, node: u64, ids: HeaderIds) -> Result<AttrOut, FsError> {
-        let entry = self.entry(node)?;
+    fn get_attributes(
+        &self,
+        node: u64,
+        ids: HeaderIds,
+        handle: Option<u64>,
+    ) -> Result<AttrOut, FsError> {
+        let entry = self.entry_shown(node, ids, handle)?;
         Ok(attr_out(self.attributes(&entry, ids)))
     }
 
@@ -222,7 +229,7 @@ fn entry_out(entry: &crate::tree::Entry, header: HeaderIds) -> EntryOut {
     };
     let node = match entry.ino {
         CONTROL => control_node(header.uid, header.tid),
-        ino => ino,
+        _ => entry.node,
     };
     EntryOut {
         nodeid: node,

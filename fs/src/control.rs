@@ -17,6 +17,7 @@ use crate::caller::Caller;
 use crate::connection::Reply;
 use crate::errno::FsError;
 use crate::fair_queue::FairQueue;
+use crate::handles::HandleTable;
 use crate::in_flight::InFlight;
 use crate::notify::pages::PageInvalidator;
 use crate::range::slice;
@@ -115,13 +116,13 @@ impl ControlExecutor {
     pub(crate) fn start(
         control: Arc<dyn Control>,
         pages: Arc<PageInvalidator>,
-        in_flight: Arc<InFlight>,
+        (handles, in_flight): (Arc<HandleTable>, Arc<InFlight>),
     ) -> std::io::Result<Self> {
         let queue = Arc::new(FairQueue::new(MAX_WAITING));
         let jobs = queue.clone();
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || run(&*control, &jobs, &pages, &in_flight))?;
+            .spawn(move || run(&*control, &jobs, &pages, (&handles, &in_flight)))?;
         Ok(Self {
             queue,
             thread: Some(thread),
@@ -157,7 +158,7 @@ fn run(
     control: &dyn Control,
     jobs: &FairQueue<ControlJob>,
     pages: &PageInvalidator,
-    in_flight: &InFlight,
+    (handles, in_flight): (&HandleTable, &InFlight),
 ) {
     let budget = Arc::new(AnswerBudget::default());
     while let Some(job) = jobs.take() {
@@ -178,11 +179,11 @@ fn run(
         };
         let body = answer.body;
         job.handle.hold(KeptAnswer { body, at }, room);
-        for &ino in &answer.fenced {
-            pages.invalidate_now(ino);
+        for node in nodes(handles, &answer.fenced) {
+            pages.invalidate_now(node);
         }
-        for ino in answer.changed {
-            pages.invalidate(ino);
+        for node in nodes(handles, &answer.changed) {
+            pages.invalidate(node);
         }
         match answer.error {
             None => job.reply.body(&SizeOut {
@@ -193,4 +194,10 @@ fn run(
         }
         control.answered(number);
     }
+}
+
+/// The nodes by which pages of `secrets` may be in the page cache.
+fn nodes(handles: &HandleTable, secrets: &[u64]) -> Vec<u64> {
+    let nodes = secrets.iter().map(|&ino| handles.cached_nodes(ino));
+    nodes.flatten().collect()
 }

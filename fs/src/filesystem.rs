@@ -23,6 +23,7 @@ use crate::listing_budget::Listings;
 use crate::notify::pages::PageInvalidator;
 use crate::open_handles::{OpenHandle, OpenHandles, SecretHandle};
 use crate::range::slice;
+use crate::sent_back::SentBack;
 use crate::tree::{
     Backend, CallerIds, Control, Entry, EntryKind, LimitScope, OpenRequest, Refusals,
     RequestOrigin, SharedRead, Tree, XATTRS,
@@ -39,20 +40,26 @@ pub const MAX_REQUEST: usize = (MAX_WRITE - 64 * 1024) as usize;
 /// Handles of the control file that one uid may have open: each may hold an answer.
 const MAX_CONTROL_HANDLES: usize = 64;
 
+/// Where more is known of callers than the head of a request says.
+struct CallerLookup {
+    ids: Arc<dyn CallerIds>,
+    workloads: WorkloadCache,
+}
+
 /// The file system served to the kernel.
 pub struct FileSystem<T: Tree> {
     pub(crate) tree: Arc<T>,
     pub(crate) control: Arc<dyn Control>,
-    callers: Arc<dyn CallerIds>,
+    callers: CallerLookup,
     refusals: Arc<dyn Refusals>,
-    workloads: WorkloadCache,
     pub(crate) handles: Arc<HandleTable>,
     open_handles: OpenHandles<T::Plaintext>,
     executor: ControlExecutor,
     pages: Arc<PageInvalidator>,
     pub(crate) listings: Listings,
     pub(crate) in_flight: Arc<InFlight>,
-    started: SystemTime,
+    sent_back: SentBack,
+    pub(crate) started: SystemTime,
 }
 
 impl<T: Tree> FileSystem<T> {
@@ -69,14 +76,21 @@ impl<T: Tree> FileSystem<T> {
         let pages = Arc::new(PageInvalidator::start(connection)?);
         let control = backend.control;
         Ok(Self {
-            executor: ControlExecutor::start(control.clone(), pages.clone(), in_flight.clone())?,
+            sent_back: SentBack::new(in_flight.served_before()),
+            executor: ControlExecutor::start(
+                control.clone(),
+                pages.clone(),
+                (handles.clone(), in_flight.clone()),
+            )?,
             in_flight,
             pages,
             tree: backend.tree,
             control,
-            callers: backend.callers,
+            callers: CallerLookup {
+                ids: backend.callers,
+                workloads: WorkloadCache::default(),
+            },
             refusals: backend.refusals,
-            workloads: WorkloadCache::default(),
             listings: Listings::default(),
             handles,
             open_handles: OpenHandles::new(),
@@ -87,6 +101,7 @@ impl<T: Tree> FileSystem<T> {
     pub(crate) fn control_entry(&self) -> Entry {
         Entry {
             ino: CONTROL,
+            node: CONTROL,
             kind: EntryKind::Secret { size: 0 },
             modified: self.started,
         }
@@ -95,16 +110,17 @@ impl<T: Tree> FileSystem<T> {
     fn root_entry(&self) -> Entry {
         Entry {
             ino: ROOT,
+            node: ROOT,
             kind: EntryKind::Directory,
             modified: self.started,
         }
     }
 
-    pub(crate) fn entry(&self, ino: u64) -> Result<Entry, FsError> {
-        match ino {
+    pub(crate) fn entry(&self, node: u64) -> Result<Entry, FsError> {
+        match node {
             ROOT => Ok(self.root_entry()),
             CONTROL => Ok(self.control_entry()),
-            _ => self.tree.entry(ino),
+            _ => self.tree.entry(node),
         }
     }
 
@@ -140,14 +156,14 @@ impl<T: Tree> FileSystem<T> {
         header: HeaderIds,
         carried: CarriedIds,
     ) -> Result<Caller, IdentityError> {
-        let caller = header.identify(carried, |tid| self.callers.thread_ids(tid))?;
+        let caller = header.identify(carried, |tid| self.callers.ids.thread_ids(tid))?;
         Ok(self.with_owner(caller))
     }
 
     /// `caller`, and if it is in another user namespace, whose that is.
     fn with_owner(&self, mut caller: Caller) -> Caller {
         if caller.foreign().is_some() {
-            let owner = self.callers.namespace_owner(&caller);
+            let owner = self.callers.ids.namespace_owner(&caller);
             caller.containment = Some(Containment::UserNamespace(owner));
         }
         caller
@@ -168,7 +184,7 @@ impl<T: Tree> FileSystem<T> {
             self.refusals.unidentified(header, ino, why);
             FsError::Denied
         })?;
-        caller.workload = self.workloads.of(caller.pid, caller.kernel_ids);
+        caller.workload = self.callers.workloads.of(caller.pid, caller.kernel_ids);
         Ok(caller)
     }
 
@@ -176,16 +192,21 @@ impl<T: Tree> FileSystem<T> {
         &self,
         header: HeaderIds,
         unique: Unique,
-        ino: u64,
+        node: u64,
         flags: i32,
     ) -> Result<u32, FsError> {
-        if ino != CONTROL {
-            self.check_secret_open(ino, flags)?;
-        }
-        if let Some(flags) = self.opened_before(header, unique, ino) {
+        let current = match node {
+            CONTROL => CONTROL,
+            _ => self.check_secret_open(node, flags)?.node,
+        };
+        if let Some(flags) = self.opened_before(header, unique, node) {
             return Ok(flags);
         }
-        let caller = self.identify_or_record(header, ino)?;
+        let returns = self.sent_back.returns(header.tid);
+        if current != node && !returns {
+            self.sent_back.send(header.tid)?;
+        }
+        let caller = self.identify_or_record(header, node)?;
         let pending = self.handles.begin_open(caller.account());
         let pending = pending.map_err(|refused| {
             if let Some(count) = refused.report {
@@ -198,11 +219,12 @@ impl<T: Tree> FileSystem<T> {
             refused.error
         })?;
         let handle = unique.request();
-        let flags = if ino == CONTROL {
+        let flags = if node == CONTROL {
             self.open_control(caller, handle, flags)?
         } else {
             let resent = unique.resent();
-            self.open_secret(&caller, handle, OpenRequest { ino, resent })?
+            let request = OpenRequest { ino: node, resent };
+            self.open_secret(&caller, handle, request, returns)?
         };
         drop(pending);
         Ok(flags)
@@ -210,22 +232,23 @@ impl<T: Tree> FileSystem<T> {
 
     /// The answer to an OPEN that an earlier process decided, recorded and entered
     /// in the table, but did not live to give.
-    fn opened_before(&self, header: HeaderIds, unique: Unique, ino: u64) -> Option<u32> {
+    fn opened_before(&self, header: HeaderIds, unique: Unique, node: u64) -> Option<u32> {
         if !unique.resent() {
             return None;
         }
         let file = self.handles.get(unique.request())?;
-        let same = file.ino == Inode::of(ino).id() && file.uid == header.uid;
+        let same = file.ino == Inode::of(node).id() && file.uid == header.uid;
         same.then(|| open_flags(&file))
     }
 
-    /// Refuses what nobody may do.
-    fn check_secret_open(&self, ino: u64, flags: i32) -> Result<(), FsError> {
+    /// Refuses what nobody may do; gives the secret as it is now.
+    fn check_secret_open(&self, node: u64, flags: i32) -> Result<Entry, FsError> {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
-        match self.entry(ino)?.kind {
+        let entry = self.entry(node)?;
+        match entry.kind {
             EntryKind::Directory => Err(FsError::IsDirectory),
             EntryKind::Secret { .. } if writes => Err(FsError::ReadOnly),
-            EntryKind::Secret { .. } => Ok(()),
+            EntryKind::Secret { .. } => Ok(entry),
         }
     }
 
@@ -234,6 +257,7 @@ impl<T: Tree> FileSystem<T> {
         caller: &Caller,
         handle: u64,
         request: OpenRequest,
+        returns: bool,
     ) -> Result<u32, FsError> {
         // Before the decision: what is revoked after it fences this handle, too.
         let epoch = self.tree.revocation_epoch();
@@ -243,10 +267,19 @@ impl<T: Tree> FileSystem<T> {
             version: opened.version,
             uid: caller.uid,
             account: caller.account(),
+            process: caller.pid,
+            turn: match Inode::of(request.ino) {
+                Inode::File { turn, .. } => turn,
+                _ => 0,
+            },
             control: false,
             cached: opened.cached,
             one_request: false,
         };
+        // A rotation came in between.
+        if file.turn != 0 && !file.owns_node() && !returns {
+            self.sent_back.send(caller.tid)?;
+        }
         // After the record: what is in the table is not recorded again when another
         // process gets this request.
         self.handles.insert(handle, file)?;
@@ -265,6 +298,8 @@ impl<T: Tree> FileSystem<T> {
             version: 0,
             uid: caller.uid,
             account: caller.account(),
+            process: caller.pid,
+            turn: 0,
             control: true,
             cached: false,
             // Who cannot read the answer may be a shell that writes a long line, or one with
@@ -407,7 +442,7 @@ impl<T: Tree> FileSystem<T> {
         if let Some(OpenHandle::Secret(secret)) = open.as_deref()
             && secret.file.cached
         {
-            self.pages.invalidate(secret.file.ino);
+            self.pages.invalidate(secret.file.node());
         }
     }
 
@@ -446,16 +481,21 @@ impl<T: Tree> FileSystem<T> {
     pub(crate) fn attribute(
         &self,
         header: HeaderIds,
-        ino: u64,
+        node: u64,
         name: &OsStr,
     ) -> Result<String, FsError> {
         let wanted = XATTRS.iter().find(|(known, _)| name == OsStr::new(known));
         let (_, attribute) = wanted.ok_or(FsError::NoAttribute)?;
-        if matches!(ino, ROOT | CONTROL) {
+        if matches!(node, ROOT | CONTROL) {
             return Err(FsError::NoAttribute);
         }
-        let caller = self.identify_or_record(header, ino)?;
-        self.tree.xattr(&caller, ino, *attribute)
+        let caller = self.identify_or_record(header, node)?;
+        let version = self.version_meant(node, header).and_then(|number| {
+            let id = Inode::of(node).id();
+            Inode::Version { id, number }.number()
+        });
+        self.tree
+            .xattr(&caller, version.unwrap_or(node), *attribute)
     }
 
     pub(crate) fn attribute_names(&self, header: HeaderIds, ino: u64) -> Result<Vec<u8>, FsError> {
@@ -472,8 +512,10 @@ impl<T: Tree> FileSystem<T> {
     }
 }
 
+/// Reads go past the page cache, unless it may be used and has one version's pages only:
+/// on another node mappings alone use it.
 fn open_flags(file: &OpenFile) -> u32 {
-    if file.cached {
+    if file.cached && file.owns_node() {
         fopen::NOFLUSH
     } else {
         fopen::DIRECT_IO | fopen::NOFLUSH

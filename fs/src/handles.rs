@@ -1,9 +1,10 @@
 //! Open files: one table in memory that may outlive the process.
 //!
 //! A slot has four 64-bit words: handle, inode (of a control handle for one request: that
-//! request, once there is one), version and flags, opener. The last one has the uid in its
-//! low half; in the high half that XOR the account which the handle counts for, so that
-//! nothing is there for most.
+//! request, once there is one; of a secret the opener's process in the bits above), version
+//! with flags and the node's turn, opener. The last one has the uid in its low half; in the
+//! high half that XOR the account which the handle counts for, so that nothing is there for
+//! most.
 //! A handle is the number of its OPEN request, so that a resent OPEN finds its
 //! own slot. Slots are published and removed by a single store of the first
 //! word: another process that maps the table after a crash at any instruction
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::errno::FsError;
-use crate::inode;
+use crate::inode::{self, ID, ID_BITS, Inode, turn};
 
 const SLOT_WORDS: usize = 4;
 const SLOTS: usize = 1 << 15;
@@ -44,6 +45,8 @@ const CONTROL: u64 = 1 << 33;
 const CACHED: u64 = 1 << 34;
 /// Flag beside the version: the control handle takes one request.
 const ONE_REQUEST: u64 = 1 << 35;
+/// Bits beside the version from here on: the turn of the node that was opened.
+const TURN_SHIFT: u32 = 40;
 
 /// Refusals of one kind to one account closer together than this are one burst.
 const BURST: Duration = Duration::from_secs(10);
@@ -66,17 +69,38 @@ pub(crate) struct OpenFile {
     pub(crate) uid: u32,
     /// Account that it counts for ([`crate::Caller::account`]).
     pub(crate) account: u32,
+    /// The process that opened it.
+    pub(crate) process: u32,
+    /// The turn of the node that was opened; 0 where nodes have none.
+    pub(crate) turn: u32,
     pub(crate) control: bool,
+    /// Bytes that are read may enter the page cache.
     pub(crate) cached: bool,
     /// Whether the handle takes one request, ever.
     pub(crate) one_request: bool,
 }
 
 impl OpenFile {
+    /// The node that was opened.
+    pub(crate) fn node(self) -> u64 {
+        let inode = match self.turn {
+            0 => Inode::Plain(self.ino),
+            turn => Inode::File { id: self.ino, turn },
+        };
+        inode.number().unwrap_or(self.ino)
+    }
+
+    /// Whether the node is that of the version. If not, others may have another version
+    /// of it open, so that its size and pages are nobody's.
+    pub(crate) fn owns_node(self) -> bool {
+        self.turn == turn(self.version)
+    }
+
     /// The third word of the file's slot.
     fn version_and_flags(self) -> u64 {
         let flag = |set, flag| if set { flag } else { 0 };
         u64::from(self.version)
+            | u64::from(self.turn) << TURN_SHIFT
             | flag(self.control, CONTROL)
             | flag(!self.control, RECORDED)
             | flag(self.cached, CACHED)
@@ -118,7 +142,10 @@ impl<'t> HandleSlot<'t> {
 
     /// Enters a file. The handle is stored last: whoever sees it sees the rest.
     fn publish(&self, handle: u64, file: OpenFile) {
-        self.ino.store(file.ino, Ordering::Relaxed);
+        // A process has a number of at most 23 bits.
+        let process = if file.control { 0 } else { file.process };
+        let ino = file.ino | u64::from(process) << ID_BITS;
+        self.ino.store(ino, Ordering::Relaxed);
         self.version_and_flags
             .store(file.version_and_flags(), Ordering::Relaxed);
         self.opener.store(file.opener(), Ordering::Relaxed);
@@ -132,15 +159,14 @@ impl<'t> HandleSlot<'t> {
         let state = self.version_and_flags.load(Ordering::Relaxed);
         let opener = self.opener.load(Ordering::Relaxed);
         let control = state & CONTROL != 0;
+        let ino = self.ino.load(Ordering::Relaxed);
         Some(OpenFile {
-            ino: if control {
-                inode::CONTROL
-            } else {
-                self.ino.load(Ordering::Relaxed)
-            },
+            ino: if control { inode::CONTROL } else { ino & ID },
             version: low_half(state),
             uid: low_half(opener),
             account: low_half(opener) ^ low_half(opener >> 32),
+            process: if control { 0 } else { low_half(ino >> ID_BITS) },
+            turn: low_half(state >> TURN_SHIFT),
             control,
             cached: state & CACHED != 0,
             one_request: state & ONE_REQUEST != 0,
@@ -312,6 +338,25 @@ impl HandleTable {
         self.files().filter(own).count()
     }
 
+    /// The secrets that are open by way of `node`, with their handles.
+    pub(crate) fn opened_by(&self, node: u64) -> Vec<(u64, OpenFile)> {
+        let _guard = self.counts.lock();
+        let slots = self.slots().iter().map(HandleSlot::of);
+        slots
+            .filter_map(|slot| Some((slot.key(), slot.file()?)))
+            .filter(|(_, file)| !file.control && file.node() == node)
+            .collect()
+    }
+
+    /// The nodes by which pages of `ino` may be in the page cache.
+    pub(crate) fn cached_nodes(&self, ino: u64) -> Vec<u64> {
+        let open = self.files().filter(|file| file.cached && file.ino == ino);
+        let mut nodes: Vec<_> = open.map(OpenFile::node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
     /// Handles open now.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -430,6 +475,8 @@ mod tests {
             version: 3,
             uid,
             account: uid,
+            process: 77,
+            turn: 3,
             control: false,
             cached: false,
             one_request: false,
@@ -485,7 +532,8 @@ mod tests {
         let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
         let all: Vec<_> = words.as_ref().iter().map(load).collect();
         let slot = all.chunks(4).find(|slot| slot[0] != 0).unwrap();
-        assert_eq!(slot, [8, 99, 3 | 1 << 32 | 1 << 34, 5]);
+        let words = [8, 99 | 77 << 40, 3 | 1 << 32 | 1 << 34 | 3 << 40, 5];
+        assert_eq!(slot, words);
         // An earlier release knows the uid alone.
         let foreign = OpenFile {
             account: 4,
@@ -495,11 +543,36 @@ mod tests {
     }
 
     #[test]
+    fn files_are_found_by_the_node_that_was_opened() {
+        let table = table(&words(), 10, 64);
+        let cached = OpenFile {
+            cached: true,
+            ..file(99, 5)
+        };
+        let behind = OpenFile { turn: 2, ..cached };
+        let early = OpenFile { turn: 0, ..cached };
+        table.insert(8, file(99, 5)).unwrap();
+        table.insert(10, behind).unwrap();
+        table.insert(12, early).unwrap();
+        table.insert(14, cached).unwrap();
+        table.insert(16, file(98, 5)).unwrap();
+        let node = |turn| Inode::File { id: 99, turn }.number().unwrap();
+        assert_eq!(table.opened_by(node(2)), [(10, behind)]);
+        assert_eq!(table.opened_by(99), [(12, early)]);
+        let mut handles: Vec<_> = table.opened_by(node(3)).iter().map(|open| open.0).collect();
+        handles.sort_unstable();
+        assert_eq!(handles, [8, 14]);
+        assert_eq!(table.cached_nodes(99), [99, node(2), node(3)]);
+        assert!(cached.owns_node() && !behind.owns_node() && !early.owns_node());
+    }
+
+    #[test]
     fn a_handle_for_one_request_takes_it_again_from_another_process() {
         let words = words();
         let control = OpenFile {
             control: true,
             one_request: true,
+            process: 0,
             ..file(inode::CONTROL, 5)
         };
         let first = table(&words, 10, 64);

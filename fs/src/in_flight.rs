@@ -31,6 +31,7 @@ pub struct InFlight {
     words: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     start: Instant,
     resent: AtomicU64,
+    served_before: bool,
 }
 
 /// A thread's pair.
@@ -126,7 +127,12 @@ impl InFlight {
         if words.as_ref().len() != IN_FLIGHT_WORDS {
             return Err(FsError::Invalid);
         }
+        let served_before = words
+            .as_ref()
+            .iter()
+            .any(|w| w.load(Ordering::Relaxed) != 0);
         let table = Self {
+            served_before,
             words: Box::new(words),
             start: Instant::now(),
             resent: AtomicU64::new(0),
@@ -172,6 +178,11 @@ impl InFlight {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether another process served this mount before.
+    pub(crate) fn served_before(&self) -> bool {
+        self.served_before
     }
 
     /// For how long the slowest thread has been at work on its request.

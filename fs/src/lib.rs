@@ -31,7 +31,9 @@ mod mountinfo;
 mod notify;
 mod open_handles;
 mod range;
+mod sent_back;
 mod server;
+mod stale_nodes;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -50,7 +52,7 @@ pub use errno::FsError;
 pub use filesystem::{FileSystem, MAX_REQUEST};
 pub use handles::{HANDLE_WORDS, HandleLimits, HandleTable};
 pub use in_flight::{IN_FLIGHT_WORDS, InFlight};
-pub use inode::{CONTROL, CONTROL_NAME, Inode, KEY_IDS_NAME};
+pub use inode::{CONTROL, CONTROL_NAME, Inode, KEY_IDS_NAME, turn};
 pub use listing_budget::{ListingBudget, ListingEnd};
 pub use mount::{
     Device, DeviceGuard, Guarded, MountError, answers, clear_stale, connection, is_ours, unmount,

@@ -23,14 +23,17 @@ pub enum EntryKind {
     },
 }
 
-/// An inode.
+/// A directory, or a secret with one of its versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Inode number, never reused.
     pub ino: u64,
+    /// Number by which the kernel asks for it: of a secret's file another one for each
+    /// version, else the inode number.
+    pub node: u64,
     /// Directory or secret.
     pub kind: EntryKind,
-    /// When the current version was made.
+    /// When the version was made.
     pub modified: SystemTime,
 }
 
@@ -59,7 +62,7 @@ pub struct OpenedSecret<P> {
 /// An OPEN to be decided.
 #[derive(Clone, Copy)]
 pub struct OpenRequest {
-    /// The secret.
+    /// The secret, by any of its nodes.
     pub ino: u64,
     /// Whether the kernel sent it before; an earlier process may have served it.
     pub resent: bool,
@@ -162,11 +165,18 @@ pub trait Tree: Send + Sync + 'static {
     /// [`FsError::NotFound`] or [`FsError::Io`].
     fn lookup(&self, parent: u64, name: &str) -> Result<Entry, FsError>;
 
-    /// The inode `ino`.
+    /// The inode with number or node `node`; a secret as it is now, whichever of its
+    /// nodes it is asked by.
     ///
     /// # Errors
     /// [`FsError::NotFound`] once it is deleted, or [`FsError::Io`].
-    fn entry(&self, ino: u64) -> Result<Entry, FsError>;
+    fn entry(&self, node: u64) -> Result<Entry, FsError>;
+
+    /// Secret `id` as it was with `version`.
+    ///
+    /// # Errors
+    /// [`FsError::NotFound`] once nothing is known of it, or [`FsError::Io`].
+    fn version_entry(&self, id: u64, version: u32) -> Result<Entry, FsError>;
 
     /// Shows the entries of a directory that `caller` may see, those after an inode, until `visit` breaks or the `budget` is used up.
     ///

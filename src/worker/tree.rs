@@ -11,7 +11,7 @@ use jarvis_audit::{Action, Durability, Event, Outcome};
 use jarvis_fs::{
     Caller, DirEntry, Entry, EntryKind, FsError, HeaderIds, IdentityError, Inode, KEY_IDS_NAME,
     LimitScope, ListingBudget, ListingEnd, OpenRequest, OpenedSecret, Refusals, SharedRead, Tree,
-    Xattr,
+    Xattr, turn,
 };
 use jarvis_policy::Verb;
 use jarvis_vault::{Body, Node, Secret, Version, VersionState};
@@ -41,23 +41,32 @@ fn entry_of(node: &Node) -> Result<Entry, FsError> {
         // Also a deleted or revoked one: an open handle may still be asked about.
         Body::Secret(secret) => {
             let newest = secret.newest().ok_or(FsError::NotFound)?;
-            file(Inode::Plain(node.id), newest)
+            file_at(node.id, newest)
         }
     }
 }
 
 fn directory(inode: Inode, created_ms: i64) -> Result<Entry, FsError> {
+    let ino = inode.number().ok_or(FsError::NotFound)?;
     Ok(Entry {
-        ino: inode.number().ok_or(FsError::NotFound)?,
+        ino,
+        node: ino,
         kind: EntryKind::Directory,
         modified: system_time(created_ms),
     })
 }
 
-fn file(inode: Inode, version: &Version) -> Result<Entry, FsError> {
+/// The file of a secret by its name, while `version` is current.
+fn file_at(id: u64, version: &Version) -> Result<Entry, FsError> {
+    let turn = turn(version.number);
+    file(Inode::Plain(id), Inode::File { id, turn }, version)
+}
+
+fn file(inode: Inode, node: Inode, version: &Version) -> Result<Entry, FsError> {
     let size = u64::from(version.len);
     Ok(Entry {
         ino: inode.number().ok_or(FsError::NotFound)?,
+        node: node.number().ok_or(FsError::NotFound)?,
         kind: EntryKind::Secret { size },
         modified: system_time(version.created_ms),
     })
@@ -79,7 +88,7 @@ fn version_file(secrets: &Secrets, node: &Node, kid: &str) -> Result<Entry, FsEr
         id: node.id,
         number: version.number,
     };
-    file(inode, version)
+    file(inode, inode, version)
 }
 
 impl Tree for SecretTree {
@@ -101,13 +110,13 @@ impl Tree for SecretTree {
                     Body::Secret(_) => version_file(&self.secrets, &node, name),
                 }
             }
-            Inode::Version { .. } => Err(FsError::NotDirectory),
+            Inode::File { .. } | Inode::Version { .. } => Err(FsError::NotDirectory),
         }
     }
 
-    fn entry(&self, ino: u64) -> Result<Entry, FsError> {
-        match Inode::of(ino) {
-            Inode::Plain(id) => entry_of(&*self.secrets.node(id)?),
+    fn entry(&self, node: u64) -> Result<Entry, FsError> {
+        match Inode::of(node) {
+            Inode::Plain(id) | Inode::File { id, .. } => entry_of(&*self.secrets.node(id)?),
             Inode::KeyIds => directory(Inode::KeyIds, self.started_ms),
             Inode::Mirror(of) => directory(Inode::Mirror(of), self.secrets.node(of)?.created_ms),
             Inode::Version { id, number } => {
@@ -117,9 +126,18 @@ impl Tree for SecretTree {
                 };
                 // Also one whose grace is over: it may be open.
                 let version = secret.version(number).ok_or(FsError::NotFound)?;
-                file(Inode::Version { id, number }, version)
+                let inode = Inode::Version { id, number };
+                file(inode, inode, version)
             }
         }
+    }
+
+    fn version_entry(&self, id: u64, version: u32) -> Result<Entry, FsError> {
+        let node = self.secrets.node(id)?;
+        let Body::Secret(secret) = &node.body else {
+            return Err(FsError::NotFound);
+        };
+        file_at(id, secret.version(version).ok_or(FsError::NotFound)?)
     }
 
     fn may_read(&self, caller: &Caller, ino: u64) -> bool {
@@ -193,7 +211,7 @@ impl Tree for SecretTree {
         let inode = Inode::of(request.ino);
         let wanted = match inode {
             Inode::Version { number, .. } => Some(number),
-            Inode::Plain(_) | Inode::KeyIds | Inode::Mirror(_) => None,
+            Inode::Plain(_) | Inode::File { .. } | Inode::KeyIds | Inode::Mirror(_) => None,
         };
         self.gate.open(caller, (inode.id(), wanted), request)
     }

@@ -454,3 +454,22 @@ fn bind_mounts_survive_strangers_and_deletion_of_siblings() {
         .status()
         .unwrap();
 }
+
+/// A known limit. What is bound elsewhere stays.
+#[test]
+fn a_mount_on_a_secret_goes_with_its_version() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"first");
+    let (cover, path) = (home.path("cover"), daemon.file("app/db"));
+    fs::write(&cover, b"cover").unwrap();
+    let mut bind = std::process::Command::new("mount");
+    let bound = bind.arg("--bind").args([&cover, &path]).status();
+    assert!(bound.unwrap().success());
+    assert_eq!(fs::read(&path).unwrap(), b"cover");
+    let other = alice().read(&daemon.file("app/db"));
+    assert_eq!(other, Ok(b"cover".to_vec()), "whoever looks at it");
+    daemon.set("app/db", b"second");
+    assert_eq!(fs::read(&path).unwrap(), b"second");
+    daemon.stop();
+}

@@ -24,6 +24,9 @@ use crate::caller::containment::{Containment, NamespaceOwner, is_in_our_user_nam
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
+/// Generations of processes that are looked through for who opened a file: a shell, what it
+/// runs, and so on.
+const MAX_ANCESTORS: usize = 8;
 
 /// The ids in a request's header; not yet believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +205,21 @@ impl HeaderIds {
             workload: None,
         })
     }
+}
+
+/// Process `pid` and those that it descends from, the nearest ones, as far as they live.
+/// Only to be called while a caller of that process waits in GETATTR or an xattr call.
+pub(crate) fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(pid), |&pid| parent(pid)).take(MAX_ANCESTORS)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let (mut buffer, mut long) = ([0; 4096], Vec::new());
+    let status = read_status(pid, &mut buffer, &mut long).ok()?;
+    let mut lines = status.split(|&byte| byte == b'\n');
+    let number = lines.find_map(|line| line.strip_prefix(b"PPid:"))?;
+    let number: u32 = str::from_utf8(number).ok()?.trim().parse().ok()?;
+    (number > 1).then_some(number)
 }
 
 /// The status file in `buffer`, or in `long` when it is larger.

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use crate::connection::Connection;
 
-/// Invalidations that may wait. More are dropped: the next open of the secret
-/// invalidates its pages too.
+/// Invalidations that may wait. More are dropped: the pages go with the node, which the
+/// kernel forgets once nobody has it open and another version is current.
 const MAX_WAITING: usize = 1024;
 
 /// Time that a revocation waits for its pages to be dropped.
 const REVOCATION_WAIT: Duration = Duration::from_secs(2);
 
-/// An inode whose pages are to be dropped.
+/// A node whose pages are to be dropped.
 struct Invalidation {
-    ino: u64,
+    node: u64,
     /// Told once it is done.
     done: Option<Sender<()>>,
 }
@@ -41,17 +41,17 @@ impl PageInvalidator {
         Ok(Self { queue })
     }
 
-    /// Drops what the kernel keeps of `ino`, soon.
-    pub(crate) fn invalidate(&self, ino: u64) {
-        self.queue.try_send(Invalidation { ino, done: None }).ok();
+    /// Drops what the kernel keeps of `node`, soon.
+    pub(crate) fn invalidate(&self, node: u64) {
+        self.queue.try_send(Invalidation { node, done: None }).ok();
     }
 
-    /// Drops what the kernel keeps of `ino` before it returns, if that does not
+    /// Drops what the kernel keeps of `node` before it returns, if that does not
     /// take for ever.
-    pub(crate) fn invalidate_now(&self, ino: u64) {
+    pub(crate) fn invalidate_now(&self, node: u64) {
         let (done, wait) = channel();
         let invalidation = Invalidation {
-            ino,
+            node,
             done: Some(done),
         };
         if self.queue.send(invalidation).is_ok() {
@@ -63,7 +63,7 @@ impl PageInvalidator {
 fn run(connection: &Connection, waiting: &Receiver<Invalidation>) {
     for invalidation in waiting {
         // The inode may be gone, and with it its pages.
-        connection.invalidate_pages(invalidation.ino).ok();
+        connection.invalidate_pages(invalidation.node).ok();
         if let Some(done) = invalidation.done {
             // The revocation may have waited long enough.
             done.send(()).ok();

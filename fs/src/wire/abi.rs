@@ -74,6 +74,9 @@ pub(crate) mod fopen {
     pub(crate) const NOFLUSH: u32 = 1 << 5;
 }
 
+/// The [`GetAttrIn`] has a handle.
+pub(crate) const GETATTR_FH: u32 = 1;
+
 /// The [`ReadIn`] has a lock owner.
 pub(crate) const READ_LOCKOWNER: u32 = 1 << 1;
 
@@ -148,6 +151,14 @@ pub(crate) struct SetAttrIn {
 pub(crate) struct OpenIn {
     pub(crate) flags: i32,
     pub(crate) open_flags: u32,
+}
+
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes)]
+#[repr(C)]
+pub(crate) struct GetAttrIn {
+    pub(crate) getattr_flags: u32,
+    pub(crate) dummy: u32,
+    pub(crate) fh: u64,
 }
 
 /// Of READ and READDIR.

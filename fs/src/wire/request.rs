@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use zerocopy::{FromBytes, Immutable};
 
 use super::abi::{
-    AccessIn, GetXattrIn, InHeader, InitIn, OpenIn, READ_LOCKOWNER, ReadIn, ReleaseIn, SetAttrIn,
-    WriteIn, opcode,
+    AccessIn, GETATTR_FH, GetAttrIn, GetXattrIn, InHeader, InitIn, OpenIn, READ_LOCKOWNER, ReadIn,
+    ReleaseIn, SetAttrIn, WriteIn, opcode,
 };
 use crate::caller::HeaderIds;
 use crate::unique::Unique;
@@ -69,7 +69,11 @@ pub(crate) enum Operation<'b> {
     },
     /// Forget inodes, which nothing is kept of: no answer is wanted.
     Forget,
-    GetAttr,
+    GetAttr {
+        /// Sent where the size is about to be used (SEEK_END, a cached read), never by
+        /// fstat(2).
+        handle: Option<u64>,
+    },
     SetAttr {
         /// Fields to be set, of [`super::abi::fattr`].
         fields: u32,
@@ -177,7 +181,14 @@ impl<'b> Operation<'b> {
                 name: arguments.take_name()?,
             },
             opcode::FORGET | opcode::BATCH_FORGET => Self::Forget,
-            opcode::GETATTR => Self::GetAttr,
+            opcode::GETATTR => {
+                let GetAttrIn {
+                    getattr_flags, fh, ..
+                } = arguments.take()?;
+                Self::GetAttr {
+                    handle: (getattr_flags & GETATTR_FH != 0).then_some(fh),
+                }
+            }
             opcode::SETATTR => {
                 let SetAttrIn { valid, size, .. } = arguments.take()?;
                 Self::SetAttr {
