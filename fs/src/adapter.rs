@@ -1,5 +1,8 @@
 //! From the kernel's requests to methods of [`FileSystem`] and back: nothing is decided here.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::attr::{self, CallerView};
@@ -12,6 +15,10 @@ use crate::open_handles::OpenHandle;
 use crate::tree::{EntryKind, RequestOrigin, Tree};
 use crate::wire::abi::{AttrOut, EntryOut, OpenOut, SizeOut, StatfsOut, fattr};
 use crate::wire::{DirectoryPage, Operation, Request, RequestHeader};
+
+/// Files that there can be, as statfs(2) tells: there is always room for one more, and
+/// programs of 32 bits can be told this number.
+const IDS: u64 = u32::MAX as u64;
 
 impl<T: Tree> FileSystem<T> {
     /// Answers `request`, now or, of a control request, later.
@@ -81,6 +88,13 @@ impl<T: Tree> FileSystem<T> {
                 reply_xattr(self.attribute_names(header.ids, header.node), size, reply);
             }
             Operation::Change => reply.error(FsError::ReadOnly),
+            // Labels, capabilities and access lists: programs that copy a file's go on
+            // without where there are none.
+            Operation::ChangeXattr { name } => reply.error(if is_user_xattr(name) {
+                FsError::ReadOnly
+            } else {
+                FsError::NotSupported
+            }),
             Operation::Forget => reply.forgo(),
             // The mount was greeted when it was made.
             Operation::Init(_) => reply.error(FsError::Io),
@@ -211,13 +225,18 @@ impl<T: Tree> FileSystem<T> {
 
     fn statistics(&self) -> StatfsOut {
         StatfsOut {
-            files: self.tree.secrets(),
+            files: IDS,
+            ffree: IDS.saturating_sub(self.tree.secrets()),
             bsize: 4096,
             namelen: 255,
             frsize: 4096,
             ..StatfsOut::new_zeroed()
         }
     }
+}
+
+fn is_user_xattr(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"user.")
 }
 
 /// The entry as nobody's: with a time to live of 0, because directory entries may appear.

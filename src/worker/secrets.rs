@@ -344,9 +344,9 @@ fn trouble(health: &StoreHealth) -> VaultTrouble {
 /// Errno and code of what a caller can do something about; `None` for failures.
 pub(crate) fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
     match error {
-        VaultError::Name(NameError::LongSegment(..) | NameError::TooDeep(_)) => {
-            Some((FsError::NameTooLong, "name_too_long"))
-        }
+        VaultError::Name(
+            NameError::Long(_) | NameError::LongSegment(..) | NameError::TooDeep(_),
+        ) => Some((FsError::NameTooLong, "name_too_long")),
         VaultError::Name(_)
         | VaultError::Option { .. }
         | VaultError::Value(_)

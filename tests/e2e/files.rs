@@ -418,7 +418,57 @@ fn statfs_counts_secrets() {
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let figures = rustix::fs::statvfs(home.mount()).unwrap();
-    assert_eq!((figures.f_files, figures.f_namemax), (1, 255));
+    let used = figures.f_files - figures.f_ffree;
+    assert_eq!((used, figures.f_namemax), (1, 255));
+    let mut df = std::process::Command::new("df");
+    let shown = df
+        .args(["--output=iused,ipcent"])
+        .arg(home.mount())
+        .output();
+    let shown = text(&shown.unwrap().stdout);
+    let figures: Vec<_> = shown.split_whitespace().skip(2).collect();
+    assert_eq!(figures, ["1", "1%"], "nobody need worry");
+    daemon.stop();
+}
+
+/// What programs do that copy a file with its labels, or put labels on a tree.
+#[test]
+fn labels_and_access_lists_are_not_supported() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let file = daemon.file("app/db");
+    for path in [&file, &daemon.file("app"), &daemon.file("jarvisctl")] {
+        for name in ["security.selinux", "security.ima", "trusted.x"] {
+            let set = rustix::fs::setxattr(path, name, b"v", rustix::fs::XattrFlags::empty());
+            assert_eq!(set, Err(Errno::OPNOTSUPP), "{name}");
+            let removed = rustix::fs::removexattr(path, name);
+            assert_eq!(removed, Err(Errno::OPNOTSUPP), "{name}");
+        }
+        let get = rustix::fs::getxattr(path, "security.selinux", &mut [0; 64][..]);
+        assert_eq!(get, Err(Errno::NODATA));
+    }
+    daemon.stop();
+}
+
+/// The longest name there may be, by its path and its key id.
+#[test]
+fn what_can_be_stored_can_be_read() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    let longest = format!("{}/{}", vec!["a".repeat(253); 8].join("/"), "b".repeat(16));
+    assert_eq!(longest.len(), 2048);
+    let segment = format!("app/{}", "c".repeat(255));
+    for name in [&longest, &segment] {
+        daemon.set(name, b"v");
+        assert_eq!(fs::read(daemon.file(name)).unwrap(), b"v");
+        assert_eq!(home.ctl(&["get", name], b"").stdout, b"v");
+        let kid = &home.kids(name)[0];
+        assert_eq!(fs::read(home.by_kid(name, kid)).unwrap(), b"v", "{kid}");
+    }
+    let mut control = Control::open(&home.mount()).unwrap();
+    let longer = json!({"op": "set", "name": format!("{longest}b"), "value": "v"});
+    assert_eq!(control.ask(longer.to_string()).0, Err(36), "ENAMETOOLONG");
     daemon.stop();
 }
 

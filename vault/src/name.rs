@@ -9,11 +9,14 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 pub const MAX_SEGMENT: usize = 255;
 /// Most segments in a name.
 pub const MAX_SEGMENTS: usize = 16;
+/// Longest name in bytes. A path may have 4,095 (PATH_MAX of Linux): the rest is for where
+/// the tree is mounted, and for `.kid` before and a key id behind the name.
+pub(crate) const MAX_NAME: usize = 2048;
 /// The control file's name, which no secret may have.
 const RESERVED: &str = "jarvisctl";
 
-/// A checked name: 1 to 16 segments of 1 to 255 bytes joined by `/`, UTF-8 in normal
-/// form C, without hidden characters, blanks at the ends of a segment or a dot at its
+/// A checked name: 1 to 16 segments of 1 to 255 bytes joined by `/`, 2,048 in
+/// all, UTF-8 in normal form C, without hidden characters, blanks at the ends of a segment or a dot at its
 /// beginning; the first segment is not `jarvisctl`. What looks alike but for its letters
 /// is one name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +34,9 @@ pub enum NameError {
     /// A segment over 255 bytes.
     #[error("segment {0} of the name has {1} bytes, at most {MAX_SEGMENT} are allowed")]
     LongSegment(usize, usize),
+    /// Over 2,048 bytes.
+    #[error("the name has {0} bytes, at most {MAX_NAME} are allowed: no path could lead to it")]
+    Long(usize),
     /// More than 16 segments.
     #[error("the name has {0} segments, at most {MAX_SEGMENTS} are allowed")]
     TooDeep(usize),
@@ -62,6 +68,9 @@ impl SecretName {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
+        }
+        if text.len() > MAX_NAME {
+            return Err(NameError::Long(text.len()));
         }
         let count = text.split('/').count();
         if count > MAX_SEGMENTS {
@@ -174,6 +183,18 @@ mod tests {
         assert_eq!(
             SecretName::parse(&"a".repeat(256)),
             Err(NameError::LongSegment(1, 256))
+        );
+        let long = vec!["a".repeat(255); 8].join("/");
+        assert_eq!(long.len(), 2047);
+        assert!(SecretName::parse(&format!("{long}a")).is_err(), "a segment");
+        let exact = format!("{}/aa", &long[..2045]);
+        assert_eq!(
+            SecretName::parse(&exact).map(|name| name.as_str().len()),
+            Ok(2048)
+        );
+        assert_eq!(
+            SecretName::parse(&format!("{exact}a")),
+            Err(NameError::Long(2049))
         );
         assert!(SecretName::parse(&["a"; 16].join("/")).is_ok());
         assert_eq!(

@@ -146,6 +146,14 @@ pub(crate) struct SetAttrIn {
     pub(crate) rest: [u64; 8],
 }
 
+/// Without FUSE_SETXATTR_EXT, which is not agreed on. The name follows, and the value.
+#[derive(Clone, Copy, FromBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct SetXattrIn {
+    pub(crate) size: u32,
+    pub(crate) flags: u32,
+}
+
 #[derive(Clone, Copy, FromBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct OpenIn {

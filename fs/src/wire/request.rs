@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable};
 
 use super::abi::{
     AccessIn, GETATTR_FH, GetAttrIn, GetXattrIn, InHeader, InitIn, OpenIn, READ_LOCKOWNER, ReadIn,
-    ReleaseIn, SetAttrIn, WriteIn, opcode,
+    ReleaseIn, SetAttrIn, SetXattrIn, WriteIn, opcode,
 };
 use crate::caller::HeaderIds;
 use crate::unique::Unique;
@@ -117,9 +117,12 @@ pub(crate) enum Operation<'b> {
     ListXattr {
         size: u32,
     },
-    /// Make, remove, rename or annotate something: secrets are written through the
-    /// control file only.
+    /// Make, remove or rename something: secrets are written through the control file only.
     Change,
+    /// Set or remove an extended attribute.
+    ChangeXattr {
+        name: &'b OsStr,
+    },
     /// Whoever waits for another request would like to wait no more.
     Interrupt,
     Destroy,
@@ -236,6 +239,15 @@ impl<'b> Operation<'b> {
                 let GetXattrIn { size, .. } = arguments.take()?;
                 Self::ListXattr { size }
             }
+            opcode::SETXATTR => {
+                let _: SetXattrIn = arguments.take()?;
+                let name = arguments.take_name()?;
+                Self::ChangeXattr { name }
+            }
+            opcode::REMOVEXATTR => {
+                let name = arguments.take_name()?;
+                Self::ChangeXattr { name }
+            }
             opcode::SYMLINK
             | opcode::MKNOD
             | opcode::MKDIR
@@ -244,9 +256,7 @@ impl<'b> Operation<'b> {
             | opcode::RENAME
             | opcode::RENAME2
             | opcode::LINK
-            | opcode::CREATE
-            | opcode::SETXATTR
-            | opcode::REMOVEXATTR => Self::Change,
+            | opcode::CREATE => Self::Change,
             opcode::INTERRUPT => Self::Interrupt,
             opcode::DESTROY => Self::Destroy,
             _ => Self::Unknown,

@@ -82,7 +82,9 @@ pub(super) fn checked_name(text: &str) -> Checked<SecretName> {
     SecretName::parse(text).map_err(|error| {
         let message = error.to_string();
         match error {
-            NameError::LongSegment(..) | NameError::TooDeep(_) => Malformed::NameTooLong(message),
+            NameError::Long(_) | NameError::LongSegment(..) | NameError::TooDeep(_) => {
+                Malformed::NameTooLong(message)
+            }
             NameError::Empty
             | NameError::EmptySegment(_)
             | NameError::LeadingDot(_)
