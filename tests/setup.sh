@@ -24,15 +24,6 @@ fi
 
 "$(dirname "$0")/users.sh"
 
-# User namespaces with many ids, as useradd gives them to everybody who is no system user.
-first=3000000
-for user in jarvis-bob jarvis-carol; do
-    last=$((first + 65535))
-    grep -q "^$user:" /etc/subuid || usermod --add-subuids "$first-$last" "$user"
-    grep -q "^$user:" /etc/subgid || usermod --add-subgids "$first-$last" "$user"
-    first=$((last + 1))
-done
-
 if [ ! -c /dev/fuse ]; then
     echo 'setup: there is no /dev/fuse; run: modprobe fuse' >&2
     exit 1

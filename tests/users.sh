@@ -13,3 +13,14 @@ for user in jarvis jarvis-runner jarvis-alice jarvis-bob jarvis-carol; do
         useradd --root "$root" --system --user-group --no-create-home --shell /usr/sbin/nologin "$user"
 done
 usermod --root "$root" -aG jarvis-ops jarvis-carol
+
+# User namespaces with many ids, as useradd gives them to everybody who is no system user.
+first=3000000
+for user in jarvis-bob jarvis-carol; do
+    last=$((first + 65535))
+    grep -q "^$user:" "$root/etc/subuid" ||
+        usermod --root "$root" --add-subuids "$first-$last" "$user"
+    grep -q "^$user:" "$root/etc/subgid" ||
+        usermod --root "$root" --add-subgids "$first-$last" "$user"
+    first=$((last + 1))
+done
