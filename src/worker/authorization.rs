@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use jarvis_audit::{Action, Durability, Event, Outcome};
-use jarvis_fs::{Caller, FsError, NamespaceOwner};
+use jarvis_fs::{Caller, Containment, FsError, NamespaceOwner};
 use jarvis_policy::{Decision, Namespace, Policy, Verb};
 use jarvis_vault::Node;
 use parking_lot::RwLock;
@@ -73,6 +73,19 @@ pub(crate) fn subject(caller: &Caller) -> jarvis_policy::Caller<'_> {
     }
 }
 
+/// The reason in the record of a refusal: what was wanted, and why ids of `caller` that
+/// policies have rules for did not count.
+pub(crate) fn refusal(wanted: &str, caller: &Caller) -> String {
+    let id_0 = caller.uid == 0 || caller.gid == 0;
+    let uncounted = match caller.containment {
+        Some(Containment::UserNamespace(_)) => "groups and id 0 not counted: other user namespace",
+        Some(Containment::PidNamespace) if id_0 => "id 0 not counted: other pid namespace",
+        Some(Containment::RootDirectory) => "id 0 not counted: container (other root directory)",
+        Some(Containment::PidNamespace) | None => return wanted.to_owned(),
+    };
+    format!("{wanted}; {uncounted}")
+}
+
 impl Authorization {
     pub(crate) fn new(
         policy: Policy,
@@ -135,7 +148,7 @@ impl Authorization {
             id: Some(node.id),
             client,
             rule: Some(rule),
-            reason: Some(Verb::Read.as_str()),
+            reason: Some(&refusal(Verb::Read.as_str(), caller)),
             ..self.audit.event(Action::Deny, Some(caller))
         });
         Err(FsError::Denied)

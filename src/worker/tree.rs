@@ -18,7 +18,7 @@ use jarvis_vault::{Body, Node, Secret, Version, VersionState};
 
 use crate::common::clock::{now_ms, rfc3339, system_time};
 use crate::worker::audit::AuditTrail;
-use crate::worker::authorization::{Authorization, subject};
+use crate::worker::authorization::{Authorization, refusal, subject};
 use crate::worker::gate::{Gate, Plaintext};
 use crate::worker::metrics::Metrics;
 use crate::worker::secrets::Secrets;
@@ -247,7 +247,7 @@ impl Tree for SecretTree {
             self.audit.deny(Event {
                 name: Some(&node.path),
                 id: Some(node.id),
-                reason: Some(Verb::List.as_str()),
+                reason: Some(&refusal(Verb::List.as_str(), caller)),
                 ..self.audit.event(Action::Deny, Some(caller))
             });
             return Err(FsError::Denied);

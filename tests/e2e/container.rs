@@ -111,3 +111,54 @@ fn a_bound_file_comes_back_with_its_secret() {
         "an open handle keeps its version"
     );
 }
+
+/// Whatever it shares with the host, and whatever its cgroup's name.
+#[test]
+fn a_containers_root_is_known_by_its_root_directory() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let volume = format!("{}:/secrets:ro", home.mount().display());
+    let shared = ["--pid", "host", "--ipc", "host", "--uts", "host"];
+    let nameless = ["--cgroup-parent", "/jarvis-test", "--cgroupns", "host"];
+    let options = [&shared[..], &nameless].concat();
+    let container = Container::run_with(&root(), &volume, &options);
+    let refused = container.exec(&["cat", "/secrets/app/db"]);
+    assert!(
+        text(&refused.stderr).contains("Permission denied"),
+        "{refused:?}"
+    );
+    let denied = &home.records_with(&[("action", json!("deny"))])[0];
+    assert_eq!(denied["uid"], 0);
+    let reason = denied["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("id 0 not counted: container"),
+        "the record says why: {denied}"
+    );
+}
+
+/// A unit may be called what it likes, and services have mount namespaces of their own.
+#[test]
+fn the_hosts_root_is_root_in_every_cgroup_and_mount_namespace() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    daemon.set("app/db", b"v");
+    let db = daemon.file("app/db");
+    for name in [
+        "docker-compose@app.service",
+        "docker.service",
+        "lxc-net.service",
+        "machine-x",
+        "crio",
+        "kubepods-exporter",
+    ] {
+        let cgroup = Cgroup::new(name);
+        let cat = run(cgroup.command(&["cat", db.to_str().unwrap()]), b"");
+        assert_eq!(cat.stdout, b"v", "{name}: {cat:?}");
+    }
+    let mut private = root().command("unshare");
+    private.args(["--mount", "--net", "--uts", "--ipc", "--cgroup", "cat"]);
+    private.arg(&db);
+    let cat = run(private, b"");
+    assert_eq!(cat.stdout, b"v", "{cat:?}");
+}

@@ -46,12 +46,17 @@ pub(crate) struct Container(String);
 impl Container {
     /// Starts one as `user`, with `volume` in Docker's words.
     pub(crate) fn run(user: &User, volume: &str) -> Self {
+        Self::run_with(user, volume, &[])
+    }
+
+    /// The same with more `options` of Docker's.
+    pub(crate) fn run_with(user: &User, volume: &str, options: &[&str]) -> Self {
         static IMPORTED: std::sync::Once = std::sync::Once::new();
         IMPORTED.call_once(import_image);
         let user = format!("{}:{}", user.uid, user.gid);
         let run = ["run", "-d", "--rm", "--network", "none"];
         let of_whom = ["--user", &user, "-v", volume];
-        let started = docker(&[&run[..], &of_whom, &[IMAGE, "sleep", "600"]].concat());
+        let started = docker(&[&run[..], &of_whom, options, &[IMAGE, "sleep", "600"]].concat());
         assert!(started.status.success(), "{started:?}");
         Self(text(&started.stdout).trim().to_owned())
     }

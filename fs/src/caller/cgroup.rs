@@ -1,8 +1,7 @@
 //! Cgroups of callers: the systemd unit and the container that they name.
 //!
 //! The names in it were given by whoever made the cgroup, which within a
-//! delegated subtree is the user: they are recorded, and where they cost rights
-//! they are believed, but they never give any.
+//! delegated subtree is the user: they are recorded, and decide nothing.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -158,17 +157,6 @@ fn id_in(part: &str) -> Option<&str> {
         .find(|run| run.len() == ID_DIGITS)
 }
 
-/// Whether a process is in a cgroup that a container engine made. Anything unreadable
-/// counts as one.
-pub(crate) fn in_engines_hands(tid: u32) -> bool {
-    /// The daemon's own cgroup, which does not change while it runs.
-    static OWN: LazyLock<Option<String>> = LazyLock::new(|| about("self", "cgroup").ok());
-    let Some(own) = &*OWN else {
-        return true;
-    };
-    about(&tid.to_string(), "cgroup").map_or(true, |theirs| in_engines_cgroup(&theirs, own))
-}
-
 /// A file of `/proc/PID` that everybody may read. Names of cgroups may be any bytes; those
 /// that are no text are shown as U+FFFD.
 fn about(pid: &str, file: &str) -> io::Result<String> {
@@ -176,41 +164,6 @@ fn about(pid: &str, file: &str) -> io::Result<String> {
     let file = File::open(format!("/proc/{pid}/{file}"))?;
     file.take(MAX_CGROUP).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Names that Docker, Podman, containerd, Kubernetes, LXC and nspawn give the
-/// cgroups of their containers. A forged name costs its owner rights, so
-/// matching anywhere in the path is safe.
-const ENGINES: [&str; 10] = [
-    "/docker",
-    "docker-",
-    "/libpod",
-    "libpod-",
-    "cri-",
-    "/crio",
-    "kubepods",
-    "/lxc",
-    "/machine",
-    "/buildkit",
-];
-
-/// Whether `theirs` (the text of `/proc/PID/cgroup`) names an engine below what
-/// is `ours`: where the daemon itself runs in a container, its neighbours in it
-/// are at home.
-fn in_engines_cgroup(theirs: &str, ours: &str) -> bool {
-    theirs.lines().any(|line| {
-        let Some((_, path)) = split(line) else {
-            return true;
-        };
-        let hierarchy = line.strip_suffix(path).unwrap_or_default();
-        let own = ours.lines().find_map(|line| line.strip_prefix(hierarchy));
-        let own = own.filter(|own| *own != "/").unwrap_or_default();
-        let beneath = path
-            .strip_prefix(own)
-            .filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let path = beneath.unwrap_or(path);
-        ENGINES.iter().any(|engine| path.contains(engine))
-    })
 }
 
 #[cfg(test)]
@@ -304,32 +257,5 @@ mod tests {
                 prop_assert!(!name.is_empty() && name.len() <= MAX_NAME);
             }
         }
-    }
-
-    #[test]
-    fn engines_are_seen_in_cgroups() {
-        let host = "2:cpu:/\n0::/system.slice/jarvis.service\n";
-        for theirs in [
-            "2:cpu:/docker/0123\n0::/\n",
-            "0::/system.slice/docker-0123.scope\n",
-            "0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-0123.scope\n",
-            "0::/machine.slice/libpod-0123.scope\n",
-            "no cgroup line",
-        ] {
-            assert!(in_engines_cgroup(theirs, host), "{theirs}");
-        }
-        for theirs in ["2:cpu:/\n0::/user.slice/user-0.slice\n", host, "0::/\n"] {
-            assert!(!in_engines_cgroup(theirs, host), "{theirs}");
-        }
-    }
-
-    #[test]
-    fn a_daemon_in_a_container_knows_its_neighbours() {
-        let ours = "2:cpu:/docker/0123\n0::/docker/0123\n";
-        assert!(!in_engines_cgroup(ours, ours));
-        assert!(!in_engines_cgroup("2:cpu:/docker/0123/app\n", ours));
-        assert!(in_engines_cgroup("2:cpu:/docker/0123/docker/4567\n", ours));
-        assert!(in_engines_cgroup("2:cpu:/docker/4567\n", ours));
-        assert!(in_engines_cgroup("2:cpu:/docker/01234\n", ours));
     }
 }

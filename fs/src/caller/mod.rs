@@ -19,8 +19,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::caller::cgroup::{KernelIds, Workload, in_engines_hands};
-use crate::caller::containment::{Containment, NamespaceOwner, is_in_our_user_namespace};
+use crate::caller::cgroup::{KernelIds, Workload};
+use crate::caller::containment::{
+    Containment, NamespaceOwner, has_the_hosts_root, is_in_our_user_namespace,
+};
 
 /// Largest `/proc/TID/status` accepted: 65,536 groups take some 450 KiB.
 const MAX_STATUS: u64 = 1024 * 1024;
@@ -52,8 +54,8 @@ pub struct Caller {
     pub pid: u32,
     /// Thread id.
     pub tid: u32,
-    /// Surroundings whose ids are not the host's. A pid namespace and a container
-    /// engine are only looked for where groups are, or id 0 is involved, whose meaning
+    /// Surroundings whose ids are not the host's. A pid namespace is only looked for
+    /// where groups are, another root directory where id 0 is involved, whose meaning
     /// depends on it.
     pub containment: Option<Containment>,
     /// The kernel's numbers for thread and cgroup, where it told them.
@@ -68,7 +70,7 @@ impl Caller {
     pub fn foreign(&self) -> Option<NamespaceOwner> {
         match self.containment {
             Some(Containment::UserNamespace(owner)) => Some(owner),
-            Some(Containment::PidNamespace | Containment::Engine) | None => None,
+            Some(Containment::PidNamespace | Containment::RootDirectory) | None => None,
         }
     }
 
@@ -192,7 +194,7 @@ impl HeaderIds {
         let containment = if status.nested {
             Some(Containment::PidNamespace)
         } else {
-            (root_involved && in_engines_hands(self.tid)).then_some(Containment::Engine)
+            (root_involved && !has_the_hosts_root(self.tid)).then_some(Containment::RootDirectory)
         };
         Ok(Caller {
             uid: self.uid,

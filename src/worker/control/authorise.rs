@@ -8,7 +8,7 @@ use jarvis_vault::{Revocation, SecretName, VaultError};
 use super::answer::ControlError;
 use super::service::ControlService;
 use crate::worker::audit::rule_of;
-use crate::worker::authorization::subject;
+use crate::worker::authorization::{refusal, subject};
 use crate::worker::commit::change::Actor;
 use crate::worker::request::{Need, Subject};
 
@@ -105,7 +105,7 @@ pub(super) fn denied(service: &ControlService, caller: &Caller, missing: &Missin
         name: name.as_ref().map(SecretName::as_str),
         client: missing.client.as_deref(),
         rule: Some(&missing.rule),
-        reason: Some(verb.as_str()),
+        reason: Some(&refusal(verb.as_str(), caller)),
         ..service.audit.event(Action::Deny, Some(caller))
     });
     let message = match name {

@@ -9,7 +9,7 @@ use jarvis_fs::{Answer, Caller, Control, FsError, KeptAnswer, RequestOrigin};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::worker::authorization::subject;
+use crate::worker::authorization::{refusal, subject};
 use crate::worker::commit::CommitError;
 use crate::worker::request::{Parsed, parse};
 
@@ -46,7 +46,7 @@ impl Control for ControlService {
         }
         let reason = match caller.foreign() {
             Some(_) => "control: not from another user namespace",
-            None => "control",
+            None => &refusal("control", caller),
         };
         self.audit.deny(Event {
             name: Some(jarvis_fs::CONTROL_NAME),
