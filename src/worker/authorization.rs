@@ -80,6 +80,7 @@ pub(crate) fn refusal(wanted: &str, caller: &Caller) -> String {
     let uncounted = match caller.containment {
         Some(Containment::UserNamespace(_)) => "groups and id 0 not counted: other user namespace",
         Some(Containment::PidNamespace) if id_0 => "id 0 not counted: other pid namespace",
+        Some(Containment::Engine) => "id 0 not counted: container (cgroup of an engine)",
         Some(Containment::RootDirectory) => "id 0 not counted: container (other root directory)",
         Some(Containment::PidNamespace) | None => return wanted.to_owned(),
     };

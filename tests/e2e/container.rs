@@ -135,6 +135,25 @@ fn a_containers_root_is_known_by_its_root_directory() {
         reason.contains("id 0 not counted: container"),
         "the record says why: {denied}"
     );
+
+    // Nor is one that was given the host's root directory, and takes it as its own.
+    let host = "/:/host:ro";
+    let given = Container::run_with(&root(), host, &["--pid", "host"]);
+    let db = daemon.file("app/db");
+    let refused = given.exec(&[
+        "/bin/busybox",
+        "chroot",
+        "/host",
+        "/bin/cat",
+        db.to_str().unwrap(),
+    ]);
+    assert!(
+        text(&refused.stderr).contains("Permission denied"),
+        "{refused:?}"
+    );
+    let denied = home.records_with(&[("action", json!("deny"))]);
+    let reason = denied.last().unwrap()["reason"].as_str().unwrap();
+    assert!(reason.contains("cgroup of an engine"), "{reason}");
 }
 
 /// A unit may be called what it likes, and services have mount namespaces of their own.

@@ -1,7 +1,8 @@
 //! Cgroups of callers: the systemd unit and the container that they name.
 //!
 //! The names in it were given by whoever made the cgroup, which within a
-//! delegated subtree is the user: they are recorded, and decide nothing.
+//! delegated subtree is the user: they are recorded. The id of a container in one costs
+//! rights; none ever gives any.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -67,6 +68,31 @@ impl WorkloadCache {
         }
         Some(workload)
     }
+}
+
+/// Whether a container engine made the cgroup of thread `tid`: it has the id of a container
+/// other than our own. A name alone is no sign, as services of the host have such names, too.
+/// So is a cgroup that can't be read.
+pub(crate) fn is_in_a_container(tid: u32) -> bool {
+    /// The daemon's own container, which does not change while it runs.
+    static OWN: LazyLock<Option<Box<str>>> = LazyLock::new(|| {
+        about("self", "cgroup")
+            .ok()
+            .and_then(|text| innermost_id(&text).map(Box::from))
+    });
+    match about(&tid.to_string(), "cgroup") {
+        Ok(text) => innermost_id(&text).is_some_and(|id| Some(id) != OWN.as_deref()),
+        Err(_) => true,
+    }
+}
+
+/// The id of the innermost container that the text of a `/proc/PID/cgroup` names.
+fn innermost_id(text: &str) -> Option<&str> {
+    let paths = text.lines().filter_map(split).map(|(_, path)| path);
+    paths
+        .flat_map(|path| path.split('/'))
+        .filter_map(id_in)
+        .next_back()
 }
 
 /// Whether there is the unified hierarchy alone (cgroups(7)).
@@ -169,6 +195,30 @@ fn about(pid: &str, file: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_containers_id_is_a_sign_and_a_name_is_none() {
+        let id = "0123456789abcdef".repeat(4);
+        for container in [
+            format!("2:cpu:/docker/{id}\n0::/\n"),
+            format!("0::/x/{id}\n"),
+            format!("0::/system.slice/docker-{id}.scope\n"),
+            format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope\n"),
+            format!("0::/machine.slice/libpod-{id}.scope/container\n"),
+        ] {
+            assert_eq!(innermost_id(&container), Some(&*id), "{container}");
+        }
+        for host in [
+            "0::/system.slice/docker-compose@app.service\n",
+            "0::/system.slice/lxc-net.service\n",
+            "0::/system.slice/docker.service\n",
+            "0::/machine.slice/machine-x.scope\n",
+            "0::/system.slice/kubepods-exporter.service\n",
+        ] {
+            assert_eq!(innermost_id(host), None, "{host}");
+        }
+        assert!(is_in_a_container(u32::MAX));
+    }
     use proptest::prelude::*;
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";

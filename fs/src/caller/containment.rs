@@ -21,6 +21,8 @@ pub enum Containment {
     UserNamespace(NamespaceOwner),
     /// A pid namespace below ours.
     PidNamespace,
+    /// A cgroup that a container engine made; only looked at where id 0 is involved.
+    Engine,
     /// Another root directory than the host's, as in a container, or after chroot(2); only
     /// looked at where id 0 is involved.
     RootDirectory,
@@ -85,7 +87,7 @@ struct RootMount {
     directory: Box<[u8]>,
 }
 
-/// What is mounted on the root of process `pid`; nothing if its root is no mount's. Not more
+/// The mount on the root of process `pid`; nothing if its root is no mount's. Not more
 /// is read than needed: the list of mounts may be long.
 fn root_mount(pid: &str) -> io::Result<Option<RootMount>> {
     let file = File::open(format!("/proc/{pid}/mountinfo"))?;

@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::caller::cgroup::{KernelIds, Workload};
+use crate::caller::cgroup::{KernelIds, Workload, is_in_a_container};
 use crate::caller::containment::{
     Containment, NamespaceOwner, has_the_hosts_root, is_in_our_user_namespace,
 };
@@ -70,7 +70,8 @@ impl Caller {
     pub fn foreign(&self) -> Option<NamespaceOwner> {
         match self.containment {
             Some(Containment::UserNamespace(owner)) => Some(owner),
-            Some(Containment::PidNamespace | Containment::RootDirectory) | None => None,
+            Some(Containment::PidNamespace | Containment::Engine | Containment::RootDirectory)
+            | None => None,
         }
     }
 
@@ -193,8 +194,13 @@ impl HeaderIds {
         let root_involved = self.uid == 0 || self.gid == 0 || status.groups.contains(&0);
         let containment = if status.nested {
             Some(Containment::PidNamespace)
+        } else if !root_involved {
+            None
+        } else if !has_the_hosts_root(self.tid) {
+            Some(Containment::RootDirectory)
         } else {
-            (root_involved && !has_the_hosts_root(self.tid)).then_some(Containment::RootDirectory)
+            // One that was given the host's root directory can take it as its own.
+            is_in_a_container(self.tid).then_some(Containment::Engine)
         };
         Ok(Caller {
             uid: self.uid,
