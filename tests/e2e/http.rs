@@ -188,12 +188,13 @@ impl Drop for Server {
 fn slow_clients_of_one_user_keep_nobody_else_from_being_answered() {
     let home = TestDaemon::new().init(POLICY);
     let (_daemon, address) = home.start_http();
-    // Root's own slow one is not among those that have to go.
-    let mut early = connect(&address);
-    early.write_all(b"GET /rea").unwrap();
-    let mut early = Some(early);
     let mut slow = Vec::new();
-    for _ in 0..5 {
+    let mut waited_for = 0;
+    for _ in 0..50 {
+        let began = Instant::now();
+        // Root's own slow one is not among those that have to go.
+        let mut early = connect(&address);
+        early.write_all(b"GET /rea").unwrap();
         slow.push(bob().act(|| {
             let one = || {
                 let mut stream = connect(&address);
@@ -202,17 +203,24 @@ fn slow_clients_of_one_user_keep_nobody_else_from_being_answered() {
             };
             (0..100).map(|_| one()).collect::<Vec<_>>()
         }));
-        let began = Instant::now();
+        let asked = Instant::now();
         assert!(get(&address, "/readyz").starts_with("HTTP/1.1 200 "));
         // The patience with a slow one is longer.
-        let took = began.elapsed();
+        let took = asked.elapsed();
         assert!(took < Duration::from_secs(2), "{took:?}");
-        if let Some(mut early) = early.take() {
-            early.write_all(b"dyz HTTP/1.1\r\n\r\n").unwrap();
+        let sent = early.write_all(b"dyz HTTP/1.1\r\n\r\n");
+        // On a busy machine its time was over before bob had all of his.
+        if began.elapsed() < Duration::from_secs(2) {
+            sent.unwrap();
             let mut answer = String::new();
             early.read_to_string(&mut answer).unwrap();
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            waited_for += 1;
+        }
+        if waited_for == 5 {
+            break;
         }
     }
+    assert!(waited_for > 0);
     drop(slow);
 }
