@@ -166,7 +166,7 @@ fn a_restored_vault_is_refused_unless_accepted() {
 #[test]
 fn the_longest_names_fit_a_record() {
     let segment = "\\\"".repeat(127) + "a";
-    let name = vec![segment.as_str(); 8].join("/");
+    let name = [segment.as_str(); 8].join("/");
     let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
     let home = TestDaemon::new().init(&format!(
         "clients:\n  admin: {{match: {{uid: 0}}, allow: [\"{quoted}\"], verbs: ['*']}}\n"
