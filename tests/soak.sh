@@ -50,7 +50,7 @@ mounts() { repeated mounts readiness::; }
 # Programs that trust a file's size read it 10,000 times each while it changes: by path and
 # through a bind mount, with and without the page cache.
 sizes() {
-    run cargo test --release --test e2e -- --ignored --nocapture sizes::soak
+    run cargo test --release --test e2e -- --ignored --nocapture --test-threads=1 sizes::soak
     grep -q ' [1-9][0-9]* passed; 0 failed' "$log"
     echo "sizes: 10,000 reads of each reader, $(grep -c ' rewrites$' "$log") ways"
 }

@@ -8,7 +8,7 @@ use nix::unistd::{Group, User as Account};
 
 use super::errno;
 
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A user made by tests/setup.sh.
 #[derive(Clone, Debug)]

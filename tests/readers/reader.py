@@ -1,5 +1,6 @@
 """Reads FILE COUNT times in the WAY of a Python program; prints what was wrong."""
 
+import errno
 import mmap
 import os
 import sys
@@ -13,22 +14,22 @@ def to_the_end():
         return file.read()
 
 
-def by_seek():
-    with open(path, "rb", buffering=0) as file:
-        size = os.lseek(file.fileno(), 0, os.SEEK_END)
-        return os.pread(file.fileno(), size, 0).ljust(size, b"\0")
-
-
 def mapped():
-    with open(path, "rb") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
-            return bytes(pages)
+    while True:
+        with open(path, "rb") as file:
+            try:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+                    return bytes(pages)
+            except OSError as error:
+                # Two rotations came while it was opened: the file can't be mapped.
+                if error.errno != errno.ENODEV:
+                    raise
 
 
 bad = 0
 for _ in range(count):
     try:
-        value = {"read": to_the_end, "seek": by_seek, "map": mapped}[way]()
+        value = {"read": to_the_end, "map": mapped}[way]()
     except OSError as error:
         value = repr(error).encode()
     if value not in good:
