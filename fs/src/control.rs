@@ -182,9 +182,6 @@ fn run(
         for node in nodes(handles, &answer.fenced) {
             pages.invalidate_now(node);
         }
-        for node in nodes(handles, &answer.changed) {
-            pages.invalidate(node);
-        }
         match answer.error {
             None => job.reply.body(&SizeOut {
                 size: written,

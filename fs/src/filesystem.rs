@@ -442,7 +442,12 @@ impl<T: Tree> FileSystem<T> {
         if let Some(OpenHandle::Secret(secret)) = open.as_deref()
             && secret.file.cached
         {
-            self.pages.invalidate(secret.file.node());
+            let (ino, node) = (secret.file.ino, secret.file.node());
+            // While others read there a page may be locked until they are answered: who
+            // asks for it to be dropped waits, and can't end when this process is killed.
+            if !self.handles.cached_nodes(ino).contains(&node) {
+                self.pages.invalidate(node);
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -158,6 +159,42 @@ fn a_request_that_crashes_three_workers_is_refused() {
     assert_eq!(crashes, 3, "{}", daemon.log());
     tracer.detach();
     assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
+}
+
+/// The kernel locks a page until its READ is answered; who asks for the page to be dropped
+/// then can't even be killed, and the next worker waits for the end of the one before.
+#[test]
+fn workers_that_die_beside_cached_reads_end_at_once() {
+    let home = TestDaemon::new().init(POLICY);
+    let daemon = home.start();
+    let store = |len: usize| {
+        let set = json!({"op": "set", "name": "app/db", "value": "v".repeat(len),
+            "allow_cached_reads": true});
+        let mut control = Control::open(&home.mount()).unwrap();
+        control.ask(set.to_string()).0.unwrap();
+    };
+    store(20_000);
+    let file = daemon.file("app/db");
+    let (over, end) = (AtomicBool::new(false), Instant::now() + patience());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) && Instant::now() < end {
+                    File::open(&file).unwrap().read_at(&mut [0; 64], 0).unwrap();
+                }
+            });
+        }
+        for _ in 0..8 {
+            let dying = daemon.workers().0;
+            kill_process(dying, Signal::KILL).unwrap();
+            for len in [20, 20_000, 7, 9000] {
+                store(len);
+            }
+            daemon.eventually("another worker", || daemon.workers().0 != dying);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(!daemon.log().contains("not answer"), "{}", daemon.log());
 }
 
 #[test]
