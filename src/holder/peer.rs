@@ -38,21 +38,24 @@ impl Listener {
             let open = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(parent, open).map_err(failed)?;
         }
-        match std::fs::remove_file(path) {
+        // Under its name it listens at once: who finds it there is not refused.
+        let fresh = path.with_extension("new");
+        match std::fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
         let listening = || -> rustix::io::Result<OwnedFd> {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-            bind(&socket, &SocketAddrUnix::new(path)?)?;
+            bind(&socket, &SocketAddrUnix::new(&fresh)?)?;
             listen(&socket, BACKLOG)?;
             Ok(socket)
         };
         let socket = listening().map_err(|errno| failed(errno.into()))?;
         // Who connects is asked for its uid, too.
         let owner = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(path, owner).map_err(failed)?;
+        std::fs::set_permissions(&fresh, owner).map_err(failed)?;
+        std::fs::rename(&fresh, path).map_err(failed)?;
         Ok(Self(socket))
     }
 

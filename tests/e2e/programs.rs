@@ -203,14 +203,12 @@ fn cached_reads_can_be_allowed_for_a_secret() {
     assert!(!script(&home, &bob(), "app/db", touch).status.success());
     // Another open would drop the pages itself: they are counted on this handle.
     let held = fs::File::open(daemon.file("app/db")).unwrap();
-    script(&home, &alice(), "app/db", touch);
-    daemon.eventually("dropped at release", || cached_pages(&held) == 0);
     let mut sink = fs::File::create(home.path("tmp/sink")).unwrap();
     std::io::copy(&mut &held, &mut sink).unwrap();
     assert_eq!(fs::metadata(home.path("tmp/sink")).unwrap().len(), 20_000);
     assert!(cached_pages(&held) > 0, "held open, they stay");
     home.ok(&["set", "app/db"], &[8; 20_000]);
-    daemon.eventually("dropped at rotation", || cached_pages(&held) == 0);
+    assert!(cached_pages(&held) > 0, "also over a rotation");
     drop(held);
     assert_eq!(
         alice().read(&daemon.file("app/db")).unwrap(),
