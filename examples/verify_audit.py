@@ -82,7 +82,7 @@ class Verifier:
         start = record["start"]
         key = decode(start["epoch_key"], 32)
         place = number(record["epoch"]) + number(record["seq"]) + self.link
-        claim = b"jarvis-audit-v1 epoch\0" + self.host + place + key
+        claim = b"jarvis-audit-v2 epoch\0" + self.host + place + key
         check(self.identity, decode(start["cert"], 64), claim, "its epoch key is not certified")
         previous = {None: "none", "stop": "clean"}.get(self.last, "unclean")
         known = self.last is not None or segment == 1
@@ -109,7 +109,7 @@ class Verifier:
                 raise Bad("a segment begins here that should not")
             key = decode(opened["epoch_key"], 32)
             claim = number(segment, 4) + number(record["epoch"]) + key
-            claim = b"jarvis-audit-v1 segment\0" + self.host + claim
+            claim = b"jarvis-audit-v2 segment\0" + self.host + claim
             check(self.identity, decode(opened["cert"], 64), claim, "its key is not certified")
             self.key, self.epoch = Ed25519PublicKey.from_public_bytes(key), self.epoch + 1
         elif (begins and segment > 1 and "start" not in record) or (not begins and self.closed):
@@ -128,8 +128,8 @@ class Verifier:
     def record(self, line, segment, offset):
         payload, signature = split(line)
         record = json.loads(payload)
-        link = hashlib.sha256(b"jarvis-audit-v1 record\0" + payload).digest()
-        refuse(record["v"] != 1, "an unknown format")
+        link = hashlib.sha256(b"\0" + payload).digest()
+        refuse(record["v"] != 2, "an unknown format")
         if self.last is None and segment > 1:
             self.begin_late(record, segment)
         refuse(record["seq"] != self.seq + 1, f"record {record['seq']} stands here")
@@ -142,7 +142,7 @@ class Verifier:
             self.start(record, segment)
         self.borders(record, segment, offset)
         refuse(self.key is None or record["epoch"] != self.epoch, "it is of another epoch")
-        check(self.key, signature, b"jarvis-audit-v1 signature\0" + link, "its signature")
+        check(self.key, signature, b"jarvis-audit-v2 signature\0" + link, "its signature")
         if "next" in record:
             refuse(record["next"]["epoch"] != self.epoch + 1, "the next epoch has another number")
             key = decode(record["next"]["epoch_key"], 32)

@@ -23,9 +23,9 @@ const MAX_KEY_FILE_BYTES: u64 = 4096;
 /// Room for the longest file, with what reading one byte too many may ask for.
 const PEM_BUFFER_BYTES: usize = 8192;
 /// Domain of certificates for the key of a start.
-const EPOCH_DOMAIN: &[u8] = b"jarvis-audit-v1 epoch\0";
+const EPOCH_DOMAIN: &[u8] = b"jarvis-audit-v2 epoch\0";
 /// Domain of certificates for the first key of a segment.
-const SEGMENT_DOMAIN: &[u8] = b"jarvis-audit-v1 segment\0";
+const SEGMENT_DOMAIN: &[u8] = b"jarvis-audit-v2 segment\0";
 
 /// First 8 bytes of the SHA-256 of the identity's public key, shown as 16
 /// hexadecimal digits.

@@ -1,7 +1,8 @@
 //! The bytes of one record.
 //!
-//! `payload` is a JSON object. Its digest is SHA-256 over a domain and the
-//! payload as it is; the signature is over a domain and the digest. The line is
+//! `payload` is a JSON object. Its digest is the hash of a leaf in a Merkle tree (RFC 6962,
+//! section 2.1): SHA-256 over a zero byte and the payload as it is, so that one hash serves
+//! the chain and a tree over the records. The signature is over a domain and the digest. The line is
 //! the payload with `,"sig":"<86 characters>"` before its last brace, and a
 //! newline. That suffix has a fixed length: a verifier cuts it off unparsed.
 
@@ -15,21 +16,21 @@ use crate::keys::{EpochKey, EpochPublic};
 /// 4095 bytes each, which JSON may double.
 pub(crate) const MAX_LINE_BYTES: usize = 32 * 1024;
 
-/// Domain of a record's digest.
-const RECORD_DOMAIN: &[u8] = b"jarvis-audit-v1 record\0";
+/// Prefix of a leaf's hash, which no inner node's has (RFC 6962, section 2.1).
+const LEAF_PREFIX: &[u8] = &[0];
 /// Domain of a record's signature.
-const SIGNATURE_DOMAIN: &[u8] = b"jarvis-audit-v1 signature\0";
+const SIGNATURE_DOMAIN: &[u8] = b"jarvis-audit-v2 signature\0";
 const BEFORE_SIGNATURE: &[u8] = b",\"sig\":\"";
 const AFTER_SIGNATURE: &[u8] = b"\"}";
 /// Length of a signature, 64 bytes, in base64url without padding.
 const ENCODED_BYTES: usize = 86;
 
-/// SHA-256 that chains a record to the next.
+/// SHA-256 that chains a record to the next, and stands for it in a Merkle tree.
 pub(crate) type RecordDigest = [u8; 32];
 
 pub(crate) fn digest(payload: &[u8]) -> RecordDigest {
     Sha256::new()
-        .chain_update(RECORD_DOMAIN)
+        .chain_update(LEAF_PREFIX)
         .chain_update(payload)
         .finalize()
         .into()

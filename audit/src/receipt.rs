@@ -13,7 +13,7 @@ use crate::event::Action;
 use crate::keys::{EpochPublic, PublicIdentity};
 use crate::line::{self, MAX_LINE_BYTES, SignedLine};
 use crate::read::{LogLines, parse};
-use crate::record::Record;
+use crate::record::{FORMAT, Record};
 
 /// Why there is no receipt, or why it is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +127,7 @@ fn check_line(
     let signed = SignedLine::split(bytes).filter(|_| bytes.len() < MAX_LINE_BYTES);
     let signed = signed.ok_or(ReceiptFault::NotARecord)?;
     let record = parse(&signed).map_err(|_| ReceiptFault::NotARecord)?;
-    if record.v != 1 || record.host != identity.host().to_string() {
+    if record.v != FORMAT || record.host != identity.host().to_string() {
         return Err(ReceiptFault::Foreign);
     }
     let signer = signer_of(&record, before, identity)?;

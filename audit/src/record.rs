@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Action, ClockJump, Outcome};
 
+/// Number of the format.
+pub(crate) const FORMAT: u8 = 2;
+
 /// End of the log before a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,7 +94,7 @@ fn is_zero(number: &u64) -> bool {
 /// A record, owned. Fields of later releases are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Number of the format, 1.
+    /// Number of the format, 2.
     pub v: u8,
     /// Sequence number, from 1.
     pub seq: u64,

@@ -114,6 +114,21 @@ pub(crate) fn read(uid: u32) -> Event<'static> {
     }
 }
 
+/// Directory of the frozen logs, checkpoints and keys.
+pub(crate) fn vectors() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+/// Compares `written` with the frozen file `name`; with `JARVIS_WRITE_VECTORS` in the
+/// environment writes that file, for a format that changed on purpose.
+pub(crate) fn check_vector(name: &str, written: &str) {
+    let path = vectors().join(name);
+    if std::env::var_os("JARVIS_WRITE_VECTORS").is_some() {
+        fs::write(&path, written).unwrap();
+    }
+    assert_eq!(written, fs::read_to_string(path).unwrap(), "{name}");
+}
+
 /// A log of a start, `reads` reads and a stop.
 pub(crate) fn filled(reads: u32) -> LogHome {
     let home = LogHome::new();

@@ -362,15 +362,15 @@ fn an_independent_verifier_agrees() {
     }
     let vectors = root.join("audit/tests/vectors");
     let frozen = ask(
-        &vectors.join("log-v1"),
-        &vectors.join("log-v1-identity.pub"),
+        &vectors.join("log-v2"),
+        &vectors.join("log-v2-identity.pub"),
         None,
     );
-    let head = fs::read_to_string(vectors.join("log-v1-head")).unwrap();
+    let head = fs::read_to_string(vectors.join("log-v2-head")).unwrap();
     assert!(text(&frozen.stdout).contains(head.trim()), "{frozen:?}");
     let pruned = ask(
         &vectors.join("log-segments"),
-        &vectors.join("log-v1-identity.pub"),
+        &vectors.join("log-v2-identity.pub"),
         Some(&vectors.join("log-segments.checkpoint")),
     );
     assert!(text(&pruned.stdout).contains("anchored by"), "{pruned:?}");

@@ -13,7 +13,7 @@ use crate::event::Action;
 use crate::keys::HostId;
 use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
 use crate::read::{parse, segment_numbers, segment_path};
-use crate::record::Record;
+use crate::record::{FORMAT, Record};
 
 /// Bytes looked at: a few records of the greatest length.
 const WINDOW_BYTES: u64 = 4 * MAX_LINE_BYTES as u64;
@@ -190,7 +190,7 @@ fn classify(line: &[u8]) -> LineKind {
     };
     match parse(&signed) {
         // There must be a next number: what stands here is not verified yet.
-        Ok(record) if record.v == 1 && greatest_number(&record) < u64::MAX => {
+        Ok(record) if record.v == FORMAT && greatest_number(&record) < u64::MAX => {
             LineKind::Record(Tail {
                 seq: record.seq,
                 vault_seq: record.vault_seq,

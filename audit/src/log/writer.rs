@@ -20,7 +20,7 @@ use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{EpochKey, HostId, KeyError};
 use crate::line::{self, SUFFIX_BYTES};
-use crate::record::{NextEpoch, SegmentClose, SegmentOpen};
+use crate::record::{FORMAT, NextEpoch, SegmentClose, SegmentOpen};
 
 /// Time slices a waiting thread gives away before it sleeps.
 const MAX_YIELDS: u32 = 2;
@@ -390,7 +390,7 @@ impl Writer {
         // the log knows the vault.
         let vault_seq = event.vault_seq.max(chain.head().vault_seq);
         let payload = Payload {
-            v: 1,
+            v: FORMAT,
             seq: chain.head().seq + 1,
             prev: str::from_utf8(&prev).unwrap_or_default(),
             time: &time,

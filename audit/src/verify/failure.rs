@@ -101,7 +101,7 @@ impl fmt::Display for FailureKind {
             Self::Torn => f.write_str("the log ends within it"),
             Self::TooLong => f.write_str("the line is too long"),
             Self::NotARecord => f.write_str("the line is no record"),
-            Self::Version(v) => write!(f, "record format {v} is unknown; use a newer jarvisctl"),
+            Self::Version(v) => write!(f, "record format {v} is unknown; use another jarvisctl"),
             Self::Sequence(found) => write!(f, "record {found} stands here"),
             Self::Chain => f.write_str("it does not follow the record before it"),
             Self::Host => f.write_str("it is another host's record"),

@@ -11,7 +11,7 @@ use crate::event::Action;
 use crate::keys::{EpochPublic, PublicIdentity};
 use crate::line::{self, RecordDigest};
 use crate::read::LogLine;
-use crate::record::{PreviousEnd, Record, SegmentOpen, StartDetails};
+use crate::record::{FORMAT, PreviousEnd, Record, SegmentOpen, StartDetails};
 
 /// State of the chain after the records checked so far.
 pub(super) struct Verifier<'i> {
@@ -124,7 +124,7 @@ impl<'i> Verifier<'i> {
     }
 
     fn check_place(&self, record: &Record) -> Result<(), FailureKind> {
-        if record.v != 1 {
+        if record.v != FORMAT {
             return Err(FailureKind::Version(record.v));
         }
         if Some(record.seq) != self.seq.checked_add(1) {

@@ -217,7 +217,7 @@ mod tests {
         let mut told = Vec::new();
         let history = [7, 8].map(|uid| {
             let read = json!({
-                "v": 1, "seq": 1, "prev": "", "host": "", "epoch": 1, "vault_seq": 1,
+                "v": 2, "seq": 1, "prev": "", "host": "", "epoch": 1, "vault_seq": 1,
                 "time": "1970-01-01T00:00:00Z", "action": "read", "result": "ok",
                 "uid": uid, "id": 1,
             });

@@ -65,7 +65,7 @@ mod tests {
 
     fn record(seconds: u32, action: Action, more: serde_json::Value) -> Record {
         let mut record = json!({
-            "v": 1, "seq": 1, "prev": "", "host": "", "epoch": 1, "vault_seq": 1,
+            "v": 2, "seq": 1, "prev": "", "host": "", "epoch": 1, "vault_seq": 1,
             "time": format!("2026-01-01T00:{:02}:{:02}Z", seconds / 60, seconds % 60),
             "action": action, "result": Outcome::Ok,
         });

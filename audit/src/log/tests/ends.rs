@@ -10,7 +10,7 @@ use super::*;
 fn a_torn_record_is_kept_aside_and_reported() {
     let home = filled(1);
     let mut bytes = home.bytes();
-    bytes.extend_from_slice(b"{\"v\":1,\"seq\":4,\"pr");
+    bytes.extend_from_slice(b"{\"v\":2,\"seq\":4,\"pr");
     home.put(&bytes);
     assert_eq!(home.verify().unwrap_err(), (4, FailureKind::Torn));
     home.open(7).unwrap().stop(7, None).unwrap();
@@ -22,7 +22,7 @@ fn a_torn_record_is_kept_aside_and_reported() {
         .unwrap();
     assert_eq!(start.start.unwrap().torn_bytes, 18);
     let aside = home.path().join(format!("torn-{:020}-1", 4));
-    assert_eq!(fs::read(aside).unwrap(), b"{\"v\":1,\"seq\":4,\"pr");
+    assert_eq!(fs::read(aside).unwrap(), b"{\"v\":2,\"seq\":4,\"pr");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn ending_with(end: &[u8]) -> LogHome {
 #[test]
 fn complete_lines_of_rubbish_are_torn_too() {
     // A power loss can leave the end of a record without its beginning.
-    let ends: [&[u8]; 4] = [b"\0\0\0\"}\n", b"\n", b"\0\0\n{\"v\":1", &[0; 20_000]];
+    let ends: [&[u8]; 4] = [b"\0\0\0\"}\n", b"\n", b"\0\0\n{\"v\":2", &[0; 20_000]];
     for end in ends {
         let home = ending_with(end);
         let good = home.lines()[..4].concat();
@@ -123,7 +123,7 @@ fn torn_records_never_overwrite_each_other() {
 fn a_torn_first_record_is_no_obstacle() {
     let home = LogHome::new();
     drop(home.open(0).unwrap());
-    home.put(b"{\"v\":1,\"seq\":1");
+    home.put(b"{\"v\":2,\"seq\":1");
     home.open(0).unwrap().stop(0, None).unwrap();
     let report = home.verify().unwrap();
     assert_eq!((report.records, report.unclean_starts), (2, 0));
@@ -136,7 +136,7 @@ fn signed_records_of_a_later_release_are_not_torn() {
     let home = filled(2);
     let last = String::from_utf8(home.lines().remove(3)).unwrap();
     let later = [
-        last.replace("\"v\":1", "\"v\":2"),
+        last.replace("\"v\":2", "\"v\":3"),
         last.replace("\"action\":\"stop\"", "\"action\":\"levitate\""),
         last.replace("\"seq\":4", "\"seq\":18446744073709551615"),
         last.replace("\"epoch\":1", "\"epoch\":18446744073709551615"),
@@ -165,7 +165,7 @@ fn more_rubbish_than_any_record_is_refused() {
 
 #[test]
 fn a_torn_log_is_not_repaired_for_an_older_vault() {
-    let home = ending_with(b"{\"v\":1");
+    let home = ending_with(b"{\"v\":2");
     let before = home.snapshot();
     assert!(matches!(home.open(6), Err(OpenError::VaultOlder { .. })));
     assert_eq!(home.snapshot(), before);
@@ -182,8 +182,8 @@ fn a_setgid_directory_is_no_wider() {
 fn a_line_no_reader_accepts_is_torn() {
     let home = filled(2);
     let last = String::from_utf8(home.lines().remove(3)).unwrap();
-    let padding = format!("\"v\":1,\"pad\":\"{}\"", "x".repeat(MAX_LINE_BYTES));
-    let home = ending_with(last.replace("\"v\":1", &padding).as_bytes());
+    let padding = format!("\"v\":2,\"pad\":\"{}\"", "x".repeat(MAX_LINE_BYTES));
+    let home = ending_with(last.replace("\"v\":2", &padding).as_bytes());
     home.open(7).unwrap().stop(7, None).unwrap();
     assert_eq!(home.verify().unwrap().records, 6);
 }

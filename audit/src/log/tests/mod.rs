@@ -8,7 +8,7 @@ use super::*;
 use crate::keys::PublicIdentity;
 use crate::line::MAX_LINE_BYTES;
 use crate::record::PreviousEnd;
-use crate::testing::{LogHome, filled, identity, read};
+use crate::testing::{LogHome, check_vector, filled, identity, read, vectors};
 use crate::verify::{FailureKind, LogEnd, verify};
 
 mod broken_disk;
@@ -207,7 +207,6 @@ fn fixed_clock() -> Timestamp {
 /// and the same events must still give the same bytes (Ed25519 is deterministic).
 #[test]
 fn the_frozen_log_is_reproduced_and_verifies() {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let home = LogHome::new();
     for seed in [11, 12] {
         let opening = Opening {
@@ -236,19 +235,11 @@ fn the_frozen_log_is_reproduced_and_verifies() {
         log.append(&denied, Durability::Sync).unwrap();
         log.stop(7, None).unwrap();
     }
-    let frozen = fs::read(vectors.join("log-v1/00000001.jsonl")).unwrap();
-    assert_eq!(
-        String::from_utf8(home.bytes()).unwrap(),
-        String::from_utf8(frozen).unwrap()
-    );
-    let public = PublicIdentity::open(&vectors.join("log-v1-identity.pub")).unwrap();
-    let report = verify(&vectors.join("log-v1"), &public).unwrap();
-    assert_eq!(
-        report.head,
-        fs::read_to_string(vectors.join("log-v1-head"))
-            .unwrap()
-            .trim()
-    );
+    let written = String::from_utf8(home.bytes()).unwrap();
+    check_vector("log-v2/00000001.jsonl", &written);
+    let public = PublicIdentity::open(&vectors().join("log-v2-identity.pub")).unwrap();
+    let report = verify(&vectors().join("log-v2"), &public).unwrap();
+    check_vector("log-v2-head", &format!("{}\n", report.head));
 }
 
 /// The frozen log with epochs, segments and pruning, and a checkpoint of it.
@@ -285,18 +276,14 @@ fn the_frozen_segments_are_reproduced_and_verify() {
     assert_eq!(log.prune(borders[1]).unwrap(), 1);
     log.stop(7, None).unwrap();
     let note = log.checkpoint().unwrap();
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     assert_eq!(home.segments(), [2, 3, 4]);
     for segment in home.segments() {
-        let name = crate::read::segment_path(Path::new("log-segments"), segment);
         let written = fs::read_to_string(crate::read::segment_path(home.path(), segment)).unwrap();
-        assert_eq!(written, fs::read_to_string(vectors.join(name)).unwrap());
+        check_vector(&format!("log-segments/{segment:08}.jsonl"), &written);
     }
-    let kept = fs::read_to_string(vectors.join("log-segments.checkpoint")).unwrap();
-    assert_eq!(note.to_string(), kept);
-    let public = PublicIdentity::open(&vectors.join("log-v1-identity.pub")).unwrap();
-    let note = Checkpoint::parse(&kept).unwrap();
-    let report = crate::verify_against(&vectors.join("log-segments"), &public, &note).unwrap();
+    check_vector("log-segments.checkpoint", &note.to_string());
+    let public = PublicIdentity::open(&vectors().join("log-v2-identity.pub")).unwrap();
+    let report = crate::verify_against(&vectors().join("log-segments"), &public, &note).unwrap();
     assert!(report.anchored && report.first_seq > 1);
 }
 

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use curve25519_dalek::scalar::Scalar;
@@ -16,7 +15,7 @@ use crate::keys::{EpochKey, PublicIdentity};
 use crate::line::{self, SignedLine};
 use crate::log::testing::{EpochLimits, open_with_epochs};
 use crate::read::segment_path;
-use crate::testing::{LogHome, identity, read};
+use crate::testing::{LogHome, identity, read, vectors};
 use crate::verify::{VerifyOptions, verify_with};
 use crate::{Durability, Opening, verify};
 
@@ -196,9 +195,8 @@ fn a_records_signature_comes_before_what_it_says_of_the_next() {
 /// certificate of a segment is not for one sequence number.
 #[test]
 fn the_greatest_numbers_do_no_harm() {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let segment = fs::read_to_string(vectors.join("log-segments/00000003.jsonl")).unwrap();
-    let public = PublicIdentity::open(&vectors.join("log-v1-identity.pub")).unwrap();
+    let segment = fs::read_to_string(vectors().join("log-segments/00000003.jsonl")).unwrap();
+    let public = PublicIdentity::open(&vectors().join("log-v2-identity.pub")).unwrap();
     let (open, rest) = segment.split_once('\n').unwrap();
     let seq = open.find("\"seq\":").unwrap() + 6;
     let prev = open.find(",\"prev\"").unwrap();
