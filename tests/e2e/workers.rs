@@ -5,9 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::gettid;
 use serde_json::json;
 
 use crate::harness::*;
@@ -150,14 +152,29 @@ fn a_request_that_crashes_three_workers_is_refused() {
     let daemon = home.start();
     daemon.set("app/db", b"v");
     let (serving, standby) = daemon.workers();
-    // Every worker, also those to come, dies of its own fault when it asks who
-    // is calling; the supervisor never asks.
-    let all = [daemon.pid(), serving, standby];
-    let tracer = Tracer::attach(&all, "ioctl", "signal=SIGABRT", 2 * patience()).unwrap();
-    assert_eq!(alice().read(&daemon.file("app/db")), Err(EIO));
+    let file = daemon.file("app/db");
+    std::thread::scope(|scope| {
+        let (tell_tid, tid) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        let reader = scope.spawn(move || {
+            alice().act(move || {
+                tell_tid.send(gettid().as_raw_nonzero()).unwrap();
+                released.recv().unwrap();
+                fs::read(file).map_err(|e| errno(&e))
+            })
+        });
+        // Every worker, also those to come, dies of its own fault when it asks who
+        // this caller is.
+        let asked = format!("/proc/{}/uid_map", tid.recv().unwrap());
+        let all = [daemon.pid(), serving, standby];
+        let fault = "signal=SIGABRT";
+        let tracer = Tracer::attach_at(&all, &asked, "openat", fault, 2 * patience()).unwrap();
+        release.send(()).unwrap();
+        assert_eq!(reader.join().unwrap(), Err(EIO));
+        tracer.detach();
+    });
     let crashes = daemon.log().matches("SIGABRT").count();
     assert_eq!(crashes, 3, "{}", daemon.log());
-    tracer.detach();
     assert_eq!(alice().read(&daemon.file("app/db")), Ok(b"v".to_vec()));
 }
 

@@ -20,11 +20,33 @@ impl Tracer {
         fault: &str,
         limit: Duration,
     ) -> Result<Self, String> {
+        Self::attach_with(victims, &[], call, fault, limit)
+    }
+
+    /// Like [`Self::attach`], for calls that name `path` only.
+    pub(crate) fn attach_at(
+        victims: &[Pid],
+        path: &str,
+        call: &str,
+        fault: &str,
+        limit: Duration,
+    ) -> Result<Self, String> {
+        Self::attach_with(victims, &["-P", path], call, fault, limit)
+    }
+
+    fn attach_with(
+        victims: &[Pid],
+        filter: &[&str],
+        call: &str,
+        fault: &str,
+        limit: Duration,
+    ) -> Result<Self, String> {
         let mut strace = Command::new("timeout");
         strace.args(["-k", "1", &limit.as_secs().to_string()]);
         strace.args(["strace", "-f", "-o", "/dev/null"]);
         strace.args(["-e", &format!("trace={call}")]);
         strace.args(["-e", &format!("inject={call}:{fault}")]);
+        strace.args(filter);
         for victim in victims {
             strace.args(["-p", &victim.as_raw_nonzero().to_string()]);
         }
