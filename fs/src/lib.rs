@@ -13,6 +13,7 @@
 mod adapter;
 mod answer_budget;
 mod attr;
+mod attributes;
 mod bare;
 mod buffers;
 mod caller;

@@ -121,8 +121,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// `None` when the request was carried out.
     pub error: Option<FsError>,
-    /// Secrets that have another value now.
-    pub changed: Vec<u64>,
+    /// Whether it tells of a change that was made.
+    pub change: bool,
     /// Secrets whose open handles must not be read any more.
     pub fenced: Vec<u64>,
 }

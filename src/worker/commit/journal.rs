@@ -21,8 +21,6 @@ const REPEATS: Duration = Duration::from_secs(60);
 struct Entry {
     /// The control handle that asked.
     handle: u64,
-    /// Secrets that have another value since.
-    changed: Vec<u64>,
     body: Vec<u8>,
     /// Where the answer stands in the control file.
     at: u64,
@@ -85,12 +83,11 @@ impl Journal {
         })
     }
 
-    /// The answer to `request` and what it changed, if an earlier worker
-    /// carried it out.
-    pub(crate) fn replay(&self, request: u64) -> Option<(Vec<u8>, Vec<u64>)> {
+    /// The answer to `request` if an earlier worker carried it out.
+    pub(crate) fn replay(&self, request: u64) -> Option<Vec<u8>> {
         let state = self.state.lock();
         let entry = state.kept.get(&request)?.inherited.as_ref()?;
-        Some((entry.body.clone(), entry.changed.clone()))
+        Some(entry.body.clone())
     }
 
     /// The last answer committed for `handle` by an earlier worker.
@@ -116,7 +113,7 @@ impl Journal {
         &self,
         txn: &mut Txn<'_>,
         origin: RequestOrigin,
-        (body, changed): (&[u8], &[u64]),
+        body: &[u8],
     ) -> Result<(), VaultError> {
         let RequestOrigin {
             request, handle, ..
@@ -124,7 +121,6 @@ impl Journal {
         let entry = Entry {
             handle,
             at: origin.end,
-            changed: changed.to_vec(),
             body: body.to_vec(),
         };
         let mut state = self.state.lock();

@@ -70,7 +70,7 @@ impl ControlError {
         Answer {
             body: line(&json!({"ok": false, "error": error})),
             error: Some(self.errno),
-            changed: Vec::new(),
+            change: false,
             fenced: Vec::new(),
         }
     }
@@ -106,23 +106,23 @@ pub(super) fn refuse(error: FsError, message: &str) -> Answer {
 
 /// Short form of `answer`, for when its user's handles, or all, hold too many.
 pub(super) fn shorten(answer: Answer) -> Answer {
-    if answer.error.is_none() && answer.changed.is_empty() {
+    if answer.error.is_none() && !answer.change {
         let message = "open control handles hold too many answers; close them, and ask again";
         return ControlError::new(FsError::Busy, "busy", message).answer();
     }
     let body = match answer.error {
-        None => success(&Value::Null, Vec::new()).body,
+        None => success(&Value::Null).body,
         Some(error) => refuse(error, "refused; too many answers are held to say why").body,
     };
     Answer { body, ..answer }
 }
 
 /// The answer to a request that was carried out and gave `result`.
-pub(super) fn success(result: &Value, changed: Vec<u64>) -> Answer {
+pub(super) fn success(result: &Value) -> Answer {
     Answer {
         body: line(&json!({"ok": true, "result": result})),
         error: None,
-        changed,
+        change: false,
         fenced: Vec::new(),
     }
 }

@@ -64,11 +64,12 @@ pub(super) fn change(
                 changes.push(change);
             }
         }
-        let changed = changes.iter().filter_map(|c| c.id).collect();
-        let success = answer.insert(success(&result(&changes), changed));
-        success.fenced = fenced(&changes);
-        let kept = (&*success.body, &*success.changed);
-        service.committer.journal().enter(txn, origin, kept)?;
+        let made = answer.insert(Answer {
+            change: true,
+            fenced: fenced(&changes),
+            ..success(&result(&changes))
+        });
+        service.committer.journal().enter(txn, origin, &made.body)?;
         Ok(changes)
     });
     if let Some(missing) = missing {
@@ -79,7 +80,6 @@ pub(super) fn change(
         (Ok(()), Some(answer)) => Ok(answer),
         // The change is made all the same: pages of what it is about must go.
         (Err(error @ CommitError::NotRecorded), Some(made)) => Ok(Answer {
-            changed: made.changed,
             fenced: made.fenced,
             ..failed(error).answer()
         }),

@@ -117,7 +117,7 @@ fn run(service: &ControlService, caller: &Caller, bytes: &[u8], origin: RequestO
     let result = parse(bytes)
         .map_err(ControlError::from)
         .and_then(|parsed| match parsed {
-            Parsed::Ask(question) => Ok(success(&ask(service, caller, &question)?, Vec::new())),
+            Parsed::Ask(question) => Ok(success(&ask(service, caller, &question)?)),
             Parsed::One(operation) => {
                 change(service, caller, vec![operation], origin, &|changes| {
                     changes.first().map_or(Value::Null, |c| json!(Done::of(c)))
@@ -132,7 +132,7 @@ fn run(service: &ControlService, caller: &Caller, bytes: &[u8], origin: RequestO
 
 /// The answer to a request that an earlier worker carried out.
 fn repeated(service: &ControlService, origin: RequestOrigin) -> Option<Answer> {
-    let (body, changed) = service
+    let body = service
         .committer
         .journal()
         .replay(origin.request)
@@ -142,7 +142,7 @@ fn repeated(service: &ControlService, origin: RequestOrigin) -> Option<Answer> {
         Ok(()) => Some(Answer {
             body,
             error: None,
-            changed,
+            change: true,
             fenced: Vec::new(),
         }),
         Err(_) => {
