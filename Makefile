@@ -13,7 +13,8 @@ build:
 test:
 	tests/run.sh
 
-# Needs root; prints medians, p99 and ratios, and writes target/bench.json.
+# Needs root; prints medians, p99, rates and ratios, and writes target/bench.json. QUICK=1: in
+# less than a minute.
 bench:
 	@tests/need.sh cc gcc
 	cargo bench --bench bench
