@@ -12,6 +12,7 @@
 mod accounts;
 mod decision;
 mod error;
+mod index;
 mod parse;
 mod pattern;
 mod selector;

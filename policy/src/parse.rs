@@ -197,12 +197,10 @@ impl Policy {
         let WireClients(clients) = wire.clients;
         check_distinct(&clients)?;
         let clients = clients.into_iter();
-        Ok(Self {
-            clients: clients
-                .map(|(name, client)| compile_client(&name, client.value, accounts))
-                .collect::<Result<_, _>>()?,
-            strict_handles: wire.strict_handles,
-        })
+        let clients = clients
+            .map(|(name, client)| compile_client(&name, client.value, accounts))
+            .collect::<Result<_, _>>()?;
+        Ok(Self::new(clients, wire.strict_handles))
     }
 }
 

@@ -106,8 +106,14 @@ impl Pattern {
         if path.is_empty() {
             return start;
         }
-        path.split('/')
-            .fold(start, |at, segment| self.step(at, segment))
+        let mut at = start;
+        for segment in path.split('/') {
+            at = self.step(at, segment);
+            if at.0 == 0 {
+                break;
+            }
+        }
+        at
     }
 
     fn step(&self, at: Positions, name: &str) -> Positions {

@@ -65,6 +65,7 @@ impl Selector {
     }
 }
 
-fn groups_of<'a>(caller: &Caller<'a>) -> impl Iterator<Item = u32> + use<'a> {
+/// The groups that a caller has.
+pub(crate) fn groups_of<'a>(caller: &Caller<'a>) -> impl Iterator<Item = u32> + use<'a> {
     std::iter::once(caller.gid).chain(caller.groups.iter().copied())
 }
