@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 MAX_LINE = 32 * 1024
 BEFORE, AFTER = b',"sig":"', b'"}'
 SIGNATURE_LENGTH = 86
+SIGNED = ("start", "stop", "signature", "epoch", "segment", "prune")
 
 
 class Bad(Exception):
@@ -53,10 +54,10 @@ def check(key, signature, message, what):
 
 
 def split(line):
-    """Cuts the signature off a line: its payload and the signature."""
+    """Cuts the signature off a line, if it has one: its payload and the signature."""
     tail = len(AFTER) + SIGNATURE_LENGTH
     if not line.endswith(AFTER) or line[-tail - len(BEFORE) : -tail] != BEFORE:
-        raise Bad("no signature at its end")
+        return line, None
     signature = decode(line[-tail : -len(AFTER)].decode("ascii", "replace"), 64)
     return line[: -tail - len(BEFORE)] + b"}", signature
 
@@ -76,6 +77,7 @@ class Verifier:
         self.segment, self.first_seq, self.size, self.closed = 0, 0, 0, False
         self.pruned, self.explained = None, True
         self.time, self.times_back = "", []
+        self.unsigned, self.nobody_vouches = 0, []
 
     def start(self, record, segment):
         """A start record brings an epoch key that the identity certified."""
@@ -88,6 +90,10 @@ class Verifier:
         known = self.last is not None or segment == 1
         if start["segment"] != segment or (known and start["previous"] != previous):
             raise Bad("it misreports what was before it")
+        unsigned = start.get("unsigned", 0)
+        if unsigned:
+            refuse(known and self.last and unsigned != self.unsigned, "it counts other records")
+            self.nobody_vouches.append((record["seq"] - unsigned, unsigned))
         self.key = Ed25519PublicKey.from_public_bytes(key)
         self.epoch += 1
 
@@ -142,7 +148,10 @@ class Verifier:
             self.start(record, segment)
         self.borders(record, segment, offset)
         refuse(self.key is None or record["epoch"] != self.epoch, "it is of another epoch")
-        check(self.key, signature, b"jarvis-audit-v2 signature\0" + link, "its signature")
+        refuse(signature is None and record["action"] in SIGNED, "it has no signature")
+        if signature is not None:
+            check(self.key, signature, b"jarvis-audit-v2 signature\0" + link, "its signature")
+        self.unsigned = 0 if signature is not None else self.unsigned + 1
         if "next" in record:
             refuse(record["next"]["epoch"] != self.epoch + 1, "the next epoch has another number")
             key = decode(record["next"]["epoch_key"], 32)
@@ -195,6 +204,10 @@ def main():
     if verifier.times_back:
         count, first = len(verifier.times_back), verifier.times_back[0]
         print(f"the clock went back {count} time(s), first before record {first}")
+    for first, count in verifier.nobody_vouches:
+        print(f"no signature vouches for {count} record(s) from {first} on")
+    if verifier.unsigned:
+        print(f"{verifier.unsigned} record(s) at the end are not signed yet")
     anchored = "anchored by the checkpoint" if verifier.anchored else "its tail is not anchored"
     print(f"all good up to record {verifier.seq}, head {verifier.link.hex()}; {anchored}")
 

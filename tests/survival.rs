@@ -365,6 +365,10 @@ fn survive(enough: impl Fn(&Kills) -> bool, kill: impl Fn(&mut Killer<'_>)) -> S
         format!("p50 {p50:.1} ms, p99 {p99:.1} ms, worst {worst:.1} ms")
     };
     assert!(report.contains("stopped in order"), "{report}");
+    // Every record is vouched for, whoever died before its signature followed.
+    for doubt in ["unsigned ", "not signed yet", "lost "] {
+        assert!(!report.contains(doubt), "{report}");
+    }
     format!(
         "kills {} (attach {}, commit {}, append {}), operations {}, control writes {}, failures 0, \
          nobody served: {}, worst operation a kill: {}",

@@ -154,9 +154,9 @@ mod tests {
     fn noted() -> (LogHome, String) {
         let home = LogHome::new();
         let log = home.open(7).unwrap();
-        log.append(&read(1), Durability::Write).unwrap();
+        log.append(&read(1), Durability::Signed).unwrap();
         let note = log.checkpoint().unwrap().to_string();
-        log.append(&read(2), Durability::Write).unwrap();
+        log.append(&read(2), Durability::Signed).unwrap();
         log.stop(7, None).unwrap();
         (home, note)
     }

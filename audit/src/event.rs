@@ -56,6 +56,8 @@ pub enum Action {
     Suspicious,
     /// Something found damaged was put right.
     Repair,
+    /// The records before this one that have no signature are vouched for by its own.
+    Signature,
     /// The epoch key changed.
     Epoch,
     /// A segment was closed or begun.
@@ -64,6 +66,17 @@ pub enum Action {
     Prune,
     /// A checkpoint was published.
     Checkpoint,
+}
+
+impl Action {
+    /// Whether a record of this kind must have a signature of its own: on it depends whose
+    /// signatures count after it, or what need not be there.
+    pub(crate) fn must_be_signed(self) -> bool {
+        matches!(
+            self,
+            Self::Start | Self::Stop | Self::Signature | Self::Epoch | Self::Segment | Self::Prune
+        )
+    }
 }
 
 /// Outcome of an event.

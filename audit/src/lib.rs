@@ -8,8 +8,8 @@
 //! Imported by: the daemon's configuration and processes, and `jarvisctl`.
 //!
 //! One line of JSON a record. Each record is chained to the one before it by a
-//! SHA-256 digest and signed with an epoch's Ed25519 key, which the host's
-//! identity key certifies at each start: everything verifies from the identity's
+//! SHA-256 digest; signatures with an epoch's Ed25519 key, which the host's
+//! identity key certifies at each start, each vouch for all records up to theirs: everything verifies from the identity's
 //! public half alone. docs/FORMATS.md gives the bytes.
 #![forbid(unsafe_code)]
 
@@ -33,20 +33,21 @@ pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_BYTES};
 pub use event::{Action, ClockJump, Event, FIRST_NAMESPACE, Outcome};
 pub use keys::{Certify, EpochClaim, HostId, Identity, KeyError, PublicIdentity, SegmentClaim};
 pub use log::{
-    AppendError, Counters, Durability, KnownRecord, Log, LogFault, OpenError, Opening, PruneError,
-    RecordMark, RotationError, SegmentLimits, StartKey, Tail,
+    AppendError, Counters, Durability, HeadMark, KnownHead, KnownRecord, Log, LogFault, LogHead,
+    OpenError, Opening, PruneError, RecordMark, RotationError, SegmentLimits, StartKey, Tail,
 };
 pub use read::{Records, last_segment, read_records};
 pub use receipt::{ReceiptError, ReceiptFault, receipt, verify_receipt};
 pub use recent::recent_records;
 pub use record::{
-    NextEpoch, PreviousEnd, PruneDetails, Record, SegmentClose, SegmentOpen, StartDetails,
+    LostRecords, NextEpoch, PreviousEnd, PruneDetails, Record, SegmentClose, SegmentOpen,
+    StartDetails,
 };
 pub use suspicion::{
     Detector, Finding, FindingKind, Findings, MAX_BULK_SECRETS, MAX_DENIALS, Observation,
     Threshold, Thresholds,
 };
 pub use verify::{
-    FailureKind, Follower, LogEnd, VerifyFailure, VerifyOptions, VerifyProgress, VerifyReport,
-    verify, verify_against, verify_with,
+    AcceptedLoss, FailureKind, Follower, LogEnd, UnsignedRecords, VerifyFailure, VerifyOptions,
+    VerifyProgress, VerifyReport, verify, verify_against, verify_with,
 };

@@ -2,9 +2,12 @@
 //!
 //! `payload` is a JSON object. Its digest is the hash of a leaf in a Merkle tree (RFC 6962,
 //! section 2.1): SHA-256 over a zero byte and the payload as it is, so that one hash serves
-//! the chain and a tree over the records. The signature is over a domain and the digest. The line is
-//! the payload with `,"sig":"<86 characters>"` before its last brace, and a
-//! newline. That suffix has a fixed length: a verifier cuts it off unparsed.
+//! the chain and a tree over the records. The signature is over a domain and the
+//! digest. The line is the payload and a newline; that of a signed record has
+//! `,"sig":"<86 characters>"` before the last brace. That suffix has a fixed length: a
+//! verifier cuts it off unparsed.
+
+use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -62,29 +65,69 @@ pub(crate) fn sign(line: &mut Vec<u8>, digest: &RecordDigest, key: &EpochKey) {
     }
 }
 
-/// A line taken apart; nothing is verified yet.
-pub(crate) struct SignedLine {
-    pub(crate) payload: Vec<u8>,
-    pub(crate) signature: [u8; 64],
+/// Turns the payload in `line` into a line without a signature.
+pub(crate) fn end_unsigned(line: &mut Vec<u8>) {
+    line.push(b'\n');
 }
 
-impl SignedLine {
-    /// Cuts the suffix off `line` (without newline); `None` when there is none.
-    pub(crate) fn split(line: &[u8]) -> Option<Self> {
-        let line = line.strip_suffix(AFTER_SIGNATURE)?;
-        let (head, encoded) = line.split_at_checked(line.len().checked_sub(ENCODED_BYTES)?)?;
-        let mut payload = head.strip_suffix(BEFORE_SIGNATURE)?.to_vec();
-        payload.push(b'}');
-        let signature = URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok()?;
-        Some(Self { payload, signature })
+/// Bytes before the suffix of `line`, and the signature in base64url; `None` when there is
+/// no suffix.
+fn cut_suffix(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = line.strip_suffix(AFTER_SIGNATURE)?;
+    let (head, encoded) = line.split_at_checked(line.len().checked_sub(ENCODED_BYTES)?)?;
+    Some((head.strip_suffix(BEFORE_SIGNATURE)?, encoded))
+}
+
+/// A line taken apart; nothing is verified yet.
+pub(crate) struct RecordLine<'l> {
+    /// The payload, for a signed record without its last brace.
+    head: &'l [u8],
+    pub(crate) signature: Option<[u8; 64]>,
+}
+
+impl<'l> RecordLine<'l> {
+    /// Cuts the suffix off `line` (without newline), if it has one; `None` for what no record
+    /// begins or ends with, and for a signature that is none.
+    pub(crate) fn split(line: &'l [u8]) -> Option<Self> {
+        if !line.starts_with(b"{") || !line.ends_with(b"}") {
+            return None;
+        }
+        let Some((head, encoded)) = cut_suffix(line) else {
+            return Some(Self {
+                head: line,
+                signature: None,
+            });
+        };
+        let mut signature = [0; 64];
+        // 86 characters make 64 bytes, or are refused.
+        URL_SAFE_NO_PAD.decode_slice(encoded, &mut signature).ok()?;
+        Some(Self {
+            head,
+            signature: Some(signature),
+        })
+    }
+
+    /// The payload.
+    pub(crate) fn payload(&self) -> Cow<'l, [u8]> {
+        match self.signature {
+            None => Cow::Borrowed(self.head),
+            Some(_) => Cow::Owned([self.head, b"}"].concat()),
+        }
     }
 
     pub(crate) fn digest(&self) -> RecordDigest {
-        digest(&self.payload)
+        let hash = Sha256::new().chain_update(LEAF_PREFIX);
+        let hash = hash.chain_update(self.head);
+        let hash = match self.signature {
+            None => hash,
+            Some(_) => hash.chain_update(b"}"),
+        };
+        hash.finalize().into()
     }
 
     pub(crate) fn signed_by(&self, key: &EpochPublic) -> bool {
-        key.signed(&message(&self.digest()), &self.signature)
+        self.signature
+            .is_some_and(|signature| key.signed(&message(&self.digest()), &signature))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use crate::line::{MAX_LINE_BYTES, SignedLine};
+use crate::line::{MAX_LINE_BYTES, RecordLine};
 use crate::record::Record;
 
 /// Bytes read ahead from a file.
@@ -159,8 +159,8 @@ impl Iterator for LogLines {
 }
 
 /// Parses the payload of a split line.
-pub(crate) fn parse(signed: &SignedLine) -> Result<Record, serde_json::Error> {
-    serde_json::from_slice(&signed.payload)
+pub(crate) fn parse(line: &RecordLine<'_>) -> Result<Record, serde_json::Error> {
+    serde_json::from_slice(&line.payload())
 }
 
 /// Records in order, not verified: for queries over a log that
@@ -183,7 +183,7 @@ impl Iterator for Records {
             Ok(line) => line,
             Err(error) => return Some(Err(error)),
         };
-        let record = SignedLine::split(&line.bytes).and_then(|signed| parse(&signed).ok());
+        let record = RecordLine::split(&line.bytes).and_then(|signed| parse(&signed).ok());
         let place = || {
             format!(
                 "segment {}, line {} is no record",

@@ -2,8 +2,9 @@
 //!
 //! A receipt is lines of the log as they are: the last record before it whose epoch
 //! key the identity certified (a start, or the first of a segment), every epoch record
-//! from there to the record, and the record. It proves that the host wrote the record,
-//! not what stands around it.
+//! from there to the record, and the record; if that has no signature, also those after it
+//! up to the next one that has. It proves that the host wrote the record, not what stands
+//! around it.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::path::Path;
 use crate::certificate::{CertificateError, segment_key, start_key};
 use crate::event::Action;
 use crate::keys::{EpochPublic, PublicIdentity};
-use crate::line::{self, MAX_LINE_BYTES, SignedLine};
+use crate::line::{self, MAX_LINE_BYTES, RecordDigest, RecordLine};
 use crate::read::{LogLines, parse};
 use crate::record::{FORMAT, Record};
 
@@ -55,6 +56,9 @@ pub enum ReceiptFault {
     /// The epoch's key did not sign the record.
     #[error("its signature does not match")]
     Signature,
+    /// The record before it has no signature, and this one does not follow it.
+    #[error("it does not follow the record before it")]
+    Chain,
     /// The key that an epoch record hands over to is none.
     #[error("the next key is none")]
     NextKey,
@@ -71,20 +75,23 @@ pub fn receipt(dir: &Path, seq: u64) -> Result<Vec<u8>, ReceiptError> {
     let mut proof = Vec::new();
     for found in LogLines::open(dir)? {
         let bytes = found?.bytes;
-        let record = SignedLine::split(&bytes).and_then(|signed| parse(&signed).ok());
-        let Some(record) = record else {
+        let Some(line) = RecordLine::split(&bytes) else {
             continue;
         };
+        let Ok(record) = parse(&line) else {
+            continue;
+        };
+        let signed = line.signature.is_some();
+        let wanted = record.seq >= seq;
         let certified = record.start.is_some() || record.open.is_some();
-        if certified {
+        if certified && record.seq <= seq {
             proof.clear();
         }
-        let wanted = record.seq == seq;
         if wanted || certified || record.action == Action::Epoch {
             proof.extend_from_slice(&bytes);
             proof.push(b'\n');
         }
-        if wanted {
+        if wanted && signed {
             return Ok(proof);
         }
     }
@@ -95,18 +102,45 @@ pub fn receipt(dir: &Path, seq: u64) -> Result<Vec<u8>, ReceiptError> {
 ///
 /// # Errors
 /// [`ReceiptError::Bad`].
-pub fn verify_receipt(lines: &[u8], identity: &PublicIdentity) -> Result<Record, ReceiptError> {
-    let (mut signer, mut last) = (None, None);
-    let lines = lines.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+pub fn verify_receipt(text: &[u8], identity: &PublicIdentity) -> Result<Record, ReceiptError> {
+    let (mut signer, mut wanted, mut link) = (None, None, None);
+    let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
     for (line, bytes) in (1..).zip(lines) {
         let bad = |fault| ReceiptError::Bad { line, fault };
-        let (record, next) = check_line(bytes, signer, identity).map_err(bad)?;
-        (signer, last) = (Some(next), Some(record));
+        let checked = check_line(bytes, signer, identity).map_err(bad)?;
+        if link.is_some_and(|link| hex::encode(link) != checked.record.prev) {
+            return Err(bad(ReceiptFault::Chain));
+        }
+        signer = Some(checked.next);
+        if link.is_none() {
+            wanted = Some(checked.record);
+        }
+        link = checked.link;
     }
-    last.ok_or(ReceiptError::Bad {
-        line: 1,
-        fault: ReceiptFault::Empty,
-    })
+    match (wanted, link) {
+        (Some(wanted), None) => Ok(wanted),
+        (None, _) => Err(ReceiptError::Bad {
+            line: 1,
+            fault: ReceiptFault::Empty,
+        }),
+        (Some(_), Some(_)) => Err(ReceiptError::Bad {
+            line: lines_of(text),
+            fault: ReceiptFault::Signature,
+        }),
+    }
+}
+
+/// A line that was checked.
+struct CheckedLine {
+    record: Record,
+    /// The signer of the next record.
+    next: Signer,
+    /// The record's digest, if its signature is that of a record after it.
+    link: Option<RecordDigest>,
+}
+
+fn lines_of(text: &[u8]) -> usize {
+    text.iter().filter(|&&b| b == b'\n').count()
 }
 
 /// Epoch and key that sign records after `seq`.
@@ -117,25 +151,29 @@ struct Signer {
     key: EpochPublic,
 }
 
-/// Checks one line after those that led to `before`; gives its record, and who signs the
-/// next.
+/// Checks one line after those that led to `before`.
 fn check_line(
     bytes: &[u8],
     before: Option<Signer>,
     identity: &PublicIdentity,
-) -> Result<(Record, Signer), ReceiptFault> {
-    let signed = SignedLine::split(bytes).filter(|_| bytes.len() < MAX_LINE_BYTES);
-    let signed = signed.ok_or(ReceiptFault::NotARecord)?;
-    let record = parse(&signed).map_err(|_| ReceiptFault::NotARecord)?;
+) -> Result<CheckedLine, ReceiptFault> {
+    let line = RecordLine::split(bytes).filter(|_| bytes.len() < MAX_LINE_BYTES);
+    let line = line.ok_or(ReceiptFault::NotARecord)?;
+    let record = parse(&line).map_err(|_| ReceiptFault::NotARecord)?;
     if record.v != FORMAT || record.host != identity.host().to_string() {
         return Err(ReceiptFault::Foreign);
     }
     let signer = signer_of(&record, before, identity)?;
-    if record.epoch != signer.epoch || !signed.signed_by(&signer.key) {
+    let bare = line.signature.is_none() && !record.action.must_be_signed();
+    if record.epoch != signer.epoch || !(bare || line.signed_by(&signer.key)) {
         return Err(ReceiptFault::Signature);
     }
     let next = signer_after(&record, signer)?;
-    Ok((record, next))
+    Ok(CheckedLine {
+        record,
+        next,
+        link: bare.then(|| line.digest()),
+    })
 }
 
 /// The signer of `record`: the one that it brings, if it is the first, or the one `before`.
@@ -204,6 +242,7 @@ mod tests {
             for uid in 0..8 {
                 log.append(&read(uid), Durability::Write).unwrap();
             }
+            log.stop(7, None).unwrap();
         }
         home
     }

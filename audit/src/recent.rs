@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::line::{MAX_LINE_BYTES, SignedLine};
+use crate::line::{MAX_LINE_BYTES, RecordLine};
 use crate::read::{parse, segment_numbers, segment_path};
 use crate::record::Record;
 
@@ -33,7 +33,7 @@ pub fn recent_records(dir: &Path, most: u64) -> io::Result<impl Iterator<Item = 
         .rev()
         .filter_map(SegmentLines::open)
         .flatten();
-    Ok(lines.filter_map(|line| parse(&SignedLine::split(&line)?).ok()))
+    Ok(lines.filter_map(|line| parse(&RecordLine::split(&line)?).ok()))
 }
 
 /// SegmentLines of one segment, each bounded; a longer one comes in pieces.

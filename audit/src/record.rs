@@ -28,13 +28,31 @@ pub struct StartDetails {
     pub segment: u32,
     /// End of the log before.
     pub previous: PreviousEnd,
-    /// Bytes of an incomplete last record that were set aside.
+    /// Bytes after the last record that were set aside: an incomplete one, or some that were
+    /// never acknowledged.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub torn_bytes: u64,
+    /// Records before this one that have no signature and that nobody vouches for: none of
+    /// those who knew them lived to see this start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsigned: u64,
+    /// Loss of records that were known, which the operator accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostRecords>,
     /// The epoch's public key, base64url.
     pub epoch_key: String,
     /// The identity key's certificate for it, base64url.
     pub cert: String,
+}
+
+/// A loss of records that somebody knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostRecords {
+    /// Sequence number of the last record that was known; it is gone, or another one is in
+    /// its place.
+    pub known: u64,
+    /// Sequence number of the last record that was found, 0 when there was none.
+    pub found: u64,
 }
 
 /// Details of an `epoch` record: the key of the record after it. The old key's

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::line::RecordLine;
 use crate::read::segment_path;
 use crate::verify::verify;
 use crate::{
@@ -129,12 +130,49 @@ pub(crate) fn check_vector(name: &str, written: &str) {
     assert_eq!(written, fs::read_to_string(path).unwrap(), "{name}");
 }
 
+/// Whether a line has a signature.
+pub(crate) fn is_signed(line: &[u8]) -> bool {
+    let line = RecordLine::split(line.strip_suffix(b"\n").unwrap());
+    line.unwrap().signature.is_some()
+}
+
+/// A line without its signature.
+pub(crate) fn without_signature(line: &[u8]) -> Vec<u8> {
+    let line = RecordLine::split(line.strip_suffix(b"\n").unwrap()).unwrap();
+    [&*line.payload(), b"\n"].concat()
+}
+
+/// Lines of a log, with their newlines.
+pub(crate) type Lines = Vec<Vec<u8>>;
+
+/// Lines with `from` replaced by `to`, and a chain that fits; signatures are taken away from
+/// what was changed.
+pub(crate) fn relinked(lines: &[Vec<u8>], from: &str, to: &str) -> Lines {
+    let mut out = Lines::new();
+    for line in lines {
+        let text = String::from_utf8(without_signature(line)).unwrap();
+        let mut changed = text.replace(from, to);
+        if let Some(before) = out.last() {
+            let before = RecordLine::split(before.strip_suffix(b"\n").unwrap()).unwrap();
+            let at = changed.find("\"prev\":\"").unwrap() + 8;
+            changed.replace_range(at..at + 64, &hex::encode(before.digest()));
+        }
+        let is_same = changed == text;
+        out.push(if is_same {
+            line.clone()
+        } else {
+            changed.into_bytes()
+        });
+    }
+    out
+}
+
 /// A log of a start, `reads` reads and a stop.
 pub(crate) fn filled(reads: u32) -> LogHome {
     let home = LogHome::new();
     let log = home.open(7).unwrap();
     for uid in 0..reads {
-        log.append(&read(uid), Durability::Write).unwrap();
+        log.append(&read(uid), Durability::Signed).unwrap();
     }
     log.stop(7, None).unwrap();
     home

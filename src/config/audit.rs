@@ -119,9 +119,12 @@ impl SuspicionConfig {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadDurability {
-    /// In the kernel: survives the daemon, a power loss can take 10 ms of it.
+    /// In the kernel: survives the daemon, a power loss can take 10 ms of it. A signature
+    /// follows within that time.
     #[default]
     Write,
-    /// On disk.
+    /// In the kernel, with a signature of its own.
+    Signed,
+    /// On disk, with a signature of its own.
     Sync,
 }

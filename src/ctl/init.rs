@@ -132,8 +132,8 @@ path = "policy.yaml"
 [audit]
 dir = "audit"
 identity = "identity.key"
-# "write": a read's record is in the kernel before the secret is released.
-# "sync": it is on disk.
+# "write": a read's record is in the kernel before the secret is released; a signature
+# follows within 10 ms. "signed": it has one of its own before. "sync": it is on disk, too.
 durability = "write"
 # A directory, best on another machine, for signed checkpoints of the log.
 # checkpoints = "/mnt/witness"

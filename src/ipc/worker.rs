@@ -17,7 +17,7 @@ pub(crate) type SupervisorChannel = Channel<FromWorker, ToWorker>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
     /// The first message. Fds: directory of the vault, directory of the audit
-    /// log, handle table, watch, keys, memory for requests, and who tells programs.
+    /// log, handle table, watch, keys, memory for requests, the log's end, and who tells programs.
     Start(Box<Start>),
     /// The predecessor is dead: open vault and audit log. The one fd has the
     /// text of the policy in force.

@@ -1,6 +1,6 @@
 //! Certificates for the keys that sign the audit log, in the host's name.
 
-use jarvis_audit::{Certify, EpochClaim, HostId, Identity, KeyError, SegmentClaim};
+use jarvis_audit::{Certify, EpochClaim, HostId, Identity, KeyError, KnownHead, SegmentClaim};
 
 use super::checkpoints::CheckpointWriter;
 use super::error::SupervisorError;
@@ -13,6 +13,8 @@ pub(super) struct Certifier {
     identity: Identity,
     /// Keeps what workers note of the log, to find out later whether it was cut.
     checkpoints: Option<CheckpointWriter>,
+    /// The log's end as its last writer left it.
+    log_end: Option<KnownHead>,
 }
 
 impl Certifier {
@@ -34,7 +36,22 @@ impl Certifier {
         Self {
             identity,
             checkpoints,
+            log_end: None,
         }
+    }
+
+    /// Notes the log's end as it was `left` by a writer that is dead: one that lives can write
+    /// what it likes there.
+    pub(super) fn note_log_end(&mut self, left: Option<KnownHead>) {
+        self.log_end = left;
+    }
+
+    /// Whether a log may go on as `claim` says: where its last writer left it, unless a loss
+    /// is among those `accepted`.
+    pub(super) fn may_go_on(&self, claim: &EpochClaim, accepted: AcceptedLosses) -> bool {
+        let found = claim.first_seq.saturating_sub(1);
+        let allows = |left: KnownHead| left.allows(found, &claim.prev);
+        accepted.lost_log || self.log_end.is_none_or(allows)
     }
 
     /// Name of the host in records.

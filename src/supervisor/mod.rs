@@ -109,13 +109,14 @@ impl Supervisor {
         let http = HttpPort::open(&config.http)?;
         // Opened only to find out whether they can be: each runner gets its own.
         RunnerFiles::open(&config)?;
-        let certifier = Certifier::open(&config.audit)?;
+        let mut certifier = Certifier::open(&config.audit)?;
         let (user, runner_user) = startup::accounts(&config)?;
         let directories = directories::open_for_worker(&config, user)?;
         let [_, log] = &directories.fds;
         let log_place = LogPlace::watch(config.audit.dir.clone(), log)?;
         let holder = startup::connect_holder(arguments.holder.as_deref())?;
         let mount = FuseMount::open(&config.mount, holder)?;
+        certifier.note_log_end(mount.tables.log_head.known());
         let mut watch =
             MountWatch::open(mount.path(), !is_root()).map_err(SupervisorError::MountTable)?;
         let adopted = mount.is_mounted();
@@ -362,6 +363,8 @@ impl Supervisor {
             // The first one could not start: nor could another.
             return Err(SupervisorError::FirstWorker(exit.report));
         }
+        self.certifier
+            .note_log_end(self.mount.tables.log_head.known());
         self.service.note_exit(&exit);
         self.mount.set_serving(false);
         self.workers.note_active_exit(exit);

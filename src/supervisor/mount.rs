@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use jarvis_audit::LogHead;
 use jarvis_fs::{Device, MountError};
 use jarvis_sys::SecretPage;
 use jarvis_sys::trust::{self, Rule};
@@ -73,7 +74,8 @@ impl FuseMount {
         };
         let Some((tables, fd)) = inherited else {
             let keys = SecretPage::create().map_err(SupervisorError::KeyPage)?;
-            let tables = PersistentTables::new(keys)?;
+            let log_head = LogHead::create().map_err(SupervisorError::KeyPage)?;
+            let tables = PersistentTables::new(keys, log_head)?;
             return Ok(Self::new(settings, holder, tables, None));
         };
         match Device::adopt(&settings.path, fd)? {
@@ -82,7 +84,7 @@ impl FuseMount {
                 // The mount was taken away meanwhile, or is not to be kept any more.
                 holder.iter_mut().for_each(HolderClient::withdraw);
                 device.map_or(Ok(()), Device::unmount)?;
-                let tables = PersistentTables::new(tables.keys)?;
+                let tables = PersistentTables::new(tables.keys, tables.log_head)?;
                 Ok(Self::new(settings, holder, tables, None))
             }
         }

@@ -75,6 +75,11 @@ pub(super) fn certify_start(
         worker.kill();
         return Ok(());
     }
+    if !certifier.may_go_on(claim, accepted) {
+        tracing::error!("a worker would go on elsewhere than where the audit log was left");
+        worker.kill();
+        return Ok(());
+    }
     certifier.check_start(claim, accepted)?;
     // The worker may still begin the segment that it starts with, and then comes the next.
     let last = last_segment(Path::new(&format!("/proc/self/fd/{}", log.as_raw_fd())));

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jarvis_audit::LogHead;
 use jarvis_fs::{HANDLE_WORDS, IN_FLIGHT_WORDS, RequestMemory};
 use jarvis_sys::{SecretPage, SharedWords};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -31,6 +32,8 @@ pub(super) struct PersistentTables {
     in_flight: SharedWords,
     pub(super) keys: SecretPage,
     info: SharedWords,
+    /// The end of the audit log.
+    pub(super) log_head: LogHead,
     /// Text of the policy in force.
     policy: File,
     /// Requests that were read and not answered.
@@ -38,11 +41,11 @@ pub(super) struct PersistentTables {
 }
 
 impl PersistentTables {
-    /// Makes empty tables for a mount to be made; `keys` stay what they are.
+    /// Makes empty tables for a mount to be made; `keys` and `log_head` stay what they are.
     ///
     /// # Errors
     /// [`TablesError`]: memory or random numbers can't be had.
-    pub(super) fn new(keys: SecretPage) -> Result<Self, TablesError> {
+    pub(super) fn new(keys: SecretPage, log_head: LogHead) -> Result<Self, TablesError> {
         let policy = memfd_create("jarvis-policy", MemfdFlags::CLOEXEC)?;
         let info = create(INFO, INFO_WORDS)?;
         let mut nonce = [[0; 8]; 2];
@@ -57,19 +60,21 @@ impl PersistentTables {
             in_flight: create(IN_FLIGHT, IN_FLIGHT_WORDS)?,
             keys,
             info,
+            log_head,
             policy: policy.into(),
             requests: RequestMemory::create()?,
         })
     }
 
-    /// Makes tables for another mount of the same service, with the same keys and
+    /// Makes tables for another mount of the same service, with the same keys, audit log and
     /// policy. None of the old handles is in them: the kernel has forgotten those.
     ///
     /// # Errors
     /// [`TablesError`].
     pub(super) fn for_new_mount(&self, policy: &str) -> Result<Self, TablesError> {
         let keys = self.keys.fd().try_clone_to_owned()?;
-        let tables = Self::new(SecretPage::map(keys)?)?;
+        let log_head = self.log_head.fd().try_clone_to_owned()?;
+        let tables = Self::new(SecretPage::map(keys)?, LogHead::map(log_head)?)?;
         for index in [STARTED_MS, GENERATION] {
             if let Some(word) = tables.word(index) {
                 word.store(self.load(index), Ordering::Release);
@@ -95,13 +100,14 @@ impl PersistentTables {
             info: map(take()?, INFO_WORDS)?,
             policy: take()?.into(),
             requests: RequestMemory::map(take()?)?,
+            log_head: LogHead::map(take()?)?,
         };
         Ok((tables, device))
     }
 
     /// Fds of `device` and tables for the next supervisor: either of them is useless
     /// without the other.
-    pub(super) fn kept_fds<'f>(&'f self, device: BorrowedFd<'f>) -> [BorrowedFd<'f>; 7] {
+    pub(super) fn kept_fds<'f>(&'f self, device: BorrowedFd<'f>) -> [BorrowedFd<'f>; 8] {
         [
             device,
             self.handles.fd(),
@@ -110,16 +116,18 @@ impl PersistentTables {
             self.info.fd(),
             self.policy.as_fd(),
             self.requests.fd(),
+            self.log_head.fd(),
         ]
     }
 
     /// Tables that a worker maps, in the order of its first message.
-    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 4] {
+    pub(super) fn fds(&self) -> [BorrowedFd<'_>; 5] {
         [
             self.handles.fd(),
             self.in_flight.fd(),
             self.keys.fd(),
             self.requests.fd(),
+            self.log_head.fd(),
         ]
     }
 

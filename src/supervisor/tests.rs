@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
-use jarvis_audit::{EpochClaim, Identity, SegmentClaim};
+use jarvis_audit::{EpochClaim, HeadMark, Identity, KnownHead, LogHead, SegmentClaim};
 use jarvis_sys::SecretPage;
 
 use super::certifier::Certified;
@@ -32,7 +32,8 @@ fn supervisor(home: &Path) -> Supervisor {
     file.write_all(b"#!/bin/sh\nexec sleep 60\n").unwrap();
     drop(file);
     let config = Config::load(&path("config.toml")).unwrap();
-    let tables = PersistentTables::new(SecretPage::create().unwrap()).unwrap();
+    let tables =
+        PersistentTables::new(SecretPage::create().unwrap(), LogHead::create().unwrap()).unwrap();
     let identity = Identity::create(&path("i"), &path("i.pub")).unwrap();
     let directories = ["v", "a"].map(|d| File::open(path(d)).unwrap().into());
     let mut supervisor = Supervisor {
@@ -99,6 +100,53 @@ fn one_certificate_in_a_life_and_only_for_who_opens() {
     );
     supervisor.answer(Role::Active, claim(2)).unwrap();
     assert!(killed(&mut supervisor));
+}
+
+/// Whatever a worker says: the log goes on where its last writer left it.
+#[test]
+fn no_start_is_certified_elsewhere_than_where_the_log_was_left() {
+    let left = KnownHead {
+        written: HeadMark {
+            seq: 7,
+            digest: [7; 32],
+            segment: 1,
+            len: 700,
+        },
+        intended: Some(HeadMark {
+            seq: 9,
+            digest: [9; 32],
+            segment: 1,
+            len: 900,
+        }),
+    };
+    let lost = AcceptedLosses {
+        lost_log: true,
+        ..AcceptedLosses::default()
+    };
+    for (first_seq, prev, accepted, good) in [
+        (8, 7, AcceptedLosses::default(), true),
+        (10, 9, AcceptedLosses::default(), true),
+        (9, 8, AcceptedLosses::default(), false),
+        (8, 9, AcceptedLosses::default(), false),
+        (1, 0, AcceptedLosses::default(), false),
+        (1, 0, lost, true),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor(home.path());
+        supervisor.certifier.note_log_end(Some(left));
+        supervisor.service = Service::new(false, accepted);
+        active(&mut supervisor).enter(WorkerPhase::Opening);
+        let claim = FromWorker::Certify(EpochClaim {
+            epoch: 3,
+            first_seq,
+            prev: [prev; 32],
+            key: [0; 32],
+        });
+        supervisor.answer(Role::Active, claim).unwrap();
+        let certified = active(&mut supervisor).certified != Certified::Nothing;
+        assert_eq!(certified, good, "record {first_seq} after {prev}");
+        assert_eq!(killed(&mut supervisor), !good);
+    }
 }
 
 /// A worker whose log can't be written serves before it opens it, once.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use jarvis_audit::{KeyError, Log, OpenError, Opening, SegmentLimits, StartKey};
+use jarvis_audit::{KeyError, Log, LogHead, OpenError, Opening, SegmentLimits, StartKey};
 use jarvis_vault::Probe;
 use rustix::fs::{FlockOperation, flock};
 
@@ -25,10 +25,20 @@ use crate::worker::witness::known_records;
 /// How long a worker that was killed may take to die.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
 
+/// Where the log is, and how it is to be.
+#[derive(Clone, Copy)]
+pub(super) struct LogToOpen<'a> {
+    pub(super) start: &'a Start,
+    /// The log's directory.
+    pub(super) path: &'a Path,
+    /// The log's end as the last worker left it.
+    pub(super) head: &'a Arc<LogHead>,
+}
+
 /// Opens the log, or gives what opens it later: only a daemon that begins refuses to
 /// begin without its log.
 pub(super) fn find_log(
-    place: (&Start, &Path),
+    place: LogToOpen<'_>,
     probe: &Probe,
     how: &Open,
     supervisor: &Arc<SupervisorClient>,
@@ -44,13 +54,14 @@ pub(super) fn find_log(
 /// Opens the log, which writes its start record, unless the vault that was probed is older
 /// or knows a record that the log has not.
 fn log_opener(
-    (start, path): (&Start, &Path),
+    LogToOpen { start, path, head }: LogToOpen<'_>,
     probe: &Probe,
     how: &Open,
     supervisor: &Arc<SupervisorClient>,
 ) -> Result<LogOpener, WorkerError> {
     let key = StartKey::generate().map_err(OpenError::from)?;
     let (dir, reason) = (path.to_owned(), how.reason.clone());
+    let head = head.clone();
     let (accepted, vault_seq) = (start.accepted, probe.seq());
     let known = known_records(start.host, &probe.witness(), start.kept);
     let segment_limits = segment_limits(&start.config.audit);
@@ -58,7 +69,7 @@ fn log_opener(
     // The last worker may have ended because a sync failed; so may a try to open it here.
     let mut new_segment = how.crashed;
     let mut open = move || {
-        let tail = Log::inspect(&dir)?;
+        let tail = Log::inspect(&dir, Some(&head))?;
         // What the log has, not what the vault has: the difference is owed.
         let recorded_seq = tail.map_or(0, |tail| tail.vault_seq.min(vault_seq));
         let opening = Opening {
@@ -67,6 +78,7 @@ fn log_opener(
             reason: reason.as_deref(),
             accept_older_vault: accepted.restored_vault,
             known: &known,
+            head: Some(&head),
             accept_lost_log: accepted.lost_log,
             clock: Some(now),
             new_segment,

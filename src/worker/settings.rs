@@ -78,6 +78,7 @@ impl Settings {
             audit: AuditSettings {
                 durability: match audit.durability {
                     ReadDurability::Write => Durability::Write,
+                    ReadDurability::Signed => Durability::Signed,
                     ReadDurability::Sync => Durability::Sync,
                 },
                 retention: match audit.retention_days {

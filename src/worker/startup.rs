@@ -9,13 +9,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jarvis_audit::LogHead;
 use jarvis_fs::{Backend, HandleLimits, HandleTable, InFlight, RequestBuffers, RequestMemory};
 use jarvis_policy::Policy;
 use jarvis_sys::{Cell, Locking, SecretPage, SharedWords};
 use jarvis_vault::{Credential, LockedVault, Probe, SecretBytes, Vault, VaultError, VaultPlace};
 
 use super::error::WorkerError;
-use super::log_opening::{find_log, unlocked};
+use super::log_opening::{LogToOpen, find_log, unlocked};
 use super::sandbox;
 use crate::common::clock::{boot_id, keep_time};
 use crate::common::policy_file::read_policy;
@@ -50,6 +51,8 @@ pub(super) struct StartResources {
     in_flight: OwnedFd,
     keys: SecretPage,
     requests: OwnedFd,
+    /// The end of the audit log, as the last worker left it.
+    log_head: Arc<LogHead>,
     programs: OwnedFd,
     /// Id of the system's boot.
     boot: [u8; 16],
@@ -75,6 +78,7 @@ impl StartResources {
         };
         let (vault, log) = (next()?, next()?);
         let (handles, in_flight, keys, requests) = (next()?, next()?, next()?, next()?);
+        let log_head = LogHead::map(next()?)?;
         let programs = next()?;
         let file = start.config.vault.path.file_name().unwrap_or_default();
         // The directories above may be closed to the worker's user.
@@ -87,6 +91,7 @@ impl StartResources {
             in_flight,
             keys: SecretPage::map(keys)?,
             requests,
+            log_head: Arc::new(log_head),
             programs,
             boot: boot_id()?,
             start,
@@ -158,7 +163,12 @@ impl WorkerParts {
         let policy = read_policy(&config.policy.path, policy.into())?;
         let (locked, probe) = unlock(resources, how)?;
         keep_time(probe.witness().clock.map(time_mark), resources.boot);
-        let found = find_log((&resources.start, &resources.log), &probe, how, supervisor)?;
+        let place = LogToOpen {
+            start: &resources.start,
+            path: &resources.log,
+            head: &resources.log_head,
+        };
+        let found = find_log(place, &probe, how, supervisor)?;
         let vault = locked.start(probe)?;
         hand_over(&resources.keys, &vault)?;
         let tables = SharedTables::map(resources, how)?;

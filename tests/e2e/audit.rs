@@ -88,8 +88,9 @@ fn every_event_is_in_the_verified_log() {
     ];
     assert_eq!(actions, expected);
     let report = home.verify();
+    let records = format!("records   {} in", home.all_records().len());
     assert!(
-        report.contains("records   13") && report.contains("stopped in order"),
+        report.contains(&records) && report.contains("stopped in order"),
         "{report}"
     );
     let read = &home.records_with(&[("action", json!("read"))])[0];
@@ -381,17 +382,17 @@ fn an_independent_verifier_agrees() {
         bytes[at] ^= 4;
         fs::write(home.audit_log(), bytes).unwrap();
         let record = whole[..at].iter().filter(|&&b| b == b'\n').count() + 1;
-        let blamed = format!("record {record} is bad");
         let found = ask(&log, &identity, None);
         assert_eq!(found.status.code(), Some(6), "byte {at}");
-        assert!(
-            text(&found.stderr).contains(&blamed),
-            "byte {at}: {found:?}"
-        );
-        assert!(
-            text(&home.audit_verify().stderr).contains(&blamed),
-            "byte {at}"
-        );
+        // A record without a signature may be found by the next one, which does not follow it.
+        let blamed = [record, record + 1].map(|record| format!("record {record} is bad"));
+        for said in [found, home.audit_verify()] {
+            let said = text(&said.stderr);
+            assert!(
+                blamed.iter().any(|blamed| said.contains(blamed)),
+                "byte {at}: {said}"
+            );
+        }
     }
     let lines: Vec<_> = whole.split_inclusive(|&b| b == b'\n').collect();
     fs::write(home.audit_log(), lines[..2].concat()).unwrap();

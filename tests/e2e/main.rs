@@ -36,6 +36,7 @@ mod readiness;
 mod revocation;
 mod rotation;
 mod segments;
+mod signatures;
 mod sizes;
 mod start_stop;
 mod suspicion;

@@ -351,13 +351,13 @@ fn the_worker_is_not_given_what_it_may_not_have() {
 }
 
 /// The process that keeps a mount while daemons come and go.
-struct HolderProcess {
+pub(crate) struct HolderProcess {
     process: Child,
     socket: PathBuf,
 }
 
 impl HolderProcess {
-    fn start(home: &TestDaemon) -> Self {
+    pub(crate) fn start(home: &TestDaemon) -> Self {
         let socket = home.path("holder.sock");
         let mut holder = Self {
             process: Command::new("true").spawn().unwrap(),
@@ -393,7 +393,7 @@ impl HolderProcess {
     }
 
     /// The daemon that leaves its mount here.
-    fn daemon(&self, home: &TestDaemon) -> Command {
+    pub(crate) fn daemon(&self, home: &TestDaemon) -> Command {
         let mut daemon = home.daemon();
         daemon.arg("--holder").arg(&self.socket);
         daemon

@@ -245,8 +245,15 @@ impl TestDaemon {
         segments
     }
 
-    /// Every record so far.
+    /// Every record so far of something that happened: not the signatures that follow.
     pub(crate) fn records(&self) -> Vec<Value> {
+        let mut records = self.all_records();
+        records.retain(|record| record["action"] != "signature");
+        records
+    }
+
+    /// Every record so far.
+    pub(crate) fn all_records(&self) -> Vec<Value> {
         let parse = |line: &str| serde_json::from_str(line).unwrap();
         let segments = self.segments().into_iter();
         let texts = segments.map(|segment| fs::read_to_string(segment).unwrap());

@@ -20,7 +20,17 @@ impl Tracer {
         fault: &str,
         limit: Duration,
     ) -> Result<Self, String> {
-        Self::attach_with(victims, &[], call, fault, limit)
+        Self::attach_with(victims, &["-f"], call, fault, limit)
+    }
+
+    /// Like [`Self::attach`], to one thread and nothing that it starts.
+    pub(crate) fn attach_thread(
+        thread: Pid,
+        call: &str,
+        fault: &str,
+        limit: Duration,
+    ) -> Result<Self, String> {
+        Self::attach_with(&[thread], &[], call, fault, limit)
     }
 
     /// Like [`Self::attach`], for calls that name `path` only.
@@ -31,7 +41,7 @@ impl Tracer {
         fault: &str,
         limit: Duration,
     ) -> Result<Self, String> {
-        Self::attach_with(victims, &["-P", path], call, fault, limit)
+        Self::attach_with(victims, &["-f", "-P", path], call, fault, limit)
     }
 
     fn attach_with(
@@ -43,7 +53,7 @@ impl Tracer {
     ) -> Result<Self, String> {
         let mut strace = Command::new("timeout");
         strace.args(["-k", "1", &limit.as_secs().to_string()]);
-        strace.args(["strace", "-f", "-o", "/dev/null"]);
+        strace.args(["strace", "-o", "/dev/null"]);
         strace.args(["-e", &format!("trace={call}")]);
         strace.args(["-e", &format!("inject={call}:{fault}")]);
         strace.args(filter);

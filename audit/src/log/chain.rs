@@ -2,8 +2,8 @@
 //!
 //! A record's place and digest depend on the payload before it, not on that one's
 //! signature. So payloads are composed one after the other under the chain's lock, which
-//! is cheap; signatures are made side by side outside of it, which is not; and whoever
-//! finds the next lines signed writes them all at once.
+//! is cheap; signatures, where records have one, are made side by side outside of it, which
+//! is not; and whoever finds the next lines finished writes them all at once.
 //!
 //! Each payload names the digest of the one before it. So when a write fails, every
 //! record composed so far is taken back with it, signed or not: none of them could
@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::AppendError;
+use super::head::HeadMark;
+use super::known::RecordMark;
 use super::segment::Segment;
 use crate::event::Action;
 use crate::keys::EpochKey;
@@ -41,8 +43,10 @@ pub(super) struct Position {
     pub(super) vault_seq: u64,
     /// Epoch whose key signs the next record.
     pub(super) epoch: Arc<Epoch>,
-    /// Records that the epoch's key has signed.
-    pub(super) signed: u64,
+    /// Records of the epoch, which its key vouches for.
+    pub(super) of_epoch: u64,
+    /// Records up to this one that no signature vouches for yet.
+    pub(super) unsigned: u64,
     /// Number of the segment the record is in.
     pub(super) segment: u32,
     /// Sequence number of the segment's first record.
@@ -85,19 +89,30 @@ pub(super) struct NextSegment {
 }
 
 impl Position {
-    /// The position after one more record of `bytes`.
-    fn after(
-        &self,
-        digest: RecordDigest,
-        vault_seq: u64,
-        bytes: u64,
-        transition: &Transition,
-    ) -> Self {
+    /// The record as the log's end.
+    pub(super) fn mark(&self) -> HeadMark {
+        HeadMark {
+            seq: self.seq,
+            digest: self.digest,
+            segment: self.segment,
+            len: self.len,
+        }
+    }
+
+    /// The position after one more record.
+    fn after(&self, record: &ComposedRecord, transition: &Transition) -> Self {
+        let &ComposedRecord {
+            digest,
+            vault_seq,
+            bytes,
+            signed,
+        } = record;
         let next = Self {
             seq: self.seq + 1,
             digest,
             vault_seq,
-            signed: self.signed + 1,
+            of_epoch: self.of_epoch + 1,
+            unsigned: if signed { 0 } else { self.unsigned + 1 },
             len: self.len + bytes,
             ..self.clone()
         };
@@ -105,7 +120,7 @@ impl Position {
             Transition::Record => next,
             Transition::Epoch(epoch) => Self {
                 epoch: epoch.clone(),
-                signed: 0,
+                of_epoch: 0,
                 ..next
             },
             Transition::Close(_) => Self {
@@ -114,7 +129,7 @@ impl Position {
             },
             Transition::Open(epoch) => Self {
                 epoch: epoch.clone(),
-                signed: 1,
+                of_epoch: 1,
                 segment: self.segment + 1,
                 first_seq: next.seq,
                 len: bytes,
@@ -123,6 +138,16 @@ impl Position {
             },
         }
     }
+}
+
+/// A payload, as far as the chain needs to know it.
+pub(super) struct ComposedRecord {
+    pub(super) digest: RecordDigest,
+    pub(super) vault_seq: u64,
+    /// Length of its line.
+    pub(super) bytes: u64,
+    /// The line has a signature.
+    pub(super) signed: bool,
 }
 
 /// Claim of a composed record to its place in the chain.
@@ -135,6 +160,16 @@ pub(super) struct Ticket {
     pub(super) epoch: Arc<Epoch>,
 }
 
+impl Ticket {
+    /// The record, for others to know it by.
+    pub(super) fn mark(&self) -> RecordMark {
+        RecordMark {
+            seq: self.seq,
+            head: self.digest,
+        }
+    }
+}
+
 /// Complete lines, to be appended at the segment's end.
 pub(super) struct WriteBatch {
     pub(super) bytes: Vec<u8>,
@@ -142,6 +177,8 @@ pub(super) struct WriteBatch {
     pub(super) offset: u64,
     /// The segment after this one, which the lines end.
     pub(super) next_segment: Option<Arc<Segment>>,
+    /// The log's end with the last line.
+    pub(super) end: HeadMark,
     lines: usize,
 }
 
@@ -155,7 +192,7 @@ impl WriteBatch {
 /// A composed record that is not in the file yet.
 struct PendingRecord {
     position: Position,
-    /// The record's line, once it is signed.
+    /// The record's line, once it is finished: signed, where it is to be.
     line: Option<Vec<u8>>,
     next_segment: Option<Arc<Segment>>,
 }
@@ -244,17 +281,10 @@ impl Chain {
         self.time_buffer = time;
     }
 
-    /// Gives the next place to a payload with `digest` and `vault_seq`, whose line has so
-    /// many `bytes`.
-    pub(super) fn issue(
-        &mut self,
-        digest: RecordDigest,
-        vault_seq: u64,
-        bytes: u64,
-        transition: Transition,
-    ) -> Ticket {
+    /// Gives the next place to `record`.
+    pub(super) fn issue(&mut self, record: &ComposedRecord, transition: Transition) -> Ticket {
         let epoch = transition.signer(&self.head).clone();
-        self.head = self.head.after(digest, vault_seq, bytes, &transition);
+        self.head = self.head.after(record, &transition);
         self.issued += 1;
         self.pending.push_back(PendingRecord {
             position: self.head.clone(),
@@ -267,12 +297,12 @@ impl Chain {
         Ticket {
             number: self.issued,
             seq: self.head.seq,
-            digest,
+            digest: record.digest,
             epoch,
         }
     }
 
-    /// Takes the signed line, unless its place was taken back.
+    /// Takes the finished line, unless its place was taken back.
     pub(super) fn submit_line(&mut self, ticket: &Ticket, line: Vec<u8>) {
         let ahead = ticket.number.checked_sub(self.resolved + 1);
         let pending = ahead
@@ -296,7 +326,7 @@ impl Chain {
         })
     }
 
-    /// The signed lines that come next, if any and if nobody writes; the caller
+    /// The finished lines that come next, if any and if nobody writes; the caller
     /// writes them and gives the batch back to [`Self::end_batch`].
     pub(super) fn begin_batch(&mut self) -> Option<WriteBatch> {
         if self.writing {
@@ -315,10 +345,12 @@ impl Chain {
             self.give_back_buffer(line);
             lines += 1;
         }
-        if lines == 0 {
+        let last = lines.checked_sub(1).and_then(|n| self.pending.get(n));
+        let Some(last) = last else {
             self.batch_buffer = bytes;
             return None;
-        }
+        };
+        let end = last.position.mark();
         self.writing = true;
         Some(WriteBatch {
             bytes,
@@ -329,6 +361,7 @@ impl Chain {
                 self.written.len
             },
             next_segment,
+            end,
             lines,
         })
     }

@@ -10,10 +10,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::chain::WriteBatch;
 use super::error::AppendError;
+use super::head::{HeadMark, LogHead};
 use super::segment::Segment;
-
-/// Longest time from a write that nobody waits for to the sync of it.
-const FLUSH_DELAY: Duration = Duration::from_millis(10);
 
 /// The segment that is written, how much of the log is on disk, and whether that can
 /// still be trusted.
@@ -21,6 +19,8 @@ pub(super) struct Disk {
     /// The segment that is appended to. Another takes its place once all of it is on
     /// disk.
     segment: RwLock<Arc<Segment>>,
+    /// Where the log's end is noted for whoever comes after this process.
+    head: Option<Arc<LogHead>>,
     /// Sequence number of the last record written.
     written: AtomicU64,
     poisoned: AtomicBool,
@@ -51,9 +51,10 @@ struct FlushState {
 
 impl Disk {
     /// A log that goes on in `segment` and whose last record, on disk, is `seq`.
-    pub(super) fn new(segment: Segment, seq: u64) -> Self {
+    pub(super) fn new(segment: Segment, seq: u64, head: Option<Arc<LogHead>>) -> Self {
         Self {
             segment: RwLock::new(Arc::new(segment)),
+            head,
             written: AtomicU64::new(seq),
             poisoned: AtomicBool::new(false),
             displaced: AtomicBool::new(false),
@@ -73,8 +74,25 @@ impl Disk {
         self.segment.read().clone()
     }
 
-    /// Appends all of `batch` or nothing.
+    /// Appends all of `batch` or nothing, and notes the log's end before and after.
     pub(super) fn append(&self, batch: &WriteBatch) -> io::Result<()> {
+        let head = self.head.as_deref();
+        head.inspect(|head| head.intend(&batch.end));
+        self.append_noted(batch)?;
+        head.inspect(|head| head.note_written(&batch.end));
+        Ok(())
+    }
+
+    /// Takes what was written after `mark` back, which may not be on disk.
+    pub(super) fn go_back(&self, mark: &HeadMark, len: u64) {
+        // In this order: whoever is killed in between leaves a log that ends with what was
+        // intended.
+        let known = Some(mark).filter(|mark| mark.seq > 0);
+        self.head.iter().for_each(|head| head.go_back(known));
+        self.segment().file.truncate(len).ok();
+    }
+
+    fn append_noted(&self, batch: &WriteBatch) -> io::Result<()> {
         let segment = self.segment();
         let end = batch.offset + batch.bytes.len() as u64;
         if segment.is_lost() {
@@ -204,7 +222,7 @@ impl Disk {
         }
     }
 
-    /// Has the flusher sync what was written and nobody waits for.
+    /// Has the flusher sync what was written.
     pub(super) fn mark_dirty(&self) {
         let mut flush = self.flush.lock();
         if !flush.dirty {
@@ -234,9 +252,6 @@ impl Disk {
             }
             if !flush.dirty {
                 return;
-            }
-            if !flush.stopping {
-                self.flush_changed.wait_for(&mut flush, FLUSH_DELAY);
             }
             flush.dirty = false;
             drop(flush);

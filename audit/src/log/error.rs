@@ -108,6 +108,8 @@ pub enum OpenError {
         source_of: String,
         /// The host of that log.
         known: HostId,
+        /// Number of the record of it that is known.
+        seq: u64,
         /// The host whose key is used now.
         own: HostId,
     },
@@ -131,9 +133,9 @@ pub enum OpenError {
     /// The start record could not be written.
     #[error("cannot write the start record: {0}")]
     Start(#[from] AppendError),
-    /// The thread that syncs records could not be started.
-    #[error("cannot write the start record: {0}")]
-    Flusher(#[source] io::Error),
+    /// A thread that signs or syncs records could not be started.
+    #[error("cannot start a thread for the audit log: {0}")]
+    Thread(#[source] io::Error),
 }
 
 /// Why the log takes no records, or not all.

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::error::{OpenError, io_error};
 use super::tail::{self, ResumePoint, Tail};
 use crate::keys::HostId;
-use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
+use crate::line::{MAX_LINE_BYTES, RecordDigest, RecordLine};
 use crate::read::{segment_numbers, segment_path};
 
 /// A record and its digest, for others to remember how far the log had come.
@@ -47,6 +47,7 @@ pub(super) fn check(
         return Err(OpenError::OtherIdentity {
             source_of: source,
             known: known.host,
+            seq,
             own: host,
         });
     }
@@ -82,7 +83,7 @@ fn digest_of(dir: &Path, tail: Option<Tail>, seq: u64) -> Result<Option<RecordDi
             let file = File::open(&path).map_err(io_error("open", &path))?;
             let line = nth_line(file, seq - first.seq).map_err(io_error("read", &path))?;
             // A line that is none has no digest that anybody could know.
-            let digest = SignedLine::split(&line).map(|signed| signed.digest());
+            let digest = RecordLine::split(&line).map(|signed| signed.digest());
             return Ok(Some(digest.unwrap_or_default()));
         }
     }

@@ -7,7 +7,7 @@ use super::chain::Position;
 /// End of an epoch: whichever is reached first.
 #[derive(Clone, Copy)]
 pub(crate) struct EpochLimits {
-    /// Records that one key signs.
+    /// Records that one key vouches for.
     pub(crate) records: u64,
     /// Age of the key, also without a record.
     pub(crate) age: Duration,
@@ -20,7 +20,7 @@ impl EpochLimits {
     };
 
     pub(super) fn are_reached(self, head: &Position) -> bool {
-        head.signed >= self.records || head.epoch.began.elapsed() >= self.age
+        head.of_epoch >= self.records || head.epoch.began.elapsed() >= self.age
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use jarvis_sys::trust::{self, Rule};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -19,8 +20,10 @@ use crate::keys::{Certify, EpochKey, KeyError};
 
 mod chain;
 mod disk;
+mod ending;
 mod error;
 mod file;
+mod head;
 mod known;
 mod limits;
 mod opening;
@@ -29,6 +32,8 @@ mod presence;
 mod retention;
 mod rotation;
 mod segment;
+mod signer;
+mod signing;
 mod start;
 mod tail;
 mod writer;
@@ -39,6 +44,7 @@ use segment::RoomClaim;
 use writer::{Writer, WriterSetup};
 
 pub use error::{AppendError, LogFault, OpenError, PruneError, RotationError};
+pub use head::{HeadMark, KnownHead, LogHead};
 pub use known::{KnownRecord, RecordMark};
 pub use limits::SegmentLimits;
 pub use opening::Opening;
@@ -62,20 +68,24 @@ impl StartKey {
 /// The log, open for writing. One process has it at a time.
 pub struct Log {
     writer: Arc<Writer>,
-    flusher: Option<JoinHandle<()>>,
+    /// The threads that sign and that flush, in this order.
+    threads: Vec<JoinHandle<()>>,
     directory: LogDirectory,
     /// Moment of the segment's first record; locked while the segment is ended.
     segment_began: Mutex<Instant>,
 }
 
 impl Log {
-    /// The last record of the log in `dir`, found without changing or locking anything;
-    /// `None` when there is no record yet.
+    /// The last record of the log in `dir`, after which it goes on where its last writer left
+    /// its end in `head`; found without changing or locking anything. `None` when there is
+    /// no record yet.
     ///
     /// # Errors
-    /// [`OpenError::Private`], [`OpenError::Corrupt`], [`OpenError::Io`].
-    pub fn inspect(dir: &Path) -> Result<Option<Tail>, OpenError> {
-        tail::inspect(dir)
+    /// [`OpenError::Distrusted`], [`OpenError::Corrupt`], [`OpenError::Io`].
+    pub fn inspect(dir: &Path, head: Option<&LogHead>) -> Result<Option<Tail>, OpenError> {
+        trust::open_end(dir, Rule::PRIVATE_DIRECTORY)?;
+        let end = ending::find(dir, head.and_then(LogHead::known).as_ref())?;
+        Ok(end.resume.tail)
     }
 
     /// Opens the log in `dir` (made before, mode 0700), sets a torn tail aside
@@ -147,26 +157,33 @@ impl Log {
             prepared.file,
             start::position(&resume, opening.vault_seq, key),
             identity.host(),
-            opening.segment_limits,
+            (opening.segment_limits, opening.head.cloned()),
             setup,
         ));
         let segment_began = start::segment_began(&resume, setup.clock);
+        let before = writer.chain.lock().written().mark();
         let lost = prepared.lost.as_ref();
         start::append_record(&writer, &resume, identity, opening, lost).inspect_err(|_| {
             // A start that may not be on disk is none: another try begins where this did.
-            writer.disk.segment().file.truncate(resume.len).ok();
+            writer.disk.go_back(&before, resume.len);
         })?;
-        let flushing = writer.clone();
-        let flusher = std::thread::Builder::new()
-            .name("audit-flush".into())
-            .spawn(move || flushing.flush_loop())
-            .map_err(OpenError::Flusher)?;
-        Ok(Self {
+        let mut log = Self {
             writer,
-            flusher: Some(flusher),
+            threads: Vec::new(),
             directory: prepared.directory,
             segment_began: Mutex::new(segment_began),
-        })
+        };
+        log.spawn("audit-sign", Writer::sign_loop)?;
+        log.spawn("audit-flush", Writer::flush_loop)?;
+        Ok(log)
+    }
+
+    fn spawn(&mut self, name: &str, run: fn(&Writer)) -> Result<(), OpenError> {
+        let writer = self.writer.clone();
+        let thread = std::thread::Builder::new().name(name.into());
+        let thread = thread.spawn(move || run(&writer));
+        self.threads.push(thread.map_err(OpenError::Thread)?);
+        Ok(())
     }
 
     /// Records `event` and gives its sequence number.
@@ -297,10 +314,12 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.writer.disk.stop();
-        if let Some(flusher) = self.flusher.take() {
-            // A panic of the flusher would have ended the process.
-            flusher.join().ok();
+        self.writer.signer.stop();
+        for thread in self.threads.drain(..) {
+            // A panic of it would have ended the process.
+            thread.join().ok();
+            // What the first one left is flushed by the second.
+            self.writer.disk.stop();
         }
     }
 }

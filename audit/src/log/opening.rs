@@ -4,16 +4,19 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jarvis_sys::trust::{self, Rule};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 
+use super::ending::{self, LogEnding};
 use super::error::{OpenError, io_error};
 use super::file::LogFile;
+use super::head::LogHead;
 use super::known::{self, KnownRecord};
 use super::limits::SegmentLimits;
-use super::tail::{self, ResumePoint};
+use super::tail::ResumePoint;
 use crate::keys::HostId;
 use crate::read::segment_path;
 
@@ -33,7 +36,9 @@ pub struct Opening<'a> {
     pub accept_older_vault: bool,
     /// Records that the log is known to have.
     pub known: &'a [KnownRecord<'a>],
-    /// Go on although such a record is missing.
+    /// The log's end as its last writer left it, and where this one notes it.
+    pub head: Option<&'a Arc<LogHead>>,
+    /// Go on although such a record, or that end, is missing.
     pub accept_lost_log: bool,
     /// The clock of the records; the system's when there is none.
     pub clock: Option<fn() -> Timestamp>,
@@ -120,9 +125,17 @@ pub(super) fn prepare(
     opening: &Opening<'_>,
 ) -> Result<PreparedLog, OpenError> {
     let directory = LogDirectory::open(path)?;
-    let mut resume = tail::resume_point(directory.path())?;
+    let known_head = opening.head.and_then(|head| head.known());
+    let LogEnding {
+        mut resume,
+        changed,
+    } = ending::find(directory.path(), known_head.as_ref())?;
     check_host(directory.path(), &resume, host)?;
-    let lost = check_known(directory.path(), &resume, host, opening)?;
+    let changed = match changed {
+        Some(error) if !opening.accept_lost_log => return Err(error),
+        changed => changed,
+    };
+    let lost = changed.or(check_known(directory.path(), &resume, host, opening)?);
     check_age(&resume, opening)?;
     let mut file = directory.segment(resume.segment)?;
     if !resume.torn.is_empty() {

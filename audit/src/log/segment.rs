@@ -29,7 +29,9 @@ pub(super) enum RoomClaim {
 impl RoomClaim {
     pub(super) fn of(event: &Event<'_>) -> Self {
         match event.action {
-            Action::Start | Action::Stop | Action::Epoch | Action::Segment => Self::Own,
+            Action::Start | Action::Stop | Action::Signature | Action::Epoch | Action::Segment => {
+                Self::Own
+            }
             Action::Limit | Action::Suspicious => Self::Refusal,
             _ if event.result != Outcome::Ok => Self::Refusal,
             Action::Revoke | Action::Approve => Self::Revocation,

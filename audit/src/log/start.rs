@@ -14,7 +14,7 @@ use super::writer::{Durability, Writer};
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{Certify, EpochClaim, EpochKey};
 use crate::line;
-use crate::record::{PreviousEnd, StartDetails};
+use crate::record::{LostRecords, PreviousEnd, StartDetails};
 
 /// The position before the start record, whose epoch has `key`.
 pub(super) fn position(resume: &ResumePoint, vault_seq: u64, key: EpochKey) -> Position {
@@ -30,7 +30,8 @@ pub(super) fn position(resume: &ResumePoint, vault_seq: u64, key: EpochKey) -> P
             key,
             began: Instant::now(),
         }),
-        signed: 0,
+        of_epoch: 0,
+        unsigned: resume.unsigned,
         segment: resume.segment,
         first_seq: resume.first.map_or(seq + 1, |first| first.seq),
         len: resume.len,
@@ -60,7 +61,8 @@ pub(super) fn append_record(
     opening: Opening<'_>,
     lost: Option<&OpenError>,
 ) -> Result<(), OpenError> {
-    let start = details(writer, resume, identity, opening.version)?;
+    let mut start = details(writer, resume, identity, opening.version)?;
+    start.lost = lost.and_then(|error| lost_records(error, resume));
     let older = resume
         .tail
         .is_some_and(|tail| tail.vault_seq > opening.vault_seq);
@@ -82,6 +84,16 @@ pub(super) fn append_record(
     };
     writer.append(&event, extras, Durability::Sync)?;
     Ok(())
+}
+
+fn lost_records(error: &OpenError, resume: &ResumePoint) -> Option<LostRecords> {
+    let known = match error {
+        OpenError::Lost { known, .. } => *known,
+        OpenError::Replaced { seq, .. } | OpenError::OtherIdentity { seq, .. } => *seq,
+        _ => return None,
+    };
+    let found = resume.tail.map_or(0, |tail| tail.seq);
+    Some(LostRecords { known, found })
 }
 
 fn details(
@@ -108,6 +120,8 @@ fn details(
             Some(_) => PreviousEnd::Unclean,
         },
         torn_bytes: resume.torn.len() as u64,
+        unsigned: resume.unsigned,
+        lost: None,
         epoch_key: line::encode(&key),
         cert: line::encode(&certificate),
     })

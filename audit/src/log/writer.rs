@@ -1,4 +1,4 @@
-//! One record after the other: composed, signed, written.
+//! One record after the other: composed, signed if it is to be, written.
 
 use std::io;
 use std::sync::Arc;
@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::chain::{Chain, Epoch, NextSegment, Position, Ticket, Transition};
+use super::chain::{Chain, ComposedRecord, Epoch, NextSegment, Position, Ticket, Transition};
 use super::disk::Disk;
 use super::error::AppendError;
 use super::file::LogFile;
+use super::head::LogHead;
 use super::known::RecordMark;
 use super::limits::{EpochLimits, SegmentLimits};
 use super::payload::{Payload, RecordExtras, print_time};
 use super::segment::{RoomClaim, Segment};
+use super::signer::{self, SignerTurn};
 use crate::checkpoint::Checkpoint;
 use crate::event::{Action, Event, Outcome};
 use crate::keys::{EpochKey, HostId, KeyError};
@@ -29,10 +31,19 @@ const MAX_YIELDS: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Once the record is in the kernel: it survives the daemon; a power loss can take
-    /// the last 10 ms.
+    /// the last 10 ms. A signature follows within that time.
     Write,
-    /// Once the record is on disk.
+    /// Like [`Self::Write`], with a signature of its own.
+    Signed,
+    /// Once the record, with a signature of its own, is on disk.
     Sync,
+}
+
+impl Durability {
+    /// Whether the record has a signature of its own.
+    fn is_signed(self) -> bool {
+        self != Self::Write
+    }
 }
 
 /// Records since the log was opened.
@@ -53,6 +64,8 @@ pub(crate) struct WriterSetup {
     pub(crate) new_key: KeySource,
     pub(crate) clock: fn() -> Timestamp,
     pub(crate) epoch_limits: EpochLimits,
+    /// Longest time from an unsigned record to the signature that vouches for it.
+    pub(crate) signature_delay: Duration,
 }
 
 impl Default for WriterSetup {
@@ -61,6 +74,7 @@ impl Default for WriterSetup {
             new_key: EpochKey::generate,
             clock: Timestamp::now,
             epoch_limits: EpochLimits::DEFAULT,
+            signature_delay: signer::DELAY,
         }
     }
 }
@@ -68,7 +82,7 @@ impl Default for WriterSetup {
 /// Appends to one segment after the other with one epoch key after the other.
 pub(super) struct Writer {
     host: String,
-    setup: WriterSetup,
+    pub(super) setup: WriterSetup,
     segment_limits: SegmentLimits,
     pub(super) chain: Mutex<Chain>,
     /// Signalled when a batch of lines was written, or taken back.
@@ -76,17 +90,20 @@ pub(super) struct Writer {
     /// Signalled when the segment has become long enough.
     segment_full: Condvar,
     pub(super) disk: Disk,
+    /// Wakes the thread that signs.
+    pub(super) signer: SignerTurn,
     records: AtomicU64,
     errors: AtomicU64,
 }
 
 impl Writer {
-    /// A writer that goes on in `file` after `position`, with its epoch.
+    /// A writer that goes on in `file` after `position`, with its epoch, and notes the log's
+    /// end in `head`.
     pub(super) fn new(
         file: Box<dyn LogFile>,
         position: Position,
         host: HostId,
-        segment_limits: SegmentLimits,
+        (segment_limits, head): (SegmentLimits, Option<Arc<LogHead>>),
         setup: WriterSetup,
     ) -> Self {
         Self {
@@ -96,8 +113,10 @@ impl Writer {
             disk: Disk::new(
                 Segment::new(file, position.segment, position.len),
                 position.seq,
+                head,
             ),
             chain: Mutex::new(Chain::new(position)),
+            signer: SignerTurn::default(),
             written: Condvar::new(),
             segment_full: Condvar::new(),
             records: AtomicU64::new(0),
@@ -132,7 +151,7 @@ impl Writer {
         claim: RoomClaim,
     ) -> Result<RecordMark, AppendError> {
         let result = self
-            .write(event, extras, claim)
+            .write(event, extras, claim, durability.is_signed())
             .and_then(|mark| self.make_durable(mark, durability));
         let counter = match result {
             Ok(_) => &self.records,
@@ -159,6 +178,7 @@ impl Writer {
     }
 
     pub(super) fn checkpoint(&self) -> Result<Checkpoint, AppendError> {
+        self.sign_pending()?;
         let position = self.chain.lock().written().clone();
         self.disk.sync_through(position.seq)?;
         let mut time = String::with_capacity(32);
@@ -183,18 +203,20 @@ impl Writer {
         durability: Durability,
     ) -> Result<RecordMark, AppendError> {
         match durability {
-            Durability::Write => self.disk.mark_dirty(),
+            Durability::Write | Durability::Signed => self.signer.note_record(),
             Durability::Sync => self.disk.sync_through(mark.seq)?,
         }
         Ok(mark)
     }
 
-    /// Composes, signs and writes one record, after the log's own that are due before it.
+    /// Composes and writes one record, `signed` or not, after the log's own that are due
+    /// before it.
     fn write(
         &self,
         event: &Event<'_>,
         extras: RecordExtras<'_>,
         claim: RoomClaim,
+        signed: bool,
     ) -> Result<RecordMark, AppendError> {
         self.check_room(claim)?;
         loop {
@@ -208,13 +230,16 @@ impl Writer {
             } else {
                 self.disk.check_takes_records()?;
                 chain.check_open(event.action)?;
-                let (ticket, line) = self.compose(&mut chain, event, extras, Transition::Record)?;
-                drop(chain);
-                self.sign_and_write(&ticket, line)?;
-                return Ok(RecordMark {
-                    seq: ticket.seq,
-                    head: ticket.digest,
-                });
+                if signed {
+                    let record = Transition::Record;
+                    let (ticket, line) = self.compose(&mut chain, event, extras, record)?;
+                    drop(chain);
+                    self.sign_and_write(&ticket, line)?;
+                    return Ok(ticket.mark());
+                }
+                let ticket = self.compose_unsigned(&mut chain, event, extras)?;
+                self.await_written(chain, &ticket)?;
+                return Ok(ticket.mark());
             }
         }
     }
@@ -235,16 +260,22 @@ impl Writer {
     }
 
     /// Signs the payload in `line` and returns once the record is written.
-    fn sign_and_write(&self, ticket: &Ticket, mut line: Vec<u8>) -> Result<(), AppendError> {
+    pub(super) fn sign_and_write(
+        &self,
+        ticket: &Ticket,
+        mut line: Vec<u8>,
+    ) -> Result<(), AppendError> {
         // Without the chain's lock: signing takes most of the time, and the record's place
         // is already sure, for the next payload needs this one's digest only.
         line::sign(&mut line, &ticket.digest, &ticket.epoch.key);
-        self.submit(ticket, line)
+        let mut chain = self.chain.lock();
+        chain.submit_line(ticket, line);
+        self.await_written(chain, ticket)
     }
 
     /// Ends the epoch when it is time: the old key signs the new one and is
     /// wiped, so that who steals a key can't forge what came before.
-    fn roll_epoch(&self) -> Result<(), AppendError> {
+    pub(super) fn roll_epoch(&self) -> Result<(), AppendError> {
         let (ticket, line) = {
             let mut chain = self.chain.lock();
             // Another thread may have been faster, or the segment's end brings a key anyway.
@@ -281,7 +312,7 @@ impl Writer {
     }
 
     /// Writes one of the log's own records.
-    fn write_own(&self, ticket: &Ticket, line: Vec<u8>) -> Result<(), AppendError> {
+    pub(super) fn write_own(&self, ticket: &Ticket, line: Vec<u8>) -> Result<(), AppendError> {
         self.sign_and_write(ticket, line)?;
         self.records.fetch_add(1, Ordering::Relaxed);
         self.disk.mark_dirty();
@@ -370,15 +401,58 @@ impl Writer {
         limits.are_reached(chain.written().len, began)
     }
 
-    /// Composes the payload that follows the last one composed, and takes its place in the
-    /// chain.
-    fn compose(
+    /// Composes the payload of a signed record that follows the last one composed, and
+    /// takes its place in the chain.
+    pub(super) fn compose(
         &self,
         chain: &mut Chain,
         event: &Event<'_>,
         extras: RecordExtras<'_>,
         transition: Transition,
     ) -> Result<(Ticket, Vec<u8>), AppendError> {
+        let epoch = transition.signer(chain.head()).number;
+        let (line, vault_seq) = self.write_payload(chain, event, extras, epoch)?;
+        let record = ComposedRecord {
+            digest: line::digest(&line),
+            vault_seq,
+            // The signature's length is known before it is: so is the record's place in the file.
+            bytes: (line.len() + SUFFIX_BYTES) as u64,
+            signed: true,
+        };
+        Ok((chain.issue(&record, transition), line))
+    }
+
+    /// Composes a record without a signature, which is finished with that.
+    fn compose_unsigned(
+        &self,
+        chain: &mut Chain,
+        event: &Event<'_>,
+        extras: RecordExtras<'_>,
+    ) -> Result<Ticket, AppendError> {
+        let epoch = chain.head().epoch.number;
+        let (mut line, vault_seq) = self.write_payload(chain, event, extras, epoch)?;
+        let digest = line::digest(&line);
+        line::end_unsigned(&mut line);
+        let record = ComposedRecord {
+            digest,
+            vault_seq,
+            bytes: line.len() as u64,
+            signed: false,
+        };
+        let ticket = chain.issue(&record, Transition::Record);
+        chain.submit_line(&ticket, line);
+        Ok(ticket)
+    }
+
+    /// The payload of `epoch` that follows the last one composed, and the commit of the vault
+    /// that it names.
+    fn write_payload(
+        &self,
+        chain: &mut Chain,
+        event: &Event<'_>,
+        extras: RecordExtras<'_>,
+        epoch: u64,
+    ) -> Result<(Vec<u8>, u64), AppendError> {
         let mut line = chain.take_buffer();
         let mut prev = [0; 64];
         // 32 bytes always fill 64 digits.
@@ -395,7 +469,7 @@ impl Writer {
             prev: str::from_utf8(&prev).unwrap_or_default(),
             time: &time,
             host: &self.host,
-            epoch: transition.signer(chain.head()).number,
+            epoch,
             event: &Event {
                 vault_seq,
                 ..*event
@@ -408,17 +482,15 @@ impl Writer {
             chain.give_back_buffer(line);
             return Err(error);
         }
-        let digest = line::digest(&line);
-        // The signature's length is known before it is: so is the record's place in the file.
-        let bytes = (line.len() + SUFFIX_BYTES) as u64;
-        Ok((chain.issue(digest, vault_seq, bytes, transition), line))
+        Ok((line, vault_seq))
     }
 
-    /// Submits the signed line and returns once it is written, by whoever comes to it
-    /// first.
-    fn submit(&self, ticket: &Ticket, line: Vec<u8>) -> Result<(), AppendError> {
-        let mut chain = self.chain.lock();
-        chain.submit_line(ticket, line);
+    /// Returns once the record of `ticket` is written, by whoever comes to it first.
+    fn await_written(
+        &self,
+        mut chain: MutexGuard<'_, Chain>,
+        ticket: &Ticket,
+    ) -> Result<(), AppendError> {
         let mut yields = 0;
         loop {
             match chain.outcome(ticket) {

@@ -29,7 +29,7 @@ pub enum FailureKind {
     Torn,
     /// The line is over 32 KiB.
     TooLong,
-    /// No signature at its end, no JSON, or fields missing.
+    /// No JSON, fields missing, or a signature that is none.
     NotARecord,
     /// An unknown format, this one.
     Version(u8),
@@ -59,7 +59,9 @@ pub enum FailureKind {
     NextKey,
     /// The epoch key did not sign this.
     Signature,
-    /// `start.previous` contradicts the record before.
+    /// No signature, where a record of its kind must have one.
+    Unsigned,
+    /// `start.previous` contradicts the record before, or `start.unsigned` the records before.
     Previous,
     /// `start.segment` names another segment, this one.
     Segment(u32),
@@ -117,6 +119,7 @@ impl fmt::Display for FailureKind {
             Self::Prune => f.write_str("it tells of other records than those that are gone"),
             Self::NextKey => f.write_str("the key of the next epoch is none"),
             Self::Signature => f.write_str("the signature does not match"),
+            Self::Unsigned => f.write_str("it has no signature"),
             Self::Previous => f.write_str("it misreports how the log ended before"),
             Self::Segment(found) => write!(f, "it was written for segment {found}"),
             Self::MissingSegment => f.write_str("its segment is missing"),

@@ -31,7 +31,7 @@ use verifier::Verifier;
 pub use failure::{FailureKind, VerifyFailure};
 pub use follow::Follower;
 pub use meter::VerifyProgress;
-pub use report::{LogEnd, VerifyReport};
+pub use report::{AcceptedLoss, LogEnd, UnsignedRecords, VerifyReport};
 
 /// Choices of whoever verifies.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! A line of the log taken apart, of which nothing is verified yet.
 
 use super::failure::FailureKind;
-use crate::line::{MAX_LINE_BYTES, RecordDigest, SignedLine};
+use crate::line::{MAX_LINE_BYTES, RecordDigest, RecordLine};
 use crate::read::{LogLine, parse};
 use crate::record::Record;
 
@@ -15,7 +15,8 @@ pub(super) struct ParsedLine {
 pub(super) struct LineContent {
     pub(super) record: Record,
     pub(super) digest: RecordDigest,
-    pub(super) signature: [u8; 64],
+    /// The record's own; it may have none.
+    pub(super) signature: Option<[u8; 64]>,
 }
 
 impl ParsedLine {
@@ -34,7 +35,7 @@ impl LineContent {
                 FailureKind::Torn
             });
         }
-        let signed = SignedLine::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
+        let signed = RecordLine::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
         Ok(Self {
             record: parse(&signed).map_err(|_| FailureKind::NotARecord)?,
             digest: signed.digest(),

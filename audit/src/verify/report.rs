@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Action, Outcome};
+use crate::record::LostRecords;
 
 /// End of a verified log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,24 @@ pub enum LogEnd {
     /// The end of a segment, and no other follows: it was removed, unless
     /// the daemon died in that moment.
     Closed,
+}
+
+/// Records that nobody vouches for, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnsignedRecords {
+    /// Sequence number of the first.
+    pub first: u64,
+    /// Number of them.
+    pub count: u64,
+}
+
+/// A start that came after a loss of known records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// Sequence number of the start.
+    pub start: u64,
+    /// The records that were known, and found.
+    pub records: LostRecords,
 }
 
 /// Facts about a log of which every record is good.
@@ -42,6 +61,13 @@ pub struct VerifyReport {
     pub clean_starts: u64,
     /// Starts after something else than an orderly stop.
     pub unclean_starts: u64,
+    /// Records without a signature that a start came after, which says that it can't vouch
+    /// for them: daemon and worker died together. Somebody else may have changed them.
+    pub unsigned: Vec<UnsignedRecords>,
+    /// Records at the end that no signature vouches for yet.
+    pub not_signed_yet: u64,
+    /// Starts that came after a loss of known records, which the operator accepted.
+    pub lost: Vec<AcceptedLoss>,
     /// Epoch keys that signed.
     pub epochs: u64,
     /// Digest of the last record, hexadecimal: equal heads, equal logs.
@@ -71,6 +97,9 @@ impl VerifyReport {
             starts: 0,
             clean_starts: 0,
             unclean_starts: 0,
+            unsigned: Vec::new(),
+            not_signed_yet: 0,
+            lost: Vec::new(),
             epochs: 0,
             head: String::new(),
             counts: BTreeMap::new(),

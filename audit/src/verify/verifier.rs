@@ -2,8 +2,8 @@
 
 use super::borders::SegmentBorders;
 use super::failure::{FailureKind, VerifyFailure};
-use super::parsed_line::ParsedLine;
-use super::report::{LogEnd, VerifyReport};
+use super::parsed_line::{LineContent, ParsedLine};
+use super::report::{AcceptedLoss, LogEnd, UnsignedRecords, VerifyReport};
 use super::signatures::SignatureClaim;
 use crate::certificate::{segment_key, start_key};
 use crate::checkpoint::Checkpoint;
@@ -23,6 +23,8 @@ pub(super) struct Verifier<'i> {
     /// Key that signs the next record, unless that brings another.
     key: Option<EpochPublic>,
     last: Option<Action>,
+    /// Records up to the last one that no signature vouches for yet.
+    unsigned: u64,
     borders: SegmentBorders,
     against: Option<&'i Checkpoint>,
     report: VerifyReport,
@@ -41,6 +43,7 @@ impl<'i> Verifier<'i> {
             epoch: 0,
             key: None,
             last: None,
+            unsigned: 0,
             borders: SegmentBorders::default(),
             against,
             report: VerifyReport::empty(),
@@ -70,15 +73,20 @@ impl<'i> Verifier<'i> {
         if key.is_weak() {
             return Err(FailureKind::Signature);
         }
-        claims.push(SignatureClaim {
-            otherwise: self.failure(line, FailureKind::Signature),
-            digest: content.digest,
-            signature: content.signature,
-            key,
-        });
+        match content.signature {
+            Some(signature) => claims.push(SignatureClaim {
+                otherwise: self.failure(line, FailureKind::Signature),
+                digest: content.digest,
+                signature,
+                key,
+            }),
+            None if record.action.must_be_signed() => return Err(FailureKind::Unsigned),
+            None => {}
+        }
         self.key = Some(key);
         let next = self.check_next(record)?;
         self.check_against(record, content.digest, next.as_ref())?;
+        self.note_signature(content);
         self.advance(line, record, content.digest);
         if let Some((epoch, key)) = next {
             (self.epoch, self.key) = (epoch, Some(key));
@@ -170,7 +178,10 @@ impl<'i> Verifier<'i> {
             Some(Action::Stop) => PreviousEnd::Clean,
             Some(_) => PreviousEnd::Unclean,
         };
-        if start.previous != previous {
+        let known = self.last.is_some();
+        if start.previous != previous
+            || (known && start.unsigned != 0 && start.unsigned != self.unsigned)
+        {
             return Err(FailureKind::Previous);
         }
         EpochPublic::from_bytes(&key).ok_or(FailureKind::Certificate)
@@ -219,6 +230,22 @@ impl<'i> Verifier<'i> {
         Ok(())
     }
 
+    /// Notes what a record's signature vouches for, or that it has none.
+    fn note_signature(&mut self, content: &LineContent) {
+        if content.signature.is_none() {
+            self.unsigned += 1;
+            return;
+        }
+        // A start vouches for what is before it, unless it says that it can't.
+        if let Some(start) = content.record.start.as_ref().filter(|s| s.unsigned > 0) {
+            self.report.unsigned.push(UnsignedRecords {
+                first: content.record.seq.saturating_sub(start.unsigned),
+                count: start.unsigned,
+            });
+        }
+        self.unsigned = 0;
+    }
+
     fn advance(&mut self, line: &LogLine, record: &Record, digest: RecordDigest) {
         self.seq = record.seq;
         self.digest = digest;
@@ -243,6 +270,10 @@ impl<'i> Verifier<'i> {
             report.starts += 1;
             report.clean_starts += u64::from(start.previous == PreviousEnd::Clean);
             report.unclean_starts += u64::from(start.previous == PreviousEnd::Unclean);
+            report.lost.extend(start.lost.map(|records| AcceptedLoss {
+                start: record.seq,
+                records,
+            }));
         }
         *report
             .counts
@@ -260,6 +291,7 @@ impl<'i> Verifier<'i> {
             return Err(VerifyFailure::of_log(self.next_seq(), FailureKind::CutOff));
         }
         self.report.head = hex::encode(self.digest);
+        self.report.not_signed_yet = self.unsigned;
         self.report.end = match self.last {
             None => return Err(VerifyFailure::of_log(1, FailureKind::Empty)),
             Some(Action::Stop) => LogEnd::Stopped,

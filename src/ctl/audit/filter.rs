@@ -109,7 +109,11 @@ impl RecordFilter {
     fn matches(&self, record: &Record) -> bool {
         let name = |pattern: &Pattern| record.name.as_ref().is_some_and(|n| pattern.matches(n));
         self.name.as_ref().is_none_or(name)
-            && self.action.is_none_or(|action| record.action == action)
+            // A signature tells of nothing that happened, unless somebody asks for it.
+            && match self.action {
+                Some(action) => record.action == action,
+                None => record.action != Action::Signature,
+            }
             && self.uid.is_none_or(|uid| record.uid == Some(uid))
             && (self.unit.is_none() || self.unit == record.unit)
             && self.container.as_deref().is_none_or(|container| {

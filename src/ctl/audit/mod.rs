@@ -19,7 +19,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use jarvis_audit::{Follower, ReceiptError, receipt, verify_receipt};
+use jarvis_audit::{Action, Follower, ReceiptError, receipt, verify_receipt};
 use rustix::fs::inotify;
 use serde_json::{Value, json};
 
@@ -147,8 +147,11 @@ impl ReceiptCommand {
 impl TailCommand {
     fn run(&self, out: &Output) -> Result<(), CommandError> {
         let mut last = VecDeque::new();
-        self.location
-            .each_record(|record| keep_last(&mut last, record, self.lines))?;
+        self.location.each_record(|record| {
+            if record.action != Action::Signature {
+                keep_last(&mut last, record, self.lines);
+            }
+        })?;
         let json = serde_json::to_value(&last).map_err(CommandError::other)?;
         out.show(&json, || table(&last))
     }
@@ -169,7 +172,9 @@ impl FollowCommand {
         let mut seen = [0; 4096];
         loop {
             while let Some(record) = follower.next_record().map_err(bad)? {
-                out.line(&record, || line(&record))?;
+                if record.action != Action::Signature {
+                    out.line(&record, || line(&record))?;
+                }
             }
             rustix::io::read(&watch, &mut seen).map_err(failed)?;
         }

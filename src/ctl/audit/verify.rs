@@ -27,7 +27,8 @@ pub(in crate::ctl) struct VerifyCommand {
     against: Option<PathBuf>,
     /// Leave no doubt: check each signature by itself, not many in one equation, and
     /// fail (6) also when no checkpoint vouches for the end, when the last segment was
-    /// closed and none follows, or when a start came after an unclean end
+    /// closed and none follows, when a start came after an unclean end or a loss of
+    /// records, or when no signature vouches for some
     #[arg(long)]
     strict: bool,
 }
@@ -71,8 +72,33 @@ fn doubts(report: &VerifyReport) -> Option<String> {
         let starts = report.unclean_starts;
         doubts.push(format!("{starts} start(s) came after an unclean end"));
     }
+    for loss in &report.lost {
+        let start = loss.start;
+        doubts.push(format!("start {start} came after a loss of records"));
+    }
+    if !report.unsigned.is_empty() {
+        let records = unsigned_records(report);
+        doubts.push(format!("no signature vouches for record(s) {records}"));
+    }
+    if report.not_signed_yet > 0 {
+        let records = report.not_signed_yet;
+        doubts.push(format!("{records} record(s) at its end are not signed"));
+    }
     let all = doubts.join("; ");
     (!all.is_empty()).then(|| format!("every record is good, but not beyond doubt: {all}"))
+}
+
+/// Records that nobody vouches for, as ranges of their numbers.
+fn unsigned_records(report: &VerifyReport) -> String {
+    let ranges = report.unsigned.iter().map(|records| match records.count {
+        0 | 1 => records.first.to_string(),
+        count => format!(
+            "{} to {}",
+            records.first,
+            records.first.saturating_add(count - 1)
+        ),
+    });
+    ranges.collect::<Vec<_>>().join(", ")
 }
 
 fn read_checkpoint(path: &Path) -> Result<Checkpoint, CommandError> {
@@ -97,6 +123,14 @@ fn report_json(report: &VerifyReport, identity: &PublicIdentity) -> Value {
         "first_time_back": report.first_back,
         "starts": report.starts,
         "unclean_starts": report.unclean_starts,
+        "unsigned": report.unsigned.iter().map(|records| {
+            json!({"first_seq": records.first, "count": records.count})
+        }).collect::<Value>(),
+        "not_signed_yet": report.not_signed_yet,
+        "lost": report.lost.iter().map(|loss| {
+            let records = loss.records;
+            json!({"start_seq": loss.start, "known": records.known, "found": records.found})
+        }).collect::<Value>(),
         "head": report.head,
         "stopped": report.end == LogEnd::Stopped,
         "segment_missing": report.end == LogEnd::Closed,
@@ -133,6 +167,27 @@ fn report_text(report: &VerifyReport, identity: &PublicIdentity) -> String {
             report.times_back
         ));
     }
+    for loss in &report.lost {
+        text.push_str(&format!(
+            "lost      before start {}: record {} was known, the log ended with {}; accepted by the\n\
+             \x20         operator\n",
+            loss.start, loss.records.known, loss.records.found
+        ));
+    }
+    if !report.unsigned.is_empty() {
+        text.push_str(&format!(
+            "unsigned  record(s) {}: daemon and worker died together before a signature followed;\n\
+             \x20         somebody else may have changed them\n",
+            unsigned_records(report)
+        ));
+    }
+    if report.not_signed_yet > 0 {
+        text.push_str(&format!(
+            "end       {} record(s) not signed yet: the signature follows within 10 ms, or with the\n\
+             \x20         next start\n",
+            report.not_signed_yet
+        ));
+    }
     for ((action, result), count) in &report.counts {
         text.push_str(&format!("  {action} {result}: {count}\n"));
     }
@@ -145,7 +200,8 @@ fn report_text(report: &VerifyReport, identity: &PublicIdentity) -> String {
         }
     });
     text.push_str(
-        "checked   form, sequence, chain, host, certificates and signatures of every record: all good\n",
+        "checked   form, sequence, chain and host of every record, every certificate and every\n\
+         \x20         signature: all good\n",
     );
     text.push_str(if report.anchored {
         "anchored  the log has what the checkpoint says; records after it may have been cut off\n"

@@ -82,6 +82,10 @@ impl LogFile for Arc<Failing> {
 }
 
 pub(super) fn failing(home: &LogHome) -> (Log, Arc<Failing>) {
+    failing_with(home, WriterSetup::default())
+}
+
+fn failing_with(home: &LogHome, setup: WriterSetup) -> (Log, Arc<Failing>) {
     let opening = Opening::default();
     let prepared = opening::prepare(home.path(), identity().host(), &opening).unwrap();
     let segment = prepared.directory.segment(prepared.resume.segment);
@@ -90,9 +94,28 @@ pub(super) fn failing(home: &LogHome) -> (Log, Arc<Failing>) {
         file: Box::new(file.clone()),
         ..prepared
     };
-    let (key, setup) = (EpochKey::generate().unwrap(), WriterSetup::default());
+    let key = EpochKey::generate().unwrap();
     let log = Log::start(prepared, &identity(), opening, key, setup).unwrap();
     (log, file)
+}
+
+/// Tries to open the log with `head`, and fails as the start record can't be synced.
+pub(super) fn failing_with_head(home: &LogHome, head: &Arc<LogHead>) {
+    let opening = Opening {
+        vault_seq: 7,
+        head: Some(head),
+        ..Opening::default()
+    };
+    let prepared = opening::prepare(home.path(), identity().host(), &opening).unwrap();
+    let segment = prepared.directory.segment(prepared.resume.segment);
+    let file = Arc::new(Failing::of(segment.unwrap()));
+    file.no_sync.store(1, Ordering::Relaxed);
+    let prepared = PreparedLog {
+        file: Box::new(file),
+        ..prepared
+    };
+    let (key, setup) = (EpochKey::generate().unwrap(), WriterSetup::default());
+    assert!(Log::start(prepared, &identity(), opening, key, setup).is_err());
 }
 
 #[test]
@@ -189,7 +212,7 @@ fn eventually(condition: impl Fn() -> bool) {
 #[test]
 fn written_records_are_synced_without_another_append() {
     let home = LogHome::new();
-    let (log, file) = failing(&home);
+    let (log, file) = failing_with(&home, signing_soon());
     let syncs = || file.syncs.load(Ordering::Relaxed);
     let before = syncs();
     log.append(&read(1), Durability::Write).unwrap();
@@ -199,12 +222,12 @@ fn written_records_are_synced_without_another_append() {
     assert_eq!(syncs(), before + 1);
 }
 
+/// Often, for the threads that sign and flush to be met at every point of their loops.
 #[test]
 fn dropping_the_log_syncs_what_is_written() {
-    // Often, for the flusher to be met at every point of its loop.
     for _ in 0..30 {
         let home = LogHome::new();
-        let (log, file) = failing(&home);
+        let (log, file) = failing_with(&home, signing_soon());
         let before = file.syncs.load(Ordering::Relaxed);
         log.append(&read(1), Durability::Write).unwrap();
         drop(log);

@@ -94,7 +94,7 @@ fn complete_lines_of_rubbish_are_torn_too() {
     for end in ends {
         let home = ending_with(end);
         let good = home.lines()[..4].concat();
-        assert_eq!(Log::inspect(home.path()).unwrap().unwrap().seq, 4);
+        assert_eq!(Log::inspect(home.path(), None).unwrap().unwrap().seq, 4);
         home.open(7).unwrap().stop(7, None).unwrap();
         assert!(home.bytes().starts_with(&good));
         assert_eq!(home.verify().unwrap().records, 6);
@@ -148,7 +148,7 @@ fn signed_records_of_a_later_release_are_not_torn() {
         let before = home.snapshot();
         assert!(matches!(home.open(7), Err(OpenError::Corrupt { .. })));
         assert!(matches!(
-            Log::inspect(home.path()),
+            Log::inspect(home.path(), None),
             Err(OpenError::Corrupt { .. })
         ));
         assert_eq!(home.snapshot(), before);

@@ -14,9 +14,19 @@ use crate::verify::{FailureKind, LogEnd, verify};
 mod broken_disk;
 mod ends;
 mod epochs;
+mod head;
 mod known;
 mod presence;
 mod segments;
+mod signer;
+
+/// Signatures follow as soon as they do in a worker.
+fn signing_soon() -> WriterSetup {
+    WriterSetup {
+        signature_delay: Duration::from_millis(8),
+        ..WriterSetup::default()
+    }
+}
 
 #[test]
 fn what_is_written_verifies() {
@@ -84,11 +94,11 @@ fn a_second_writer_is_refused() {
 #[test]
 fn inspecting_shows_the_tail_and_changes_nothing() {
     let home = LogHome::new();
-    assert_eq!(Log::inspect(home.path()).unwrap(), None);
+    assert_eq!(Log::inspect(home.path(), None).unwrap(), None);
     assert!(home.snapshot().is_empty());
     let home = filled(3);
     let before = home.snapshot();
-    let tail = Log::inspect(home.path()).unwrap().unwrap();
+    let tail = Log::inspect(home.path(), None).unwrap().unwrap();
     assert_eq!(
         (tail.seq, tail.vault_seq, tail.epoch, tail.clean),
         (5, 7, 1, true)
@@ -154,7 +164,7 @@ fn the_longest_record_is_read_back() {
             reason: Some(&text),
             ..read(1)
         };
-        log.append(&event, Durability::Write)
+        log.append(&event, Durability::Signed)
     };
     padded(1).unwrap();
     let used = home.lines()[1].len() - 1;
@@ -232,7 +242,9 @@ fn the_frozen_log_is_reproduced_and_verifies() {
                 ..read(1001)
             }
         };
-        log.append(&denied, Durability::Sync).unwrap();
+        log.append(&denied, Durability::Write).unwrap();
+        log.append(&read(1002), Durability::Write).unwrap();
+        log.writer.sign_pending().unwrap();
         log.stop(7, None).unwrap();
     }
     let written = String::from_utf8(home.bytes()).unwrap();
@@ -264,6 +276,7 @@ fn the_frozen_segments_are_reproduced_and_verify() {
             records: 2,
             age: Duration::from_secs(3600),
         },
+        ..WriterSetup::default()
     };
     let first = keys().unwrap();
     let log = Log::open_with(home.path(), &identity(), opening, first, setup).unwrap();

@@ -24,7 +24,7 @@ fn go_on(home: &LogHome, log: &Log) {
     log.append(&read(3), Durability::Sync).unwrap();
     log.stop(0, None).unwrap();
     assert!(home.segments().contains(&2));
-    assert_eq!(Log::inspect(home.path()).unwrap().unwrap().seq, 6);
+    assert_eq!(Log::inspect(home.path(), None).unwrap().unwrap().seq, 6);
 }
 
 #[test]

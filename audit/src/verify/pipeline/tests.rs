@@ -12,7 +12,7 @@ use sha2::{Digest, Sha512};
 
 use super::*;
 use crate::keys::{EpochKey, PublicIdentity};
-use crate::line::{self, SignedLine};
+use crate::line::{self, RecordLine};
 use crate::log::testing::{EpochLimits, open_with_epochs};
 use crate::read::segment_path;
 use crate::testing::{LogHome, identity, read, vectors};
@@ -33,7 +33,7 @@ fn log(first: u64) -> Vec<Vec<u8>> {
     let (opening, key) = (Opening::default(), EpochKey::from_seed(KEY));
     let log = open_with_epochs(home.path(), &identity(), opening, key, limits);
     for uid in 0..READS {
-        log.append(&read(uid), Durability::Write).unwrap();
+        log.append(&read(uid), Durability::Signed).unwrap();
     }
     drop(log);
     home.lines()
@@ -77,9 +77,10 @@ fn source(lines: &[Vec<u8>]) -> impl Iterator<Item = io::Result<LogLine>> {
 
 /// Another's signature in the place of the line's own.
 fn missign(line: &mut Vec<u8>) {
-    let mut payload = SignedLine::split(line.strip_suffix(b"\n").unwrap())
+    let mut payload = RecordLine::split(line.strip_suffix(b"\n").unwrap())
         .unwrap()
-        .payload;
+        .payload()
+        .into_owned();
     let digest = line::digest(&payload);
     line::sign(&mut payload, &digest, &EpochKey::from_seed(99));
     assert_ne!(*line, payload);
@@ -88,9 +89,10 @@ fn missign(line: &mut Vec<u8>) {
 
 /// The line with another payload, signed with the first epoch's key.
 fn rewrite(line: &mut Vec<u8>, from: &str, to: &str) {
-    let payload = SignedLine::split(line.strip_suffix(b"\n").unwrap())
+    let payload = RecordLine::split(line.strip_suffix(b"\n").unwrap())
         .unwrap()
-        .payload;
+        .payload()
+        .into_owned();
     let payload = String::from_utf8(payload).unwrap();
     assert!(payload.contains(from), "{payload}");
     let mut payload = payload.replacen(from, to, 1).into_bytes();
@@ -287,9 +289,10 @@ fn both(lines: &[Vec<u8>]) -> [Result<(), (u64, FailureKind)>; 2] {
 fn what_only_the_keys_holder_can_make_is_found_when_strict() {
     let mut lines = log(10_000);
     lines.truncate(20);
-    let payload = SignedLine::split(lines[9].strip_suffix(b"\n").unwrap())
+    let payload = RecordLine::split(lines[9].strip_suffix(b"\n").unwrap())
         .unwrap()
-        .payload;
+        .payload()
+        .into_owned();
     let message = line::message(&line::digest(&payload));
     let key = SigningKey::from_bytes(&[KEY; 32]);
     let identity_point = [&[1][..], &[0; 31]].concat();
@@ -321,12 +324,12 @@ fn a_weak_key_is_refused_at_its_first_record() {
         .unwrap();
     let identity_point: Vec<u8> = [&[1][..], &[0; 31]].concat();
     rewrite(epoch, &rest[..43], &line::encode(&identity_point));
-    let digest = SignedLine::split(epoch.strip_suffix(b"\n").unwrap())
+    let digest = RecordLine::split(epoch.strip_suffix(b"\n").unwrap())
         .unwrap()
         .digest();
     let next = &mut lines[51];
-    let payload = SignedLine::split(next.strip_suffix(b"\n").unwrap()).unwrap();
-    let payload = String::from_utf8(payload.payload).unwrap();
+    let payload = RecordLine::split(next.strip_suffix(b"\n").unwrap()).unwrap();
+    let payload = String::from_utf8(payload.payload().into_owned()).unwrap();
     let (before, after) = payload.split_once("\"prev\":\"").unwrap();
     let payload = format!("{before}\"prev\":\"{}{}", hex::encode(digest), &after[64..]);
     // 0 and the point that changes nothing sign everything for that key.
