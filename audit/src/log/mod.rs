@@ -331,6 +331,15 @@ pub(crate) mod testing {
 
     pub(crate) use super::limits::EpochLimits;
 
+    /// A log whose signatures follow as in a worker.
+    pub(crate) fn open_signing(dir: &Path, identity: &dyn Certify, opening: Opening<'_>) -> Log {
+        let setup = WriterSetup {
+            signature_delay: Duration::from_millis(8),
+            ..WriterSetup::default()
+        };
+        Log::open_with(dir, identity, opening, EpochKey::generate().unwrap(), setup).unwrap()
+    }
+
     /// A log with a first key and epochs of the test's choice.
     pub(crate) fn open_with_epochs(
         dir: &Path,

@@ -9,7 +9,8 @@ use super::pipeline::{self, PipelineLimits};
 use super::signatures::check_each;
 use super::verifier::Verifier;
 use crate::keys::PublicIdentity;
-use crate::read::{LogLine, LogLines, segment_path};
+use crate::line::RecordLine;
+use crate::read::{LogLine, LogLines, parse, segment_path};
 use crate::record::Record;
 
 /// Reads a log while somebody writes it.
@@ -100,7 +101,8 @@ impl<'i> Follower<'i> {
         // A bad signature comes before what the record says.
         check_each(&claims)?;
         checked.map_err(|kind| self.verifier.failure(&parsed.line, kind))?;
-        Ok(parsed.content.ok().map(|content| content.record))
+        // With all that it says.
+        Ok(RecordLine::split(&parsed.line.bytes).and_then(|line| parse(&line).ok()))
     }
 }
 

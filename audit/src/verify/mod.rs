@@ -20,6 +20,7 @@ mod follow;
 mod meter;
 mod parsed_line;
 mod pipeline;
+mod record_view;
 mod report;
 mod signatures;
 mod verifier;
@@ -108,5 +109,7 @@ fn check_segments(dir: &Path, next_seq: u64) -> Result<(), VerifyFailure> {
 
 #[cfg(test)]
 mod attacks;
+#[cfg(test)]
+mod speed;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! A line of the log taken apart, of which nothing is verified yet.
 
 use super::failure::FailureKind;
+use super::record_view::RecordView;
 use crate::line::{MAX_LINE_BYTES, RecordDigest, RecordLine};
-use crate::read::{LogLine, parse};
+use crate::read::LogLine;
 use crate::record::Record;
 
 /// A line with its content, or the reason why it has none.
@@ -13,6 +14,7 @@ pub(super) struct ParsedLine {
 
 /// Content of a line.
 pub(super) struct LineContent {
+    /// The record, as far as the chain depends on it ([`RecordView::record`]).
     pub(super) record: Record,
     pub(super) digest: RecordDigest,
     /// The record's own; it may have none.
@@ -35,11 +37,12 @@ impl LineContent {
                 FailureKind::Torn
             });
         }
-        let signed = RecordLine::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
+        let split = RecordLine::split(&line.bytes).ok_or(FailureKind::NotARecord)?;
+        let record = RecordView::record(&split.payload());
         Ok(Self {
-            record: parse(&signed).map_err(|_| FailureKind::NotARecord)?,
-            digest: signed.digest(),
-            signature: signed.signature,
+            record: record.ok_or(FailureKind::NotARecord)?,
+            digest: split.digest(),
+            signature: split.signature,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `audit verify`: what a log proves.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jarvis_audit::{
@@ -43,11 +44,13 @@ impl VerifyCommand {
             strict: self.strict,
             progress: Some(&mut |progress| meter.show(progress)),
         };
+        let begun = Instant::now();
         let report = verify_with(&self.location.directory(), &identity, options);
+        let took = begun.elapsed();
         meter.clear();
         let report = report.map_err(|error| CommandError::new(ErrorCode::Integrity, error))?;
         out.show(&report_json(&report, &identity), || {
-            report_text(&report, &identity)
+            report_text(&report, &identity) + &speed(&report, took)
         })?;
         if self.strict
             && let Some(doubts) = doubts(&report)
@@ -86,6 +89,12 @@ fn doubts(report: &VerifyReport) -> Option<String> {
     }
     let all = doubts.join("; ");
     (!all.is_empty()).then(|| format!("every record is good, but not beyond doubt: {all}"))
+}
+
+fn speed(report: &VerifyReport, took: Duration) -> String {
+    let nanos = took.as_nanos().max(1);
+    let a_second = u128::from(report.records) * 1_000_000_000 / nanos;
+    format!("speed     {a_second} records/s\n")
 }
 
 /// Records that nobody vouches for, as ranges of their numbers.
