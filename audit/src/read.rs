@@ -86,6 +86,11 @@ impl LogLines {
         self.segment
     }
 
+    /// Segment and offset of the next line.
+    pub(crate) fn place(&self) -> (u32, u64) {
+        (self.segment, self.offset)
+    }
+
     /// The next line, unless it is not complete yet: then it is read again.
     pub(crate) fn next_complete(&mut self) -> io::Result<Option<LogLine>> {
         let Some(line) = self.read_line()? else {

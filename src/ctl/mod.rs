@@ -30,6 +30,7 @@ mod policy;
 mod progress;
 mod revoke;
 mod rotate;
+mod rows;
 mod secrets;
 mod table;
 mod value;

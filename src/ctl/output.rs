@@ -1,6 +1,7 @@
 //! Standard output: for people or as JSON, and never as orders to a terminal.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -41,19 +42,30 @@ impl Output {
         self.bytes(line.as_bytes())
     }
 
-    /// Prints one value of many, as JSON in a line of its own, or as `text` for people.
+    /// Prints one value of many, as JSON in a line of its own, or as `text` for people;
+    /// breaks when nobody reads any more.
     pub(super) fn line(
         &self,
         value: &impl Serialize,
         text: impl FnOnce() -> String,
-    ) -> Result<(), CommandError> {
+    ) -> Result<ControlFlow<()>, CommandError> {
         let mut line = if self.json {
             escape::json(&serde_json::to_string(value).map_err(CommandError::other)?)
         } else {
             escape::line(&text())
         };
         line.push('\n');
-        self.bytes(line.as_bytes())
+        self.part(line.as_bytes())
+    }
+
+    /// Prints a part of JSON; breaks when nobody reads any more.
+    pub(super) fn json_text(&self, json: &str) -> Result<ControlFlow<()>, CommandError> {
+        self.part(escape::json(json).as_bytes())
+    }
+
+    /// Prints a part of what people read; breaks when nobody reads any more.
+    pub(super) fn text(&self, text: &str) -> Result<ControlFlow<()>, CommandError> {
+        self.part(escape::lines(text).as_bytes())
     }
 
     /// Prints the answer to a change, for people a sentence on what it came to.
@@ -70,11 +82,18 @@ impl Output {
 
     /// Prints bytes as they are.
     pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), CommandError> {
+        self.part(bytes).map(|_| ())
+    }
+
+    /// Prints bytes as they are; breaks when nobody reads any more.
+    pub(super) fn part(&self, bytes: &[u8]) -> Result<ControlFlow<()>, CommandError> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             // `jarvisctl list | head` is no failure.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(CommandError::other),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+            result => result
+                .map_err(CommandError::other)
+                .map(ControlFlow::Continue),
         }
     }
 }

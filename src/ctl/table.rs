@@ -1,7 +1,7 @@
 //! Fields of an answer, and tables for people.
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{Row, Table};
+use comfy_table::{ColumnConstraint, Row, Table, Width};
 use serde_json::Value;
 
 use super::escape;
@@ -41,13 +41,76 @@ pub(super) fn columns<R: Into<Row>>(
     header: impl Into<Row>,
     rows: impl IntoIterator<Item = R>,
 ) -> String {
+    let mut table = plain();
+    table.set_header(header);
+    add(&mut table, rows);
+    table.trim_fmt()
+}
+
+/// Widths that the columns of a table have so far, which comes in parts.
+#[derive(Default)]
+pub(super) struct TableWidths(Vec<u16>);
+
+impl TableWidths {
+    /// The next `rows`, each a line with its line break, the first ones under the `header`.
+    pub(super) fn rows<R: Into<Row>>(
+        &mut self,
+        header: impl Into<Row>,
+        rows: impl IntoIterator<Item = R>,
+    ) -> String {
+        let mut table = plain();
+        if self.0.is_empty() {
+            table.set_header(header);
+        }
+        add(&mut table, rows);
+        if table.is_empty() && !self.0.is_empty() {
+            return String::new();
+        }
+        // A column has a blank on both sides.
+        let lower = |width: &u16| ColumnConstraint::LowerBoundary(Width::Fixed(width + 2));
+        table.set_constraints(self.0.iter().map(lower));
+        let widths = table.column_max_content_widths();
+        let known = self.0.iter().copied().chain(std::iter::repeat(0));
+        self.0 = widths
+            .into_iter()
+            .zip(known)
+            .map(|(a, b)| a.max(b))
+            .collect();
+        table.trim_fmt() + "\n"
+    }
+}
+
+fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(header);
+    table
+}
+
+fn add<R: Into<Row>>(table: &mut Table, rows: impl IntoIterator<Item = R>) {
     for row in rows {
         let cells = row.into();
         let cells = cells.cell_iter().map(|cell| escape::line(&cell.content()));
         table.add_row(cells.collect::<Vec<_>>());
     }
-    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_in_parts_has_one_header_and_columns_that_only_grow() {
+        let mut widths = TableWidths::default();
+        let mut rows = |rows: &[[&str; 2]]| widths.rows(["name", "n"], rows.iter().copied());
+        assert_eq!(
+            rows(&[["app/database", "1"]]),
+            " name          n \n app/database  1\n".replace(" \n", "\n")
+        );
+        assert_eq!(rows(&[["a", "2"]]), " a             2\n");
+        assert_eq!(rows(&[["app/database/x", "3"]]), " app/database/x  3\n");
+        assert_eq!(rows(&[["a", "4"]]), " a               4\n");
+        assert_eq!(rows(&[]), "");
+        let mut none = TableWidths::default();
+        assert_eq!(none.rows(["name", "n"], [[""; 2]; 0]), " name  n\n");
+    }
 }

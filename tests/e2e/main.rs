@@ -32,6 +32,7 @@ mod namespaces;
 mod neighbours;
 mod postgres;
 mod programs;
+mod queries;
 mod readiness;
 mod revocation;
 mod rotation;

@@ -10,7 +10,7 @@ use super::signatures::check_each;
 use super::verifier::Verifier;
 use crate::keys::PublicIdentity;
 use crate::line::RecordLine;
-use crate::read::{LogLine, LogLines, parse, segment_path};
+use crate::read::{LogLine, LogLines, last_segment, parse, segment_path};
 use crate::record::Record;
 
 /// Reads a log while somebody writes it.
@@ -24,11 +24,19 @@ pub struct Follower<'i> {
 struct SoFar<'l> {
     dir: &'l Path,
     lines: &'l mut LogLines,
+    /// Lines that begin here or later are not wanted.
+    end: Option<LogPlace>,
 }
+
+/// Place in a log: a segment, and an offset in it in bytes.
+type LogPlace = (u32, u64);
 
 impl SoFar<'_> {
     fn read(&mut self) -> io::Result<Option<LogLine>> {
         loop {
+            if self.end.is_some_and(|end| self.lines.place() >= end) {
+                return Ok(None);
+            }
             if let Some(line) = self.lines.next_complete()? {
                 return Ok(Some(line));
             }
@@ -55,11 +63,22 @@ impl Iterator for SoFar<'_> {
 }
 
 impl<'i> Follower<'i> {
-    /// Verifies what the log in `dir` has so far.
+    /// Verifies what the log in `dir` has so far. What is written meanwhile comes from
+    /// [`Self::next_record`], as all that is written later.
     ///
     /// # Errors
     /// [`VerifyFailure`] for the first bad record, or when there is none yet.
     pub fn new(dir: &Path, identity: &'i PublicIdentity) -> Result<Self, VerifyFailure> {
+        let end = end_of(dir).map_err(|error| VerifyFailure::unreadable(1, &error))?;
+        Self::after(dir, identity, end)
+    }
+
+    /// Verifies the lines that begin before `end`.
+    fn after(
+        dir: &Path,
+        identity: &'i PublicIdentity,
+        end: LogPlace,
+    ) -> Result<Self, VerifyFailure> {
         let lines = LogLines::open(dir).map_err(|error| VerifyFailure::unreadable(1, &error))?;
         let mut follower = Self {
             dir: dir.to_owned(),
@@ -69,6 +88,7 @@ impl<'i> Follower<'i> {
         let so_far = SoFar {
             dir: &follower.dir,
             lines: &mut follower.lines,
+            end: Some(end),
         };
         let verifier = &mut follower.verifier;
         pipeline::run(so_far, verifier, PipelineLimits::default(), &mut |_| {})?;
@@ -89,6 +109,7 @@ impl<'i> Follower<'i> {
         let mut so_far = SoFar {
             dir: &self.dir,
             lines: &mut self.lines,
+            end: None,
         };
         let next_seq = self.verifier.next_seq();
         let line = so_far.read();
@@ -104,6 +125,16 @@ impl<'i> Follower<'i> {
         // With all that it says.
         Ok(RecordLine::split(&parsed.line.bytes).and_then(|line| parse(&line).ok()))
     }
+}
+
+fn end_of(dir: &Path) -> io::Result<LogPlace> {
+    let last = last_segment(dir)?.unwrap_or_default();
+    let len = match segment_path(dir, last).metadata() {
+        Ok(metadata) => metadata.len(),
+        // Its reader says what is wrong with it.
+        Err(_) => 0,
+    };
+    Ok((last, len))
 }
 
 #[cfg(test)]
@@ -135,6 +166,25 @@ mod tests {
         drop(log);
         home.open(7).unwrap();
         assert!(follower.next_record().unwrap().unwrap().start.is_some());
+    }
+
+    #[test]
+    fn what_is_written_while_it_catches_up_is_shown() {
+        let home = LogHome::new();
+        let log = home.open(7).unwrap();
+        log.append(&read(1), Durability::Write).unwrap();
+        let begun = end_of(home.path()).unwrap();
+        log.append(&read(2), Durability::Write).unwrap();
+        log.rotate_segment(&identity()).unwrap();
+        log.append(&read(3), Durability::Write).unwrap();
+        let public = identity().public();
+        let mut follower = Follower::after(home.path(), &public, begun).unwrap();
+        assert_eq!(follower.seq(), 2);
+        let mut shown = Vec::new();
+        while let Some(record) = follower.next_record().unwrap() {
+            shown.push(record.seq);
+        }
+        assert_eq!(shown, [3, 4, 5, 6]);
     }
 
     #[test]

@@ -98,13 +98,14 @@ impl LookBackArgs {
     fn reads(&self, name: Option<&str>) -> Result<ReadsSeen, CommandError> {
         let since = days_ago(self.days).map_err(CommandError::other)?;
         let mut reads = ReadsSeen::default();
-        self.location.each_record(|record| {
+        for record in self.location.records()? {
+            let record = record?;
             let granted = record.action == Action::Read && record.result == Outcome::Ok;
             let wanted = name.is_none_or(|name| record.name.as_deref() == Some(name));
             if granted && wanted {
                 reads.add(&record, since);
             }
-        })?;
+        }
         Ok(reads)
     }
 }

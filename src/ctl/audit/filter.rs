@@ -127,15 +127,11 @@ impl RecordFilter {
     }
 }
 
-/// Shows every wanted record to `visit`, the oldest first.
+/// Every wanted record, the oldest first.
 pub(super) fn search(
     location: &LogLocation,
     filter: &RecordFilter,
-    mut visit: impl FnMut(Record),
-) -> Result<(), CommandError> {
-    location.each_record(|record| {
-        if filter.matches(&record) {
-            visit(record);
-        }
-    })
+) -> Result<impl Iterator<Item = Result<Record, CommandError>>, CommandError> {
+    let records = location.records()?;
+    Ok(records.filter(|record| record.as_ref().map_or(true, |r| filter.matches(r))))
 }

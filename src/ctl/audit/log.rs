@@ -32,12 +32,12 @@ impl LogLocation {
         PublicIdentity::open(file.unwrap_or(&default)).map_err(CommandError::other)
     }
 
-    /// Shows every record to `visit`, the oldest first.
-    pub(super) fn each_record(&self, mut visit: impl FnMut(Record)) -> Result<(), CommandError> {
+    /// Every record, the oldest first; nothing is kept of those that were read.
+    pub(super) fn records(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Record, CommandError>>, CommandError> {
         let log = self.directory();
-        for record in read_records(&log).map_err(|e| CommandError::io("open", &log, &e))? {
-            visit(record.map_err(|e| CommandError::io("read", &log, &e))?);
-        }
-        Ok(())
+        let records = read_records(&log).map_err(|e| CommandError::io("open", &log, &e))?;
+        Ok(records.map(move |record| record.map_err(|e| CommandError::io("read", &log, &e))))
     }
 }

@@ -14,7 +14,6 @@ mod records;
 mod suspicious;
 mod verify;
 
-use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -28,9 +27,10 @@ use super::exit::{CommandError, ErrorCode};
 use super::files;
 use super::output::Output;
 use super::table::text;
+use filter::RecordFilter;
 use log::LogLocation;
 use query::{LastReadCommand, QueryCommand, SummaryCommand, UnusedCommand};
-use records::{keep_last, line, table};
+use records::{line, print_last, record_rows, table};
 use suspicious::SuspiciousCommand;
 use verify::VerifyCommand;
 
@@ -140,20 +140,14 @@ impl ReceiptCommand {
         let record = verify_receipt(text.as_bytes(), &identity)
             .map_err(|error| CommandError::new(ErrorCode::Integrity, error))?;
         let json = serde_json::to_value(&record).map_err(CommandError::other)?;
-        out.show(&json, || table([&record]))
+        out.show(&json, || table(&record))
     }
 }
 
 impl TailCommand {
     fn run(&self, out: &Output) -> Result<(), CommandError> {
-        let mut last = VecDeque::new();
-        self.location.each_record(|record| {
-            if record.action != Action::Signature {
-                keep_last(&mut last, record, self.lines);
-            }
-        })?;
-        let json = serde_json::to_value(&last).map_err(CommandError::other)?;
-        out.show(&json, || table(&last))
+        let all = RecordFilter::default();
+        print_last(&self.location, &all, Some(self.lines), record_rows(out))
     }
 }
 
@@ -172,8 +166,9 @@ impl FollowCommand {
         let mut seen = [0; 4096];
         loop {
             while let Some(record) = follower.next_record().map_err(bad)? {
-                if record.action != Action::Signature {
-                    out.line(&record, || line(&record))?;
+                let told = record.action != Action::Signature;
+                if told && out.line(&record, || line(&record))?.is_break() {
+                    return Ok(());
                 }
             }
             rustix::io::read(&watch, &mut seen).map_err(failed)?;

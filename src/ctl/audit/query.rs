@@ -1,6 +1,6 @@
 //! Questions to the audit log: who did what, when, and what nobody did.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
@@ -8,11 +8,11 @@ use jarvis_audit::{Action, Record};
 use jarvis_policy::Pattern;
 use serde_json::{Value, json};
 
-use super::csv::csv;
+use super::csv::CsvOutput;
 use super::filter::{FilterArgs, RecordFilter, pattern, search};
 use super::log::LogLocation;
 use super::period::{days_ago, time_of};
-use super::records::{keep_last, shown, table};
+use super::records::{print_last, record_rows, shown};
 use crate::ctl::exit::CommandError;
 use crate::ctl::listing;
 use crate::ctl::output::Output;
@@ -78,23 +78,20 @@ enum GroupBy {
 
 impl QueryCommand {
     pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
-        let mut found = VecDeque::new();
-        let limit = self.lines.unwrap_or(usize::MAX);
-        search(&self.location, &self.filter.parse()?, |record| {
-            keep_last(&mut found, record, limit);
-        })?;
+        let filter = self.filter.parse()?;
         if self.csv {
-            return out.bytes(&csv(&found).map_err(CommandError::other)?);
+            print_last(&self.location, &filter, self.lines, CsvOutput::new(out)?)
+        } else {
+            print_last(&self.location, &filter, self.lines, record_rows(out))
         }
-        let json = serde_json::to_value(&found).map_err(CommandError::other)?;
-        out.show(&json, || table(&found))
     }
 }
 
 impl SummaryCommand {
     pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        search(&self.location, &self.filter.parse()?, |record| {
+        for record in search(&self.location, &self.filter.parse()?)? {
+            let record = record?;
             let key = match self.by {
                 GroupBy::Secret => record.name,
                 GroupBy::Actor => record.uid.map(|uid| uid.to_string()),
@@ -110,7 +107,7 @@ impl SummaryCommand {
                 _ => record.count.unwrap_or(1),
             };
             *counts.entry(key.unwrap_or_else(|| "-".into())).or_default() += events;
-        })?;
+        }
         let mut rows: Vec<_> = counts.into_iter().collect();
         rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let json = rows
@@ -130,11 +127,12 @@ fn last_reads(
     name: Option<Pattern>,
 ) -> Result<BTreeMap<String, Record>, CommandError> {
     let mut last = BTreeMap::new();
-    search(location, &RecordFilter::reads(name), |record| {
+    for record in search(location, &RecordFilter::reads(name))? {
+        let record = record?;
         if let Some(name) = record.name.clone() {
             last.insert(name, record);
         }
-    })?;
+    }
     Ok(last)
 }
 

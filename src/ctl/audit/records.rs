@@ -1,9 +1,12 @@
 //! Records for people.
 
-use std::collections::VecDeque;
-
 use jarvis_audit::Record;
 
+use super::filter::{RecordFilter, search};
+use super::log::LogLocation;
+use crate::ctl::exit::CommandError;
+use crate::ctl::output::Output;
+use crate::ctl::rows::{Columns, RowSink, RowsOutput};
 use crate::ctl::table::columns;
 
 /// Column: its name, and its cell for a record.
@@ -29,12 +32,21 @@ pub(super) fn shown(field: &Option<impl ToString>) -> String {
     field.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Table of `records`.
-pub(super) fn table<'r>(records: impl IntoIterator<Item = &'r Record>) -> String {
-    let rows = records
-        .into_iter()
-        .map(|record| COLUMNS.map(|(_, cell)| cell(record)));
-    columns(COLUMNS.map(|(name, _)| name), rows)
+/// Destination for records: JSON, or a table.
+pub(super) fn record_rows(out: &Output) -> RowsOutput<'_, Record, { COLUMNS.len() }> {
+    let columns = Columns {
+        header: COLUMNS.map(|(name, _)| name),
+        cells: |record| COLUMNS.map(|(_, cell)| cell(record)),
+    };
+    RowsOutput::new(out, columns)
+}
+
+/// Table with one record.
+pub(super) fn table(record: &Record) -> String {
+    columns(
+        COLUMNS.map(|(name, _)| name),
+        [COLUMNS.map(|(_, cell)| cell(record))],
+    )
 }
 
 /// Line about a record for people who watch.
@@ -61,10 +73,32 @@ fn workload(record: &Record) -> String {
     }
 }
 
-/// Adds `record` to the last ones, of which at most `limit` stay.
-pub(super) fn keep_last(last: &mut VecDeque<Record>, record: Record, limit: usize) {
-    last.push_back(record);
-    if last.len() > limit {
-        last.pop_front();
+/// Prints those of the records that `filter` wants, the last `most` of them: they are
+/// counted first, so that none has to be kept.
+pub(super) fn print_last(
+    location: &LogLocation,
+    filter: &RecordFilter,
+    most: Option<usize>,
+    mut sink: impl RowSink<Record>,
+) -> Result<(), CommandError> {
+    let mut found = search(location, filter)?;
+    let (skipped, shown) = match most {
+        None => (0, usize::MAX),
+        Some(most) => {
+            let all = found.try_fold(0, |all, record| record.map(|_| all + 1_usize))?;
+            found = search(location, filter)?;
+            (all.saturating_sub(most), most)
+        }
+    };
+    for (nth, record) in found.enumerate() {
+        let record = record?;
+        if nth < skipped {
+            continue;
+        }
+        // What came after they were counted is left to the next look.
+        if nth - skipped >= shown || sink.push(&record)?.is_break() {
+            break;
+        }
     }
+    sink.finish()
 }

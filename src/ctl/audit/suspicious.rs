@@ -4,13 +4,13 @@ use clap::Args;
 use jarvis_audit::{
     Detector, Finding, MAX_BULK_SECRETS, MAX_DENIALS, Observation, Record, Threshold, Thresholds,
 };
-use serde_json::json;
+use serde::Serialize;
 
 use super::log::LogLocation;
 use super::period::PeriodArgs;
 use crate::ctl::exit::CommandError;
 use crate::ctl::output::Output;
-use crate::ctl::table::columns;
+use crate::ctl::rows::{Columns, RowSink, RowsOutput};
 
 #[derive(Args)]
 pub(in crate::ctl) struct SuspiciousCommand {
@@ -40,42 +40,54 @@ fn default() -> Thresholds {
     Thresholds::default()
 }
 
-/// Finding and the record in which it came to light.
-type FoundInRecord = (Finding, Record);
+/// Finding, with what the record in which it came to light tells about it.
+#[derive(Serialize)]
+struct SuspiciousRow {
+    seq: u64,
+    time: String,
+    kind: &'static str,
+    uid: u32,
+    name: Option<String>,
+    count: u64,
+    reason: String,
+}
+
+const COLUMNS: Columns<SuspiciousRow, 5> = Columns {
+    header: ["seq", "time", "uid", "name", "reason"],
+    cells: |row| {
+        [
+            row.seq.to_string(),
+            row.time.clone(),
+            row.uid.to_string(),
+            row.name.clone().unwrap_or_default(),
+            row.reason.clone(),
+        ]
+    },
+};
 
 impl SuspiciousCommand {
+    /// Prints the findings of the period. The detector sees all of the log: what came
+    /// before tells what is new.
     pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
-        let found = self.search()?;
-        let json = found.iter().map(|(finding, record)| {
-            json!({
-                "seq": record.seq,
-                "time": record.time,
-                "kind": finding.kind.as_str(),
-                "uid": finding.uid,
-                "name": name(finding, record),
-                "count": finding.count,
-                "reason": finding.to_string(),
-            })
-        });
-        out.show(&json.collect(), || table(&found))
-    }
-
-    /// Findings of the period. The detector sees all of the log: what came before
-    /// tells what is new.
-    fn search(&self) -> Result<Vec<FoundInRecord>, CommandError> {
         let period = self.period.parse()?;
         let mut detector = Detector::new(self.thresholds());
-        let mut found = Vec::new();
-        self.location.each_record(|record| {
+        let mut rows = RowsOutput::new(out, COLUMNS);
+        for record in self.location.records()? {
+            let record = record?;
             let Some(seen) = Observation::of_record(&record) else {
-                return;
+                continue;
             };
             let findings = detector.observe(&seen).into_iter().flatten();
-            if period.contains(&record) {
-                found.extend(findings.map(|finding| (finding, record.clone())));
+            if !period.contains(&record) {
+                continue;
             }
-        })?;
-        Ok(found)
+            for finding in findings {
+                if rows.push(&row(&finding, &record))?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        rows.finish()
     }
 
     fn thresholds(&self) -> Thresholds {
@@ -86,19 +98,14 @@ impl SuspiciousCommand {
     }
 }
 
-fn name<'r>(finding: &Finding, record: &'r Record) -> Option<&'r str> {
-    record.name.as_deref().filter(|_| finding.id.is_some())
-}
-
-fn table(found: &[FoundInRecord]) -> String {
-    let rows = found.iter().map(|(finding, record)| {
-        [
-            record.seq.to_string(),
-            record.time.clone(),
-            finding.uid.to_string(),
-            name(finding, record).unwrap_or_default().to_owned(),
-            finding.to_string(),
-        ]
-    });
-    columns(["seq", "time", "uid", "name", "reason"], rows)
+fn row(finding: &Finding, record: &Record) -> SuspiciousRow {
+    SuspiciousRow {
+        seq: record.seq,
+        time: record.time.clone(),
+        kind: finding.kind.as_str(),
+        uid: finding.uid,
+        name: record.name.clone().filter(|_| finding.id.is_some()),
+        count: finding.count,
+        reason: finding.to_string(),
+    }
 }
