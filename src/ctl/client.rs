@@ -31,6 +31,23 @@ pub(super) fn request(mount: &Path, request: &Value) -> Result<Value, CommandErr
     result_of(written, &answer)
 }
 
+/// Asks a question that is answered in pages until there is no more; gives all rows.
+pub(super) fn rows(mount: &Path, op: &str) -> Result<Vec<Value>, CommandError> {
+    let mut rows = Vec::new();
+    let mut after = 0;
+    loop {
+        let mut page = request(mount, &json!({"op": op, "after": after}))?;
+        if let Some(Value::Array(more)) = page.get_mut("rows").map(Value::take) {
+            rows.extend(more);
+        }
+        match page.get("next").and_then(Value::as_u64) {
+            // A page that led back would never end.
+            Some(next) if next > after => after = next,
+            _ => return Ok(rows),
+        }
+    }
+}
+
 /// Versions, settings and consumers of the secret `name`.
 pub(super) fn versions(mount: &Path, name: &str) -> Result<Value, CommandError> {
     request(mount, &json!({"op": "versions", "name": name}))

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jarvis_vault::{RevocationReason, Severity};
 use serde_json::json;
 
-use super::client::request;
+use super::client::{request, rows};
 use super::exit::CommandError;
 use super::output::Output;
 use super::table::{cell, table, text};
@@ -34,7 +34,7 @@ pub(super) enum RevokeCommand {
         #[arg(long)]
         rotate: bool,
     },
-    /// List revocations, those of the past included
+    /// List revocations, those of the past included as far as they are kept
     List,
     /// Show one revocation
     Show {
@@ -88,8 +88,7 @@ impl RevokeCommand {
 }
 
 fn list(mount: &Path, out: &Output) -> Result<(), CommandError> {
-    let all = request(mount, &json!({"op": "revocations"}))?;
-    let rows = all.as_array().cloned().unwrap_or_default();
+    let all = rows(mount, "revocations")?;
     let columns = [
         "id",
         "name",
@@ -99,7 +98,7 @@ fn list(mount: &Path, out: &Output) -> Result<(), CommandError> {
         "immediate",
         "note",
     ];
-    out.show(&all, || table(&rows, &columns))
+    out.show(&json!(all), || table(&all, &columns))
 }
 
 fn show(mount: &Path, id: u64, out: &Output) -> Result<(), CommandError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::{request, versions};
+use super::client::{request, rows, versions};
 use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::table::{array, table, text};
@@ -61,8 +61,7 @@ impl RotateCommand {
 
     /// Secrets whose schedule the options ask for.
     fn scheduled(&self, mount: &Path) -> Result<RotationSelection, CommandError> {
-        let rows = request(mount, &json!({"op": "schedule"}))?;
-        let rows = rows.as_array().cloned().unwrap_or_default();
+        let rows = rows(mount, "schedule")?;
         let is = |row: &Value, key: &str| row.get(key) == Some(&Value::Bool(true));
         let wanted = rows.into_iter().filter(|row| self.all || is(row, "due"));
         let (rows, kept_back): (Vec<_>, Vec<_>) =

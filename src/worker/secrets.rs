@@ -228,12 +228,33 @@ impl Secrets {
         self.vault.revocation(id)
     }
 
-    /// Every revocation there was.
+    /// Shows the revocations after number `after`, until `visit` breaks.
     ///
     /// # Errors
     /// Failures of the vault.
-    pub(crate) fn revocations(&self) -> Result<Vec<Revocation>, VaultError> {
-        self.vault.revocations()
+    pub(crate) fn revocations(
+        &self,
+        after: u64,
+        visit: impl FnMut(&Revocation) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        self.vault.revocations(after, visit)
+    }
+
+    /// Shows every node with an id above `after`, until `visit` breaks.
+    ///
+    /// # Errors
+    /// Failures of the vault.
+    pub(crate) fn nodes(
+        &self,
+        after: u64,
+        visit: impl FnMut(&Node) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        self.vault.nodes(after, visit)
+    }
+
+    /// Number of deleted secrets that are kept, as far as it can be told.
+    pub(crate) fn deleted_count(&self) -> usize {
+        self.vault.deleted_count().unwrap_or_default()
     }
 
     /// State of `version` of `secret` now.
@@ -356,7 +377,11 @@ pub(crate) fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
         | VaultError::NoSuchSlot(_)
         | VaultError::NoSuchVersion { .. }
         | VaultError::NoSuchRevocation(_) => Some((FsError::NotFound, "not_found")),
-        VaultError::TooManyConsumers(_) => Some((FsError::NotSupported, "too_many_consumers")),
+        VaultError::TooManyConsumers { .. } => Some((FsError::NotSupported, "too_many_consumers")),
+        VaultError::TooManyDeleted(_) => Some((FsError::NotSupported, "too_many_deleted")),
+        VaultError::TooManyRevocations { .. } => {
+            Some((FsError::NotSupported, "too_many_revocations"))
+        }
         VaultError::Unusable { .. } => Some((FsError::NotSupported, "unusable")),
         VaultError::RotationPending(_) => Some((FsError::Busy, "rotation_pending")),
         VaultError::NoRotation(_) => Some((FsError::Conflict, "no_rotation")),

@@ -7,6 +7,7 @@
 
 mod acceptance;
 mod audit;
+mod bounds;
 mod cli;
 mod clock;
 mod consumers;

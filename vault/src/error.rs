@@ -179,8 +179,34 @@ pub enum VaultError {
     #[error("a rotation of `{0}` is under way; wait for its end")]
     RotationPending(String),
     /// A secret has as many consumers as can be declared.
-    #[error("at most {0} consumers can be declared of one secret")]
-    TooManyConsumers(usize),
+    #[error(
+        "`{name}` has {max} declared consumers, which is the most; remove one of them first \
+         (jarvisctl consumer remove)"
+    )]
+    TooManyConsumers {
+        /// The secret.
+        name: String,
+        /// The most there may be.
+        max: usize,
+    },
+    /// As many deleted secrets are kept as can be.
+    #[error(
+        "{0} deleted secrets are kept in the vault, which is the most; destroy some of them \
+         first (jarvisctl purge), or wait until their time is over"
+    )]
+    TooManyDeleted(usize),
+    /// As many revocations wait as can.
+    #[error(
+        "{max} revocations{} wait to be decided or executed, which is the most; decide, execute \
+         or reject some of them first (jarvisctl revoke list); an immediate one is always taken",
+        .uid.map(|uid| format!(" that uid {uid} asked for")).unwrap_or_default()
+    )]
+    TooManyRevocations {
+        /// The most there may be.
+        max: usize,
+        /// Requester, if it is about theirs alone.
+        uid: Option<u32>,
+    },
     /// No new value waits.
     #[error("no rotation of `{0}` is under way")]
     NoRotation(String),

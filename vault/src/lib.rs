@@ -52,7 +52,10 @@ pub use secret::{MAX_VALUE, SecretBytes};
 pub use slot::{Credential, KEY_FILE_LEN, SlotInfo};
 pub use store::file::VaultPlace;
 pub use store::{Batch, Store, StoreError, StoreHealth, Visit};
-pub use txn::revocation::RevocationRequest;
+pub use txn::deletion::MAX_DELETED;
+pub use txn::revocation::{
+    MAX_OPEN_OF_ONE, MAX_OPEN_REVOCATIONS, MAX_REVOCATIONS, RevocationRequest,
+};
 pub use txn::versions::{KidPrecondition, NewVersion};
 pub use txn::{Txn, WriteOutcome};
 pub use vault::{JournalEntry, PendingNote, Vault, VaultCounts};

@@ -185,6 +185,7 @@ pub(crate) mod key {
     pub(crate) const DELETED: &[u8] = b"d";
     pub(crate) const JOURNAL: &[u8] = b"j";
     pub(crate) const REVOCATION: &[u8] = b"r";
+    pub(crate) const NODE: &[u8] = b"n";
 
     /// A key of `table`.
     fn with(table: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -63,7 +63,7 @@ pub struct ActedBy {
     pub at_ms: i64,
 }
 
-/// A revocation; the vault never forgets one.
+/// A revocation. Those that are over are kept for a while: the audit log has them all.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Revocation {
     /// Number of the revocation, from 1.
@@ -96,9 +96,19 @@ impl Revocation {
     /// True if it still waits for somebody, but waited too long.
     #[must_use]
     pub fn is_expired(&self, now_ms: i64) -> bool {
+        self.waits() && now_ms >= self.expires_ms
+    }
+
+    /// True if it can still be decided or executed.
+    #[must_use]
+    pub fn is_open(&self, now_ms: i64) -> bool {
+        self.waits() && now_ms < self.expires_ms
+    }
+
+    fn waits(&self) -> bool {
         matches!(
             self.status,
             RevocationStatus::Requested | RevocationStatus::Approved
-        ) && now_ms >= self.expires_ms
+        )
     }
 }

@@ -393,18 +393,70 @@ impl Vault {
         }
     }
 
-    /// Every revocation there was, oldest first.
+    /// Visits the revocations that are kept with numbers above `after`, oldest first, until
+    /// `visit` breaks.
     ///
     /// # Errors
     /// [`VaultError::Damaged`] or a store error.
-    pub fn revocations(&self) -> Result<Vec<Revocation>, VaultError> {
-        let mut revocations = Vec::new();
-        for (entry, sealed) in self.core.records(key::REVOCATION)? {
-            if let Some(id) = key::trailing_id(&entry) {
-                revocations.push(self.core.open_revocation(id, sealed)?);
-            }
-        }
-        Ok(revocations)
+    pub fn revocations(
+        &self,
+        after: u64,
+        mut visit: impl FnMut(&Revocation) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        let from = key::revocation(after.saturating_add(1));
+        self.scan_ids(key::REVOCATION, &from, |id, sealed| {
+            Ok(visit(&self.core.open_revocation(id, sealed.to_vec())?))
+        })
+    }
+
+    /// Visits the nodes with ids above `after`, deleted secrets too, in the order of ids,
+    /// until `visit` breaks. None is put into the cache.
+    ///
+    /// # Errors
+    /// As [`Vault::node`].
+    pub fn nodes(
+        &self,
+        after: NodeId,
+        mut visit: impl FnMut(&Node) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        let from = key::node(after.saturating_add(1));
+        self.scan_ids(key::NODE, &from, |id, sealed| {
+            Ok(visit(&self.core.open_node(id, sealed.to_vec())?))
+        })
+    }
+
+    /// Visits the records of a table from key `from` on, until `visit` breaks or fails.
+    fn scan_ids(
+        &self,
+        table: &[u8],
+        from: &[u8],
+        mut visit: impl FnMut(u64, &[u8]) -> Result<ControlFlow<()>, VaultError>,
+    ) -> Result<(), VaultError> {
+        let mut failure = None;
+        let mut record = |entry: &[u8], sealed: &[u8]| {
+            let id = key::trailing_id(entry).unwrap_or_default();
+            visit(id, sealed).unwrap_or_else(|error| {
+                failure = Some(error);
+                ControlFlow::Break(())
+            })
+        };
+        self.core.store.scan(table, from, &mut record)?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Number of deleted secrets that are kept.
+    ///
+    /// # Errors
+    /// A store error.
+    pub fn deleted_count(&self) -> Result<usize, VaultError> {
+        let mut count = 0;
+        self.core
+            .store
+            .scan(key::DELETED, key::DELETED, &mut |_, _| {
+                count += 1;
+                ControlFlow::Continue(())
+            })?;
+        Ok(count)
     }
 
     /// The root key, for a successor that opens the vault with

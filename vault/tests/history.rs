@@ -39,6 +39,7 @@ fn three_versions(vault: &Vault) {
         note: None,
         by,
         life_ms: DAY,
+        immediate: true,
     };
     let revoked = vault.write(|txn| {
         txn.request_revocation(&name("app/db"), &request)?;

@@ -1,5 +1,7 @@
 //! Jumps of the clock: told in the log, and put right where it had been ahead.
 
+use std::ops::ControlFlow;
+
 use super::change::{Change, ChangeKind};
 use super::{CommitError, Committer};
 use crate::common::clock::{forget_events, now_ms, time_events};
@@ -33,12 +35,12 @@ impl Committer {
         let now = now_ms();
         let secrets = self.secrets.made_after(now);
         let secrets = secrets.map_err(|error| self.classified(error.into()))?;
-        let revocations = self.secrets.revocations();
-        let revocations = revocations.map_err(|error| self.classified(error.into()))?;
-        let early: Vec<_> = revocations
-            .iter()
-            .filter(|revocation| revocation.is_of_the_future(now))
-            .collect();
+        let mut early = Vec::new();
+        let visited = self.secrets.revocations(0, |revocation| {
+            early.extend(revocation.is_of_the_future(now).then_some(revocation.id));
+            ControlFlow::Continue(())
+        });
+        visited.map_err(|error| self.classified(error.into()))?;
         if secrets.is_empty() && early.is_empty() {
             return Ok(());
         }
@@ -56,8 +58,8 @@ impl Committer {
                     });
                 }
             }
-            for revocation in &early {
-                if let Some(corrected) = txn.correct_revocation(revocation.id, now)? {
+            for &id in &early {
+                if let Some(corrected) = txn.correct_revocation(id, now)? {
                     changes.push(Change {
                         name: Some(corrected.name.into()),
                         id: Some(corrected.secret),

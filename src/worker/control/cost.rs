@@ -19,6 +19,8 @@ const LONG: u64 = MAX / 4;
 const OPERATION: u64 = 512;
 /// Cost of a key that is derived from a passphrase.
 const KEY: u64 = MAX / 4;
+/// Cost of a look at a deleted secret: by name, all are looked at.
+const DELETED: u64 = 4;
 /// Bytes of a value that cost one unit.
 const BYTES: u64 = 64;
 
@@ -31,7 +33,16 @@ pub(super) fn admit(
     caller: &Caller,
     operations: &[&Operation],
 ) -> Result<(), ControlError> {
-    let costs = operations.iter().map(|operation| cost(service, operation));
+    let by_name = operations
+        .iter()
+        .any(|op| matches!(op, Operation::Restore(_) | Operation::Purge(_)));
+    let deleted = if by_name {
+        service.secrets.deleted_count() as u64
+    } else {
+        0
+    };
+    let costs = operations.iter();
+    let costs = costs.map(|operation| cost(service, operation, deleted));
     let cost = costs.fold(0, u64::saturating_add);
     if cost > MAX {
         let message = format!(
@@ -52,7 +63,7 @@ pub(super) fn admit(
     Ok(())
 }
 
-fn cost(service: &ControlService, operation: &Operation) -> u64 {
+fn cost(service: &ControlService, operation: &Operation, deleted: u64) -> u64 {
     let rotation = |name: &SecretName| {
         let found = service.secrets.find(name).ok();
         let kind = found.and_then(|node| node.live_secret().map(|secret| secret.kind.work()));
@@ -79,11 +90,8 @@ fn cost(service: &ControlService, operation: &Operation) -> u64 {
             jarvis_vault::MAX_VALUE as u64 / BYTES
         }
         Operation::KeyAdd(_) => KEY,
-        Operation::Lifecycle(_)
-        | Operation::Delete(_)
-        | Operation::Restore(_)
-        | Operation::Purge(_)
-        | Operation::KeyRemove(_) => 0,
+        Operation::Restore(_) | Operation::Purge(_) => deleted * DELETED,
+        Operation::Lifecycle(_) | Operation::Delete(_) | Operation::KeyRemove(_) => 0,
     };
     OPERATION + work
 }

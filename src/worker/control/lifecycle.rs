@@ -65,7 +65,10 @@ pub(super) fn apply(
                 }
             })?;
             if full {
-                return Err(VaultError::TooManyConsumers(MAX_CONSUMERS));
+                return Err(VaultError::TooManyConsumers {
+                    name: name.to_string(),
+                    max: MAX_CONSUMERS,
+                });
             }
             let reason = format!("consumer {} declared", consumer.name);
             changed(ChangeKind::Configure, name, outcome, reason)

@@ -19,6 +19,7 @@ mod changes;
 mod cost;
 mod export;
 mod lifecycle;
+mod page;
 mod questions;
 mod revocation;
 mod service;

@@ -28,8 +28,8 @@ pub(super) fn ask(
         Question::HistoryExport { name, credential } => {
             export::export(service, (caller, actor), name, credential)
         }
-        Question::Schedule => versions::schedule(service, caller),
-        Question::Revocations => revocation::revocations(service, caller),
+        Question::Schedule { after } => versions::schedule(service, caller, *after),
+        Question::Revocations { after } => revocation::revocations(service, caller, *after),
         Question::Revocation(id) => revocation::revocation(service, caller, *id),
         Question::Reload => Ok(json!({"clients": service.authorization.reload(Some(caller))?})),
         Question::AuditRotate => match service.audit.rotate_segment() {

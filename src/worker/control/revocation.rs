@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::answer::ControlError;
 use super::authorise::may_see;
+use super::page::Page;
 use super::service::ControlService;
 use crate::common::clock::{now_ms, rfc3339};
 use crate::worker::commit::change::{Change, ChangeKind};
@@ -49,6 +50,7 @@ pub(super) fn apply(
                 note: note.as_deref(),
                 by,
                 life_ms: service.settings.versions.revocation_ms,
+                immediate: *immediate,
             };
             let revocation = txn.request_revocation(name, &request)?;
             let mut changes = vec![Change {
@@ -128,15 +130,19 @@ fn told(revocation: &Revocation, action: ChangeKind, what: &str) -> Change {
     }
 }
 
-/// Every revocation the caller has to do with.
+/// Revocations after number `after` that the caller has to do with: a page.
 pub(super) fn revocations(
     service: &ControlService,
     caller: &Caller,
+    after: u64,
 ) -> Result<Value, ControlError> {
-    let all = service.secrets.revocations();
-    let all = all.map_err(|error| ControlError::vault(&service.secrets, &error))?;
-    let seen = all.iter().filter(|r| may_see(service, caller, r));
-    Ok(seen.map(shown).collect())
+    let mut page = Page::default();
+    let visited = service.secrets.revocations(after, |kept| {
+        let row = may_see(service, caller, kept).then(|| shown(kept));
+        page.add(kept.id, row)
+    });
+    visited.map_err(|error| ControlError::vault(&service.secrets, &error))?;
+    Ok(page.answer())
 }
 
 /// Revocation number `id`, for who has to do with it.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::answer::ControlError;
+use super::page::Page;
 use super::service::ControlService;
 use crate::common::clock::{DAY_MS, now_ms, rfc3339};
 use crate::worker::authorization::subject;
@@ -146,24 +147,32 @@ fn value(service: &ControlService, node: &Node, number: u32) -> Result<SecretByt
     value.open(&token).map_err(other)
 }
 
-/// Due times of secrets that the caller may rotate or list.
-pub(super) fn schedule(service: &ControlService, caller: &Caller) -> Result<Value, ControlError> {
+/// Due times of secrets with ids above `after` that the caller may rotate or list: a page.
+pub(super) fn schedule(
+    service: &ControlService,
+    caller: &Caller,
+    after: u64,
+) -> Result<Value, ControlError> {
     let (policy, subject, now) = (service.authorization.policy(), subject(caller), now_ms());
-    let mut rows = Vec::new();
-    let walk = service.secrets.walk(&mut |node, secret| {
+    let row = |node: &Node| {
+        let secret = node.live_secret()?;
+        let due = due_ms(node.id, secret, service.settings.rotation.every_ms)?;
         let may = |verb| policy.decide(&subject, verb, &node.path).allowed();
-        let due = due_ms(node.id, secret, service.settings.rotation.every_ms);
-        if let Some(due) = due.filter(|_| may(Verb::Rotate) || may(Verb::List)) {
-            rows.push(json!({
+        (may(Verb::Rotate) || may(Verb::List)).then(|| {
+            json!({
                 "name": node.path,
                 "due_at": rfc3339(due),
                 "due": due <= now,
                 "in_window": in_window(&service.settings, secret, now),
                 "hook": secret.settings.hook,
                 "pending": secret.pending.is_some(),
-            }));
-        }
-    });
-    walk.map_err(|error| ControlError::vault(&service.secrets, &error))?;
-    Ok(Value::Array(rows))
+            })
+        })
+    };
+    let mut page = Page::default();
+    let visited = service
+        .secrets
+        .nodes(after, |node| page.add(node.id, row(node)));
+    visited.map_err(|error| ControlError::vault(&service.secrets, &error))?;
+    Ok(page.answer())
 }

@@ -48,8 +48,11 @@ pub(super) fn json_error(error: &serde_json::Error) -> Malformed {
         Category::Eof => "the JSON ends early",
         Category::Data => field_error(&error.to_string()),
     };
-    let (line, column) = (error.line(), error.column());
-    Malformed::Invalid(format!("{what} at line {line}, column {column}"))
+    // Where serde keeps what it has read until it knows what to make of it, there is no place.
+    match (error.line(), error.column()) {
+        (0, _) => Malformed::Invalid(what.into()),
+        (line, column) => Malformed::Invalid(format!("{what} at line {line}, column {column}")),
+    }
 }
 
 /// A message of serde's without what it quotes.

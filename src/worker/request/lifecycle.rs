@@ -77,8 +77,14 @@ enum LifecycleFields {
         from: u32,
         to: u32,
     },
-    Schedule {},
-    Revocations {},
+    Schedule {
+        #[serde(default)]
+        after: u64,
+    },
+    Revocations {
+        #[serde(default)]
+        after: u64,
+    },
     Revocation {
         id: u64,
     },
@@ -189,8 +195,10 @@ impl LifecycleFields {
                 let name = checked_name(&name)?;
                 return Ok(Parsed::Ask(Question::Diff { name, from, to }));
             }
-            Self::Schedule {} => return Ok(Parsed::Ask(Question::Schedule)),
-            Self::Revocations {} => return Ok(Parsed::Ask(Question::Revocations)),
+            Self::Schedule { after } => return Ok(Parsed::Ask(Question::Schedule { after })),
+            Self::Revocations { after } => {
+                return Ok(Parsed::Ask(Question::Revocations { after }));
+            }
             Self::Revocation { id } => return Ok(Parsed::Ask(Question::Revocation(id))),
         };
         Ok(Parsed::One(Operation::Lifecycle(op)))

@@ -136,7 +136,10 @@ impl Question {
     /// is answered secret by secret.
     pub(crate) fn needs(&self) -> Vec<Need<'_>> {
         match self {
-            Self::Status | Self::Schedule | Self::Revocations | Self::Revocation(_) => Vec::new(),
+            Self::Status
+            | Self::Schedule { .. }
+            | Self::Revocations { .. }
+            | Self::Revocation(_) => Vec::new(),
             Self::Versions(name) => vec![Need::secret(&[Verb::List, Verb::Read], name)],
             Self::Diff { name, .. } => vec![Need::secret(&[Verb::Read], name)],
             // What a rollback to each version and a read of it would give.

@@ -63,10 +63,14 @@ pub(crate) enum Question {
         from: u32,
         to: u32,
     },
-    /// Due times of secrets.
-    Schedule,
-    /// Every revocation there was.
-    Revocations,
+    /// Due times of secrets with ids above `after`.
+    Schedule {
+        after: u64,
+    },
+    /// Revocations with numbers above `after`.
+    Revocations {
+        after: u64,
+    },
     /// One of them.
     Revocation(u64),
     /// Decision of the policy in force about somebody.

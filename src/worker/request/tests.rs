@@ -102,6 +102,19 @@ fn refusals_say_what_and_where() {
 }
 
 #[test]
+fn a_place_that_is_not_known_is_not_told() {
+    for request in [
+        r#"{"op":"versions"}"#,
+        r#"{"op":"versions","name":1}"#,
+        r#"{"op":"schedule","after":-1}"#,
+        r#"{"op":"revoke","name":"a","reason":"x"}"#,
+    ] {
+        let text = message(request.as_bytes());
+        assert!(!text.contains("line 0"), "{text}");
+    }
+}
+
+#[test]
 fn errors_never_quote_a_value() {
     for request in [
         r#"{"op":"set","name":"a","value":{"hunter2":1}}"#,

@@ -6,11 +6,15 @@ use crate::name::SecretName;
 use crate::record::{Body, Node, NodeId, SoftDeletion, key};
 use crate::version::VersionMark;
 
+/// Most deleted secrets that are kept: to look for one of them all are looked at.
+pub const MAX_DELETED: usize = 8_192;
+
 impl Txn<'_> {
     /// Takes `name` out of the tree; it can be restored under its id.
     ///
     /// # Errors
-    /// [`VaultError::NotFound`], [`VaultError::IsDirectory`], or a failure of the vault.
+    /// [`VaultError::NotFound`], [`VaultError::IsDirectory`], [`VaultError::TooManyDeleted`],
+    /// or a failure of the vault.
     pub fn delete(
         &mut self,
         name: &SecretName,
@@ -19,6 +23,14 @@ impl Txn<'_> {
     ) -> Result<WriteOutcome, VaultError> {
         let mut node = self.existing(name)?;
         let outcome = WriteOutcome::of(&node)?;
+        let kept = match self.deleted {
+            Some(kept) => kept,
+            None => self.ids(key::DELETED)?.len(),
+        };
+        if kept >= MAX_DELETED {
+            return Err(VaultError::TooManyDeleted(MAX_DELETED));
+        }
+        self.deleted = Some(kept + 1);
         node.secret_mut()?.deleted = Some(SoftDeletion {
             at_ms: now_ms,
             by_uid,
@@ -68,6 +80,7 @@ impl Txn<'_> {
 
     fn put_back(&mut self, node: &mut Node) -> Result<(), VaultError> {
         node.secret_mut()?.deleted = None;
+        self.deleted = None;
         self.remove(key::deleted(node.id));
         self.link(node);
         self.count(node.parent, true)
@@ -106,6 +119,7 @@ impl Txn<'_> {
     /// Removes nodes and values. With a node goes the sealed data key, without which
     /// no copy of its values can be opened.
     fn destroy(&mut self, doomed: &[Node]) -> Result<(), VaultError> {
+        self.deleted = None;
         for node in doomed {
             if let Body::Secret(secret) = &node.body {
                 for version in &secret.versions {
@@ -128,19 +142,8 @@ impl Txn<'_> {
         &self,
         wanted: impl Fn(&Node) -> bool,
     ) -> Result<Vec<Node>, VaultError> {
-        let mut ids = Vec::new();
-        for (k, _) in self.core.records(key::DELETED)? {
-            ids.extend(key::trailing_id(&k));
-        }
-        // The store shows what was before this change: apply its own writes.
-        let written = self.writes.range(key::DELETED.to_vec()..);
-        for (k, value) in written.take_while(|(k, _)| k.starts_with(key::DELETED)) {
-            let id = key::trailing_id(k).unwrap_or_default();
-            ids.retain(|&known| known != id);
-            ids.extend(value.as_ref().map(|_| id));
-        }
         let mut nodes = Vec::new();
-        for id in ids {
+        for id in self.ids(key::DELETED)? {
             nodes.extend(self.node(id)?.filter(&wanted));
         }
         Ok(nodes)

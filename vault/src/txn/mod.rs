@@ -8,7 +8,8 @@
 //! batch, applied all or not at all. The notes of the change (outbox.rs) are in the
 //! same batch, so that there is no commit that the audit log can miss for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use crate::crypto::RecordKind;
 use crate::error::VaultError;
@@ -19,7 +20,7 @@ use crate::secret::SecretBytes;
 use crate::store::{Batch, RoomClaim};
 use crate::witness::Witness;
 
-mod deletion;
+pub(crate) mod deletion;
 mod directories;
 mod lifecycle;
 mod outbox;
@@ -58,6 +59,8 @@ pub struct Txn<'v> {
     claim: RoomClaim,
     /// Changes that follow from others.
     derived: Vec<(SecretName, WriteOutcome)>,
+    /// Deleted secrets that are kept, once they were counted.
+    deleted: Option<usize>,
 }
 
 /// A change that is durable.
@@ -80,6 +83,7 @@ impl<'v> Txn<'v> {
             notes: 0,
             claim: RoomClaim::Ordinary,
             derived: Vec::new(),
+            deleted: None,
         }
     }
 
@@ -121,6 +125,26 @@ impl<'v> Txn<'v> {
             Some(written) => Ok(written.clone()),
             None => Ok(self.core.store.get(key)?),
         }
+    }
+
+    /// Ids of the records whose keys begin with `table`, this change's own included.
+    fn ids(&self, table: &[u8]) -> Result<BTreeSet<NodeId>, VaultError> {
+        let mut ids = BTreeSet::new();
+        self.core.store.scan(table, table, &mut |key, _| {
+            ids.extend(key::trailing_id(key));
+            ControlFlow::Continue(())
+        })?;
+        // The store shows what was before this change: apply its own writes.
+        let written = self.writes.range(table.to_vec()..);
+        for (key, value) in written.take_while(|(key, _)| key.starts_with(table)) {
+            let id = key::trailing_id(key).unwrap_or_default();
+            if value.is_some() {
+                ids.insert(id);
+            } else {
+                ids.remove(&id);
+            }
+        }
+        Ok(ids)
     }
 
     fn node(&self, id: NodeId) -> Result<Option<Node>, VaultError> {

@@ -9,6 +9,15 @@ use crate::revocation::{ActedBy, Revocation, RevocationReason, RevocationStatus,
 use crate::store::RoomClaim;
 use crate::version::VersionMark;
 
+/// Most revocations that are kept: of those that are over, the oldest are forgotten.
+pub const MAX_REVOCATIONS: usize = 2048;
+/// Most that wait to be decided or executed.
+pub const MAX_OPEN_REVOCATIONS: usize = 512;
+/// Most of one requester that wait.
+pub const MAX_OPEN_OF_ONE: usize = 64;
+/// Most that one request forgets.
+const FORGOTTEN_AT_ONCE: usize = 16;
+
 /// Request for a revocation.
 #[derive(Clone, Copy)]
 pub struct RevocationRequest<'a> {
@@ -22,13 +31,16 @@ pub struct RevocationRequest<'a> {
     pub by: ActedBy,
     /// Time for which it can be approved and executed, in milliseconds.
     pub life_ms: i64,
+    /// True if the same change executes it: nothing that others asked for stands in its way.
+    pub immediate: bool,
 }
 
 impl Txn<'_> {
     /// Asks for `name` to be taken out of service; somebody else must agree.
     ///
     /// # Errors
-    /// [`VaultError::NotFound`], or a failure of the vault.
+    /// [`VaultError::NotFound`], [`VaultError::TooManyRevocations`] unless it is immediate, or
+    /// a failure of the vault.
     pub fn request_revocation(
         &mut self,
         name: &SecretName,
@@ -36,6 +48,7 @@ impl Txn<'_> {
     ) -> Result<Revocation, VaultError> {
         let node = self.existing(name)?;
         node.secret()?;
+        self.make_room(request)?;
         self.state.revocations += 1;
         let revocation = Revocation {
             id: self.state.revocations,
@@ -53,6 +66,38 @@ impl Txn<'_> {
         };
         self.save_revocation(&revocation)?;
         Ok(revocation)
+    }
+
+    /// Refuses a request when too many wait; forgets the oldest that are over when too many
+    /// are kept.
+    fn make_room(&mut self, request: &RevocationRequest<'_>) -> Result<(), VaultError> {
+        let ids = self.ids(key::REVOCATION)?;
+        let mut surplus = (ids.len() + 1).saturating_sub(MAX_REVOCATIONS);
+        surplus = surplus.min(FORGOTTEN_AT_ONCE);
+        let (mut open, mut own) = (0, 0);
+        for id in ids {
+            if request.immediate && surplus == 0 {
+                break;
+            }
+            let kept = self.revocation(id)?;
+            if kept.is_open(request.by.at_ms) {
+                open += 1;
+                own += usize::from(kept.requested.uid == request.by.uid);
+            } else if surplus > 0 {
+                surplus -= 1;
+                self.remove(key::revocation(id));
+            }
+        }
+        let limits = [
+            (own, MAX_OPEN_OF_ONE, Some(request.by.uid)),
+            (open, MAX_OPEN_REVOCATIONS, None),
+        ];
+        match limits.into_iter().find(|(found, max, _)| found >= max) {
+            Some((_, max, uid)) if !request.immediate => {
+                Err(VaultError::TooManyRevocations { max, uid })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Agrees to a request, or refuses it.
