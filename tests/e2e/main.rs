@@ -26,6 +26,7 @@ mod history;
 mod hooks;
 mod http;
 mod identity;
+mod leaks;
 mod leases;
 mod limits;
 mod lost_log;
