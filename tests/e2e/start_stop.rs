@@ -294,6 +294,11 @@ fn limits_on_files_and_processes_are_lifted_or_refused() {
     ] {
         let error = home.try_start(limited(limit), b"").err().unwrap();
         assert!(error.contains(said) && error.contains(remedy), "{error}");
+        let mut doctor = Command::new("prlimit");
+        doctor.args([limit, jarvisctl().to_str().unwrap(), "doctor"]);
+        let found = text(&run(doctor, b"").stdout);
+        let row = found.lines().find(|row| row.contains("limits")).unwrap();
+        assert!(row.contains(said) && row.contains(remedy), "{found}");
     }
     // A soft limit is lifted.
     let daemon = home.start_command(limited("--fsize=65536:unlimited"), b"");
