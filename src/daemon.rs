@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::common::escape;
 use crate::config::{Config, ConfigError};
 use crate::process::{abort_on_panic, start_logging};
 use crate::supervisor::{Arguments, SupervisorError};
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell when this fails too.
+            let error = escape::lines(&error.to_string());
             writeln!(io::stderr(), "jarvis-secretsd: {error}").ok();
             ExitCode::FAILURE
         }

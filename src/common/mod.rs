@@ -8,6 +8,7 @@ pub(crate) mod accounts;
 pub(crate) mod bounded;
 pub(crate) mod calendar;
 pub(crate) mod clock;
+pub(crate) mod escape;
 pub(crate) mod policy_file;
 pub(crate) mod strict_json;
 pub(crate) mod timeline;

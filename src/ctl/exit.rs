@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::escape;
+use crate::common::escape;
 
 /// Text under `--help`.
 pub(super) const HELP: &str = "Exit codes: 0 ok, 1 other failure, 2 usage, 3 denied, 4 not found, \

@@ -13,7 +13,6 @@ mod audit;
 mod client;
 mod credential_args;
 mod doctor;
-mod escape;
 mod exit;
 mod files;
 mod health;

@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::escape;
 use super::exit::CommandError;
 use super::table::text;
+use crate::common::escape;
 
 /// Standard output, and how to print there.
 pub(super) struct Output {

@@ -4,7 +4,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, Row, Table, Width};
 use serde_json::Value;
 
-use super::escape;
+use crate::common::escape;
 
 /// Text of the field `key`; empty when there is none.
 pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {

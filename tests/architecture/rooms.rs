@@ -12,7 +12,7 @@ use crate::sources::{Import, Sources, Target};
 pub(crate) const TABLE: &str = "
 # The ground.
 common:
-    names policy sys::trust
+    names policy sys::trust vault::is_hidden
 config: common
     names audit sys::trust ureq::http std::net
 ipc: common config

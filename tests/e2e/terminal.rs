@@ -78,3 +78,15 @@ fn a_log_that_nobody_verified_orders_a_terminal_nothing() {
     let records: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(records[0]["name"], json!(wild), "it means the same");
 }
+
+#[test]
+fn the_daemon_tells_of_its_arguments_without_orders() {
+    let home = TestDaemon::new().init(POLICY);
+    let mut daemon = std::process::Command::new(home.daemon().get_program());
+    daemon
+        .arg("--config")
+        .arg(home.path("\u{1b}[2J\u{202e}none"));
+    let said = home.try_start(daemon, b"").err().unwrap();
+    assert!(said.contains(r"\u{1b}[2J\u{202e}none"), "{said}");
+    assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+}

@@ -46,7 +46,7 @@ pub enum NameError {
     /// A control character.
     #[error("segment {0} of the name holds the control character U+{1:04X}")]
     Control(usize, u32),
-    /// A character that is not seen, or that changes how others are shown.
+    /// A character that is not seen, that changes how others are shown, or that is none yet.
     #[error("segment {0} of the name holds the hidden character U+{1:04X}")]
     Hidden(usize, u32),
     /// A blank at an end of a segment.
@@ -157,19 +157,25 @@ fn check_segment(number: usize, segment: &str) -> Result<(), NameError> {
 
 /// Whether `c` is not seen where it is shown, or changes how what is around it is shown:
 /// control and format characters (also those of direction and of no width), separators
-/// other than the blank, and the letters and marks that Unicode has shown as nothing.
+/// other than the blank, and the letters, marks and symbols that Unicode has shown as nothing.
+/// What is assigned to no character, or to whatever its users agreed on, is shown by each
+/// program as it likes, and may come to mean one of these: it counts as not seen.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     match c.general_category() {
         GeneralCategory::Control
         | GeneralCategory::Format
         | GeneralCategory::LineSeparator
-        | GeneralCategory::ParagraphSeparator => true,
+        | GeneralCategory::ParagraphSeparator
+        | GeneralCategory::PrivateUse
+        | GeneralCategory::Surrogate
+        | GeneralCategory::Unassigned => true,
         GeneralCategory::SpaceSeparator => c != ' ',
         _ => matches!(c,
-            '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{2065}'
+            '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{2800}'
             | '\u{3164}' | '\u{ffa0}' | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}'
-            | '\u{fff0}'..='\u{fff8}' | '\u{e0000}'..='\u{e0fff}'),
+            | '\u{13441}' | '\u{13442}' | '\u{16fe4}' | '\u{1d159}'
+            | '\u{e0100}'..='\u{e01ef}'),
     }
 }
 
@@ -225,6 +231,16 @@ mod tests {
             ("a\u{3164}b", NameError::Hidden(1, 0x3164)),
             ("a\u{fe0f}", NameError::Hidden(1, 0xfe0f)),
             ("a\u{e0041}", NameError::Hidden(1, 0xe0041)),
+            ("a\u{e0100}", NameError::Hidden(1, 0xe0100)),
+            ("a\u{2800}", NameError::Hidden(1, 0x2800)),
+            ("a\u{1d159}", NameError::Hidden(1, 0x1d159)),
+            ("a\u{13441}", NameError::Hidden(1, 0x13441)),
+            ("a\u{16fe4}", NameError::Hidden(1, 0x16fe4)),
+            ("a\u{e000}", NameError::Hidden(1, 0xe000)),
+            ("a\u{10fffd}", NameError::Hidden(1, 0x10_fffd)),
+            ("a\u{378}", NameError::Hidden(1, 0x378)),
+            ("a\u{2065}", NameError::Hidden(1, 0x2065)),
+            ("a\u{ffff}", NameError::Hidden(1, 0xffff)),
             ("a ", NameError::Blank(1)),
             ("a/ b", NameError::Blank(2)),
             (" /b", NameError::Blank(1)),

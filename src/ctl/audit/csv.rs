@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use jarvis_audit::Record;
 
 use super::records::{Column, shown};
-use crate::ctl::escape::csv_cell;
+use crate::common::escape::csv_cell;
 use crate::ctl::exit::CommandError;
 use crate::ctl::output::Output;
 use crate::ctl::rows::RowSink;

@@ -6,12 +6,12 @@
 use jarvis_vault::is_hidden;
 
 /// Text as a terminal may show it, in one line.
-pub(super) fn line(text: &str) -> String {
+pub(crate) fn line(text: &str) -> String {
     escape(text, |_| false)
 }
 
 /// Text as a terminal may show it; its line breaks and tabs are our own.
-pub(super) fn lines(text: &str) -> String {
+pub(crate) fn lines(text: &str) -> String {
     escape(text, |c| matches!(c, '\n' | '\t'))
 }
 
@@ -28,7 +28,7 @@ fn escape(text: &str, keeps: impl Fn(char) -> bool) -> String {
 }
 
 /// JSON with the same meaning, in which such characters are escaped as JSON has it.
-pub(super) fn json(text: &str) -> String {
+pub(crate) fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         // Outside of strings there are none but line breaks and blanks.
@@ -45,7 +45,7 @@ pub(super) fn json(text: &str) -> String {
 }
 
 /// Cell of a table that programs read: escaped, and no formula to a spreadsheet.
-pub(super) fn csv_cell(text: &str) -> String {
+pub(crate) fn csv_cell(text: &str) -> String {
     let shown = line(text);
     if shown.starts_with(['=', '+', '-', '@']) {
         return format!("'{shown}");
