@@ -1,33 +1,13 @@
 //! Callers in containers and in user namespaces of their own.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use jarvis_policy::{Accounts, Caller, Namespace, Policy, PolicyError, Verb};
+mod common;
 
-/// Nobody has a name here.
-struct Nobody;
-
-impl Accounts for Nobody {
-    fn uid(&self, _: &str) -> Option<u32> {
-        None
-    }
-
-    fn gid(&self, _: &str) -> Option<u32> {
-        None
-    }
-}
+use common::{Nobody, user};
+use jarvis_policy::{Caller, Namespace, Policy, PolicyError, Verb};
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
     Policy::parse(text, &Nobody)
-}
-
-fn user(uid: u32) -> Caller<'static> {
-    Caller {
-        uid,
-        gid: uid,
-        groups: &[],
-        containerized: false,
-        namespace: Namespace::Host,
-    }
 }
 
 #[test]

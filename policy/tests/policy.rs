@@ -6,6 +6,9 @@
     clippy::cast_possible_truncation
 )]
 
+mod common;
+
+use common::user;
 use jarvis_policy::{Accounts, Caller, Namespace, Policy, PolicyError, Verb};
 use proptest::prelude::*;
 
@@ -48,16 +51,6 @@ clients:
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
     Policy::parse(text, &Known)
-}
-
-fn user(uid: u32) -> Caller<'static> {
-    Caller {
-        uid,
-        gid: uid,
-        groups: &[],
-        containerized: false,
-        namespace: Namespace::Host,
-    }
 }
 
 fn rule(policy: &Policy, caller: &Caller<'_>, verb: Verb, name: &str) -> String {

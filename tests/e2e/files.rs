@@ -119,18 +119,13 @@ fn a_large_directory_is_listed_whole() {
 
 /// Bob may read one secret of a large directory.
 const BOBS_NEEDLE: &str = r#"
-clients:
-  admin:
-    match: {uid: 0}
-    allow: ["*"]
-    verbs: ["*"]
   jarvis-bob:
     allow: [app/many/s0-0, app/many/s4-399]
 "#;
 
 #[test]
 fn a_listing_hinders_nobody_however_much_it_passes_over() {
-    let home = TestDaemon::new().init(BOBS_NEEDLE);
+    let home = TestDaemon::new().init(&with_admin(BOBS_NEEDLE));
     let daemon = home.start();
     fill(&home, "app/many", 5);
     let directory = daemon.file("app/many");

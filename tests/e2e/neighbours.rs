@@ -12,11 +12,6 @@ use crate::harness::*;
 
 /// Bob may do what he likes beneath his own name.
 const BOBS_OWN: &str = r#"
-clients:
-  admin:
-    match: {uid: 0}
-    allow: ["*"]
-    verbs: ["*"]
   jarvis-bob:
     allow: ["bob/**"]
     verbs: [read, write, rotate]
@@ -42,7 +37,7 @@ fn batch(secrets: usize, fields: usize) -> String {
 
 #[test]
 fn a_request_that_costs_too_much_is_refused() {
-    let home = TestDaemon::new().init(BOBS_OWN);
+    let home = TestDaemon::new().init(&with_admin(BOBS_OWN));
     let _daemon = home.start();
     let ask = |request: String| {
         let control = || Control::open(&home.mount()).unwrap().ask(request);
@@ -66,7 +61,7 @@ fn a_request_that_costs_too_much_is_refused() {
 
 #[test]
 fn a_revocation_waits_for_nobodys_batches() {
-    let home = TestDaemon::new().init(BOBS_OWN);
+    let home = TestDaemon::new().init(&with_admin(BOBS_OWN));
     let daemon = home.start();
     daemon.set("other", b"v");
     let generation = home.ok(&["status"], b"")["worker_generation"].clone();
@@ -103,7 +98,7 @@ fn a_revocation_waits_for_nobodys_batches() {
 
 #[test]
 fn control_handles_and_their_answers_are_bounded() {
-    let home = TestDaemon::new().init(BOBS_OWN);
+    let home = TestDaemon::new().init(&with_admin(BOBS_OWN));
     let daemon = home.start();
     // An export of some megabytes.
     for _ in 0..8 {

@@ -151,6 +151,12 @@ clients:
     deny: [app/forbidden]
 "#;
 
+/// A policy in which root may do everything, and others what `clients` says, YAML that is
+/// indented by two.
+pub(crate) fn with_admin(clients: &str) -> String {
+    format!("clients:\n  admin: {{match: {{uid: 0}}, allow: ['*'], verbs: ['*']}}\n{clients}")
+}
+
 /// Alice asks for revocations, bob approves them.
 pub(crate) const TWO_PERSONS: &str = r#"
 clients:
