@@ -167,3 +167,43 @@ fn files_are_regular_ones_with_one_name_and_owner() {
         assert!(open_in(&directory, &at, name, rule).is_err(), "{name}");
     }
 }
+
+#[test]
+fn what_begins_at_an_fd_keeps_the_rule_too() {
+    let place = Place::new();
+    let directory = open(&place.path(""), Rule::DIRECTORY).unwrap();
+    let verdicts = || {
+        let (at, path) = (place.path(""), place.path("file"));
+        [
+            open_end(&path, Rule::FILE).is_ok(),
+            open_in(&directory, &at, "file", Rule::FILE).is_ok(),
+            locate_in(&directory, &at, "file", Rule::FILE).is_ok(),
+            check(&path, File::open(&path).unwrap(), Rule::FILE).is_ok(),
+        ]
+    };
+    assert_eq!(verdicts(), [true; 4]);
+    place.chmod("file", 0o664);
+    assert_eq!(verdicts(), [false; 4]);
+    place.chmod("file", 0o644);
+    if place.give("file", STRANGER) {
+        assert_eq!(verdicts(), [false; 4]);
+    }
+}
+
+#[test]
+fn what_must_be_roots_is_not_the_own_users() {
+    use rustix::thread::{Uid, set_thread_res_uid};
+    let place = Place::new();
+    assert!(!place.give("file", STRANGER) || place.give("", STRANGER));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Nobody but root can become somebody else.
+            let stranger = Some(Uid::from_raw(STRANGER));
+            if set_thread_res_uid(stranger, stranger, stranger).is_ok() {
+                assert_eq!(place.why("file", Rule::FILE), None);
+                let owner = Some(Distrust::Owner(STRANGER));
+                assert_eq!(place.why("file", Rule::FILE.of_root()), owner);
+            }
+        });
+    });
+}
