@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::answer_budget::{AnswerBudget, AnswerRoom};
+use crate::account_shares::AccountShare;
+use crate::answer_budget::AnswerBudget;
 use crate::buffers::MAX_WAITING;
 use crate::caller::Caller;
 use crate::connection::Reply;
@@ -37,7 +38,7 @@ pub(crate) struct ControlHandle {
 #[derive(Default)]
 struct HeldAnswer {
     kept: KeptAnswer,
-    _room: Option<AnswerRoom>,
+    _room: Option<AccountShare>,
 }
 
 impl ControlHandle {
@@ -66,7 +67,7 @@ impl ControlHandle {
         self.hold(KeptAnswer { body, at }, None);
     }
 
-    fn hold(&self, kept: KeptAnswer, room: Option<AnswerRoom>) {
+    fn hold(&self, kept: KeptAnswer, room: Option<AccountShare>) {
         *self.answer.lock() = HeldAnswer { kept, _room: room };
     }
 
@@ -132,7 +133,7 @@ impl ControlExecutor {
     /// Queues `job`. When the queue is full, whoever has the most in it is told to try again.
     pub(crate) fn submit(&self, job: ControlJob, control: &dyn Control) {
         let urgent = control.is_urgent(&job.request);
-        let Err(job) = self.queue.push(job.caller.uid, urgent, job) else {
+        let Err(job) = self.queue.push(job.caller.account(), urgent, job) else {
             return;
         };
         let message = "too many control requests are waiting; try again";
@@ -160,7 +161,7 @@ fn run(
     pages: &PageInvalidator,
     (handles, in_flight): (&HandleTable, &InFlight),
 ) {
-    let budget = Arc::new(AnswerBudget::default());
+    let budget = AnswerBudget::default();
     while let Some(job) = jobs.take() {
         let number = job.origin.request;
         // Suspects were refused before they came here.
@@ -168,10 +169,11 @@ fn run(
         let written = u32::try_from(job.request.len()).unwrap_or(u32::MAX);
         job.handle.forget();
         let mut answer = control.control(&job.caller, job.request, job.origin);
-        let mut room = budget.take(job.caller.uid, answer.body.len());
+        let account = job.caller.account();
+        let mut room = budget.take(account, answer.body.len());
         if room.is_none() {
             answer = control.shorten(answer);
-            room = budget.take(job.caller.uid, answer.body.len());
+            room = budget.take(account, answer.body.len());
         }
         let at = match answer.error {
             None => job.origin.end,

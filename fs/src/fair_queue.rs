@@ -1,4 +1,4 @@
-//! Queue of jobs in which nobody waits for all of another's: uids take turns, and what is
+//! Queue of jobs in which nobody waits for all of another's: accounts take turns, and what is
 //! urgent comes before what is not.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ struct Waiting<J> {
     closed: bool,
 }
 
-/// Jobs by uid, in the order of turns.
+/// Jobs by account, in the order of turns.
 struct Lane<J>(VecDeque<(u32, VecDeque<J>)>);
 
 impl<J> Lane<J> {
@@ -26,23 +26,23 @@ impl<J> Lane<J> {
         self.0.iter().map(|(_, jobs)| jobs.len()).sum()
     }
 
-    fn of(&self, uid: u32) -> usize {
-        let own = self.0.iter().find(|(owner, _)| *owner == uid);
+    fn of(&self, account: u32) -> usize {
+        let own = self.0.iter().find(|(owner, _)| *owner == account);
         own.map_or(0, |(_, jobs)| jobs.len())
     }
 
-    fn push(&mut self, uid: u32, job: J) {
-        match self.0.iter_mut().find(|(owner, _)| *owner == uid) {
+    fn push(&mut self, account: u32, job: J) {
+        match self.0.iter_mut().find(|(owner, _)| *owner == account) {
             Some((_, jobs)) => jobs.push_back(job),
-            None => self.0.push_back((uid, VecDeque::from([job]))),
+            None => self.0.push_back((account, VecDeque::from([job]))),
         }
     }
 
     fn take(&mut self) -> Option<J> {
-        let (uid, mut jobs) = self.0.pop_front()?;
+        let (account, mut jobs) = self.0.pop_front()?;
         let job = jobs.pop_front();
         if !jobs.is_empty() {
-            self.0.push_back((uid, jobs));
+            self.0.push_back((account, jobs));
         }
         job
     }
@@ -72,12 +72,12 @@ impl<J> FairQueue<J> {
         }
     }
 
-    /// Queues `job` of `uid`. When the queue is full, whoever has the most in it gives up a
+    /// Queues `job` of `account`. When the queue is full, whoever has the most in it gives up a
     /// place to who has less; an urgent job gets one from any that is not.
     ///
     /// # Errors
     /// The job that finds no place: this one, or one that waited.
-    pub(crate) fn push(&self, uid: u32, urgent: bool, job: J) -> Result<(), J> {
+    pub(crate) fn push(&self, account: u32, urgent: bool, job: J) -> Result<(), J> {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             return Err(job);
@@ -87,14 +87,14 @@ impl<J> FairQueue<J> {
             (false, _) => None,
             (true, false) => {
                 // Its own would be one more.
-                let own = waiting.ordinary.of(uid) + 1;
+                let own = waiting.ordinary.of(account) + 1;
                 match waiting.ordinary.evict(own) {
                     Some(evicted) => Some(evicted),
                     None => return Err(job),
                 }
             }
             (true, true) => {
-                let own = waiting.urgent.of(uid) + 1;
+                let own = waiting.urgent.of(account) + 1;
                 let evicted = waiting.ordinary.evict(0);
                 match evicted.or_else(|| waiting.urgent.evict(own)) {
                     Some(evicted) => Some(evicted),
@@ -107,7 +107,7 @@ impl<J> FairQueue<J> {
         } else {
             &mut waiting.ordinary
         };
-        lane.push(uid, job);
+        lane.push(account, job);
         drop(waiting);
         self.changed.notify_one();
         evicted.map_or(Ok(()), Err)

@@ -141,11 +141,13 @@ impl<T: Tree> FileSystem<T> {
         Ok(self.with_owner(caller))
     }
 
-    /// `caller`, and if it is in another user namespace, whose that is.
+    /// `caller`, and if it is in another user namespace, or has ids of one, whose that is.
     fn with_owner(&self, mut caller: Caller) -> Caller {
         if caller.foreign().is_some() {
             let owner = self.callers.ids.namespace_owner(&caller);
             caller.containment = Some(Containment::UserNamespace(owner));
+        } else if let Some(owner) = self.callers.ids.subordinate_owner(caller.uid, caller.gid) {
+            caller.containment = Some(Containment::SubordinateIds(owner));
         }
         caller
     }
@@ -274,7 +276,7 @@ impl<T: Tree> FileSystem<T> {
     }
 
     fn open_control(&self, caller: Caller, handle: u64, flags: i32) -> Result<u32, FsError> {
-        if self.handles.control_handles(caller.uid) >= MAX_CONTROL_HANDLES {
+        if self.handles.control_handles(caller.account()) >= MAX_CONTROL_HANDLES {
             return Err(FsError::TooManyHandles);
         }
         self.control.open_control(&caller)?;

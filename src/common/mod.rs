@@ -11,4 +11,5 @@ pub(crate) mod clock;
 pub(crate) mod escape;
 pub(crate) mod policy_file;
 pub(crate) mod strict_json;
+pub(crate) mod subordinate_ids;
 pub(crate) mod timeline;

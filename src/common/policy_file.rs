@@ -9,6 +9,7 @@ use jarvis_sys::trust::{self, Rule, TrustError};
 
 use crate::common::accounts::SystemAccounts;
 use crate::common::bounded;
+use crate::common::subordinate_ids::SubordinateError;
 
 /// Largest policy file, in bytes.
 pub(crate) const MAX_POLICY: u64 = 1024 * 1024;
@@ -27,6 +28,9 @@ pub(crate) enum LoadError {
     /// The file can't be opened, or others could change it.
     #[error("cannot read the policy: {0}")]
     Distrusted(#[from] TrustError),
+    /// The ids that are somebody else's can't be told.
+    #[error(transparent)]
+    SubordinateIds(#[from] SubordinateError),
     /// The text is no policy.
     #[error("policy {path}: {source}")]
     Refused {

@@ -79,6 +79,7 @@ pub(crate) fn refusal(wanted: &str, caller: &Caller) -> String {
     let id_0 = caller.uid == 0 || caller.gid == 0;
     let uncounted = match caller.containment {
         Some(Containment::UserNamespace(_)) => "groups and id 0 not counted: other user namespace",
+        Some(Containment::SubordinateIds(_)) => "groups not counted: subordinate ids",
         Some(Containment::PidNamespace) if id_0 => "id 0 not counted: other pid namespace",
         Some(Containment::Engine) => "id 0 not counted: container (cgroup of an engine)",
         Some(Containment::RootDirectory) => "id 0 not counted: container (other root directory)",

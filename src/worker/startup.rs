@@ -19,7 +19,8 @@ use super::error::WorkerError;
 use super::log_opening::{LogToOpen, find_log, unlocked};
 use super::sandbox;
 use crate::common::clock::{boot_id, keep_time};
-use crate::common::policy_file::read_policy;
+use crate::common::policy_file::{LoadError, read_policy};
+use crate::common::subordinate_ids::SubordinateIds;
 use crate::ipc::programs::ThreadQuestions;
 use crate::ipc::worker::{Open, Start};
 use crate::process::privileges::drop_privileges;
@@ -161,6 +162,12 @@ impl WorkerParts {
     ) -> Result<Self, WorkerError> {
         let config = &resources.start.config;
         let policy = read_policy(&config.policy.path, policy.into())?;
+        match SubordinateIds::load() {
+            Ok(ids) => ids.put_in_force(),
+            Err(error) if how.fresh => return Err(LoadError::from(error).into()),
+            // A mount that is in use goes on; the policy can't be loaded anew like this.
+            Err(error) => tracing::error!(%error, "nobody's subordinate ids are known"),
+        }
         let (locked, probe) = unlock(resources, how)?;
         keep_time(probe.witness().clock.map(time_mark), resources.boot);
         let place = LogToOpen {

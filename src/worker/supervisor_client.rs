@@ -17,6 +17,7 @@ use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, SegmentClaim};
 use parking_lot::Mutex;
 
 use crate::common::policy_file::{read_policy, unreadable};
+use crate::common::subordinate_ids::SubordinateIds;
 use crate::ipc::runner::Event;
 use crate::ipc::worker::{FromWorker, SupervisorChannel, ToWorker};
 use crate::ipc::{Signature, short};
@@ -155,6 +156,7 @@ impl SupervisorClient {
     pub(crate) fn policy_source(&self, path: PathBuf) -> PolicySource {
         let (channel, policies) = (self.channel.clone(), self.policies.clone());
         Box::new(move || {
+            let subordinate_ids = SubordinateIds::load()?;
             let reply = policies.request(&channel, &FromWorker::Policy);
             let file = match reply {
                 Ok(Ok(file)) => file,
@@ -162,6 +164,7 @@ impl SupervisorClient {
                 Err(why) => return Err(unreadable(&path, io::Error::other(why))),
             };
             read_policy(&path, file.into()).inspect(|_| {
+                subordinate_ids.put_in_force();
                 channel.send(&FromWorker::Accepted, &[]).ok();
             })
         })

@@ -70,7 +70,7 @@ worker/sources: common config commit runner_client
 worker/scheduler: common ipc process audit commit due metrics runner_client secrets settings sources
     names audit vault fs::FsError
 # No secrets: who asks over the network gets numbers.
-worker/http: process metrics status
+worker/http: common process metrics status
     names std::net
 worker/views: common config gate
     names fs vault

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -116,6 +117,69 @@ fn subordinate_ids_escape_no_denial_and_have_no_groups() {
         .args(["--user", "--map-root-user", "cat"])
         .arg(file("app/bob"));
     assert_eq!(output(nested), Err(EACCES));
+}
+
+/// A copy of `program` that runs with the ids `mode` says of `user`'s id 5, made in a
+/// namespace of theirs, for the host.
+fn set_id_program(home: &TestDaemon, user: &User, (program, mode): (&str, &str)) -> PathBuf {
+    let dir = home.path(&format!("{}-{mode}", user.name));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, Some(user.uid), None).unwrap();
+    let made = dir.join(program);
+    let owner = if mode == "2755" { "0:5" } else { "5:5" };
+    let script = format!("cp /usr/bin/{program} $0; chown {owner} $0; chmod {mode} $0");
+    let mut shell = user.namespaced("sh");
+    shell.args(["-c", &script]).arg(&made);
+    let done = run(shell, b"");
+    assert!(done.status.success(), "{done:?}");
+    made
+}
+
+/// In a namespace of one's own one can give a file to a subordinate id, and have it run as
+/// that outside.
+#[test]
+fn subordinate_ids_brought_to_the_host_are_their_owners() {
+    let home = TestDaemon::new().init(&policy());
+    let daemon = home.start();
+    for name in ["app/db", "app/bob", "app/ops", "ops/db"] {
+        daemon.set(name, b"v");
+    }
+    let read = |user: &User, mode: &str, name: &str| {
+        let mut cat = user.command(set_id_program(&home, user, ("cat", mode)));
+        cat.arg(daemon.file(name));
+        output(cat)
+    };
+    let value: Result<_, i32> = Ok(b"v".to_vec());
+    assert_eq!(read(&bob(), "4755", "app/db"), value);
+    let uid = json!(bob().subordinate(5));
+    let record = &home.records_with(&[("action", json!("read")), ("uid", uid)])[0];
+    assert_eq!(record["account"], bob().uid);
+    assert_eq!(read(&bob(), "4755", "app/bob"), Err(EACCES));
+    // Her groups she has, but they give nothing and deny.
+    for mode in ["2755", "4755", "6755"] {
+        assert_eq!(read(&carol(), mode, "app/db"), value, "{mode}");
+        assert_eq!(read(&carol(), mode, "ops/db"), Err(EACCES), "{mode}");
+        assert_eq!(read(&carol(), mode, "app/ops"), Err(EACCES), "{mode}");
+    }
+    let denied = home.records_with(&[("name", json!("ops/db")), ("action", json!("deny"))]);
+    for record in denied {
+        assert_eq!(record["account"], carol().uid);
+        assert_eq!(
+            record["reason"],
+            "read; groups not counted: subordinate ids"
+        );
+    }
+    // Nor is she a second person.
+    let request = ["revoke", "request", "app/db", "--reason", "system-breach"];
+    let asked = home.ctl_as(&carol(), &request, b"");
+    assert!(asked.status.success(), "{asked:?}");
+    let mut approve = carol().command(set_id_program(&home, &carol(), ("tee", "4755")));
+    approve.arg(daemon.file("jarvisctl"));
+    let refused = run(approve, br#"{"op":"revoke_approve","id":1}"#);
+    let why = text(&refused.stderr);
+    assert!(why.contains("Permission denied"), "{refused:?}");
+    let shown = home.ok(&["revoke", "show", "1"], b"");
+    assert_eq!(shown["status"], "requested");
 }
 
 #[test]

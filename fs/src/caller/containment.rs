@@ -19,6 +19,8 @@ const MAX_MOUNTINFO: u64 = 1024 * 1024;
 pub enum Containment {
     /// Another user namespace than ours: its users are whom the owner likes.
     UserNamespace(NamespaceOwner),
+    /// Ids that are for user namespaces of this owner's (subuid(5)), in ours.
+    SubordinateIds(NamespaceOwner),
     /// A pid namespace below ours.
     PidNamespace,
     /// A cgroup that a container engine made; only looked at where id 0 is involved.
@@ -29,7 +31,7 @@ pub enum Containment {
 }
 
 /// Owner of another user namespace, who answers for its users: of the outermost one below
-/// ours that it is, or lies in.
+/// ours that it is, or lies in. Also the owner of ids that are for such namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamespaceOwner {
     /// The user that made it.

@@ -65,11 +65,14 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The owner of its user namespace, if that is another than ours.
+    /// The owner of its user namespace, if that is another than ours, or of its ids, if they
+    /// are for such namespaces.
     #[must_use]
     pub fn foreign(&self) -> Option<NamespaceOwner> {
         match self.containment {
-            Some(Containment::UserNamespace(owner)) => Some(owner),
+            Some(Containment::UserNamespace(owner) | Containment::SubordinateIds(owner)) => {
+                Some(owner)
+            }
             Some(Containment::PidNamespace | Containment::Engine | Containment::RootDirectory)
             | None => None,
         }

@@ -173,9 +173,9 @@ impl HandleTable {
             .map(|file| (file.ino, file.version))
     }
 
-    /// Handles of the control file that `uid` has open.
-    pub(crate) fn control_handles(&self, uid: u32) -> usize {
-        let own = |file: &OpenFile| file.control && file.uid == uid;
+    /// Handles of the control file that `account` has open.
+    pub(crate) fn control_handles(&self, account: u32) -> usize {
+        let own = |file: &OpenFile| file.control && file.account == account;
         self.files().filter(own).count()
     }
 

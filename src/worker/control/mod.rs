@@ -5,7 +5,7 @@
 //! Imported by: startup.
 
 use jarvis_audit::{Action, Event};
-use jarvis_fs::{Answer, Caller, Control, FsError, KeptAnswer, RequestOrigin};
+use jarvis_fs::{Answer, Caller, Containment, Control, FsError, KeptAnswer, RequestOrigin};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -45,9 +45,10 @@ impl Control for ControlService {
         if self.may_control(caller) {
             return Ok(());
         }
-        let reason = match caller.foreign() {
-            Some(_) => "control: not from another user namespace",
-            None => &refusal("control", caller),
+        let reason = match caller.containment {
+            Some(Containment::UserNamespace(_)) => "control: not from another user namespace",
+            Some(Containment::SubordinateIds(_)) => "control: not by subordinate ids",
+            _ => &refusal("control", caller),
         };
         self.audit.deny(Event {
             name: Some(jarvis_fs::CONTROL_NAME),

@@ -15,6 +15,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use super::peer::{Peer, local_peers};
 use super::{Readiness, respond, route};
+use crate::common::subordinate_ids::{self, IdOwner};
 
 /// Longest request head in bytes.
 const MAX_HEAD: usize = 8 * 1024;
@@ -188,7 +189,10 @@ impl Server {
         for one in &mut self.connections {
             let canonical = SocketAddr::new(one.address.ip().to_canonical(), one.address.port());
             if let Some(&uid) = found.get(&canonical) {
-                one.peer = Peer::Uid(uid);
+                one.peer = match subordinate_ids::owner_of(uid, 0) {
+                    Some(IdOwner::User(owner)) => Peer::Uid(owner),
+                    Some(IdOwner::Several) | None => Peer::Uid(uid),
+                };
             }
         }
     }

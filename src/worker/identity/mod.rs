@@ -5,7 +5,8 @@
 //! answers, one for each worker, because `/proc` can make one wait; the read waits at most
 //! 100 ms, and after an answer that did not come nobody asks for ten seconds. Who depends on
 //! a secret (`impact`, `adoption`, `graph`) is what the log says: nothing else is kept.
-//! The same thread of the supervisor's tells whose a user namespace is.
+//! The same thread of the supervisor's tells whose a user namespace is; whose subordinate ids
+//! are is read with the policy.
 //!
 //! Runs in: the worker.
 //! Touches: the socket for questions about programs; no plaintext, no policy.
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jarvis_fs::{Caller, CallerIds, KernelIds, NamespaceOwner, ThreadIds};
 use rustix::io::Errno;
+
+use crate::common::subordinate_ids::{self, IdOwner};
 
 mod client;
 mod exe;
@@ -81,5 +84,13 @@ impl CallerIds for Callers {
 
     fn namespace_owner(&self, caller: &Caller) -> NamespaceOwner {
         self.owners.owner_for(caller)
+    }
+
+    fn subordinate_owner(&self, uid: u32, gid: u32) -> Option<NamespaceOwner> {
+        subordinate_ids::owner_of(uid, gid).map(|owner| match owner {
+            IdOwner::User(uid) => NamespaceOwner::User(uid),
+            // Every denial hits.
+            IdOwner::Several => NamespaceOwner::Unknown,
+        })
     }
 }
