@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use jarvis_fs::MountError;
 
 use crate::common::escape;
 use crate::config::{Config, ConfigError};
@@ -17,7 +18,7 @@ enum DaemonError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Unmount(#[from] jarvis_fs::MountError),
+    Unmount(#[from] MountError),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
 }
@@ -48,7 +49,13 @@ pub fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), DaemonError> {
     let config = Config::load(&arguments.config)?;
     if arguments.unmount {
-        return Ok(jarvis_fs::unmount(&config.mount.path)?);
+        let path = config.mount.path;
+        return match jarvis_fs::answers(&path) {
+            Some(true) if jarvis_fs::connection(&path)?.is_some() => {
+                Err(MountError::Live(path).into())
+            }
+            _ => Ok(jarvis_fs::unmount(&path)?),
+        };
     }
     config.check_places(&arguments.config)?;
     start_logging(config.logging.level);

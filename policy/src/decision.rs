@@ -188,6 +188,14 @@ impl Policy {
             .any(|verb| self.grants(caller, verb))
     }
 
+    /// True if some client has `verb`, whoever that is.
+    #[must_use]
+    pub fn gives(&self, verb: Verb) -> bool {
+        self.clients
+            .iter()
+            .any(|client| client.verbs.contains(verb))
+    }
+
     /// True if a handle may be read by its opener alone.
     #[must_use]
     pub fn strict_handles(&self) -> bool {

@@ -39,6 +39,15 @@ pub(crate) enum LoadError {
         /// Line, column and why.
         source: PolicyError,
     },
+    /// Nobody could load another one through the control file.
+    #[error(
+        "policy {path}: no client in it has the verb `policy`, so that nobody could load the next \
+         one with jarvisctl; give it to one (by `verbs: [\"*\"]` with `allow: [\"*\"]`), or use --force"
+    )]
+    LocksOut {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// Reads and compiles the policy at `path`, which is to be in force.

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-use jarvis_fs::{CONTROL_NAME, ReaderMounts, Standing};
+use jarvis_fs::CONTROL_NAME;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -61,28 +61,17 @@ fn write_once(control: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Another mount that hides the daemon's on `mount`.
-fn covered(mount: &Path) -> Option<String> {
-    let mut mounts = ReaderMounts::open(false).ok()?;
-    match mounts.find(mount).ok()?? {
-        (_, Standing::Covered(by)) => Some(by),
-        _ => None,
-    }
-}
-
 /// Error of opening the control file: without it no daemon serves the mount.
 fn unreachable_or(mount: &Path, path: &Path, error: &io::Error) -> CommandError {
     if !matches!(code_of(error), ErrorCode::NotFound | ErrorCode::Unreachable) {
         return CommandError::io("open", path, error);
     }
-    let message = covered(mount).map_or_else(
-        || {
-            format!(
-                "no daemon answers at {} ({error}); is jarvis-secretsd running, and is --mount right?",
-                path.display()
-            )
-        },
-        |by| format!("the daemon's mount on {}: {by} hides it", mount.display()),
+    if let Some(by) = mounted::covered(mount) {
+        return mounted::hidden(mount, &by);
+    }
+    let message = format!(
+        "no daemon answers at {} ({error}); is jarvis-secretsd running, and is --mount right?",
+        path.display()
     );
     CommandError::new(ErrorCode::Unreachable, message)
 }

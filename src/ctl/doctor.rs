@@ -13,10 +13,10 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::{Value, json};
 
 use super::exit::{CommandError, ErrorCode};
-use super::home::HomeDirectory;
+use super::home::{DEFAULT_HOME, HomeDirectory};
 use super::http;
-
 use super::output::Output;
+use super::running::{self, Places};
 use crate::common::policy_file::{LoadError, load_policy};
 use crate::config::{Config, ConfigError};
 use crate::process::kernel::kernel;
@@ -45,13 +45,16 @@ enum Problem {
     Limit(#[from] LimitError),
     #[error("{0}")]
     Proc(String),
-    #[error("{0}; run: jarvisctl init")]
-    NotInitialised(ConfigError),
+    #[error("{source}; run: jarvisctl init --dir {dir}")]
+    NotInitialised { dir: PathBuf, source: ConfigError },
     #[error(transparent)]
     Config(ConfigError),
     #[error(transparent)]
     Policy(#[from] LoadError),
-    #[error("{0}; run: jarvisctl init")]
+    #[error(
+        "{0}; put it back where it was (while a daemon still has it open: from /proc/PID/fd; else \
+         from a backup), or correct the configuration"
+    )]
     MissingFile(TrustError),
     #[error(transparent)]
     Distrusted(#[from] TrustError),
@@ -83,8 +86,14 @@ enum Problem {
     SilentPort(String),
     #[error("nobody listens at {0}, but secrets are mounted; look for \"no HTTP port\" in the log")]
     NoHttpPort(String),
-    #[error("another program answers at {0}; end it, or change [http] listen")]
+    #[error("another program, or another daemon, answers at {0}; end it, or change [http] listen")]
     OtherServer(String),
+    #[error("secrets cannot be read: {0}")]
+    Unreadable(String),
+    #[error("secrets can be read, but not changed: {0}")]
+    Unwritable(String),
+    #[error("the runner does not answer: no hooks and no notifications")]
+    NoRunner,
     #[error("{0} is mounted and dead; starting the daemon clears it")]
     DeadMount(PathBuf),
     #[error(
@@ -104,20 +113,30 @@ struct Diagnosis {
 
 impl DoctorCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let status = running::status(mount);
+        let places = status.as_ref().ok().and_then(Places::in_status);
+        let unreachable = |error: &CommandError| error.code() == ErrorCode::Unreachable;
+        let is_down = status.as_ref().err().is_some_and(unreachable);
+        let config = self.configuration_file(places.as_ref());
+        // What the daemon of this configuration mounts, if it can be told.
+        let known = Config::load(&config).ok();
+        let mount = known.as_ref().map_or(mount, |config| &*config.mount.path);
+        let is_developer = known.as_ref().is_some_and(|config| config.developer);
         let diagnoses = [
             ("kernel", Ok(kernel())),
             ("fuse device", fuse_device()),
             ("mounting", mounting()),
-            ("locked memory", locked_memory()),
+            ("locked memory", locked_memory(is_developer)),
             ("limits", limits()),
             ("/proc", proc()),
             ("leases", leases()),
-            ("configuration", self.configuration()),
-            ("files", self.files()),
-            ("users", self.users()),
+            ("configuration", configuration(&config)),
+            ("files", files(&config)),
+            ("users", users(&config)),
             ("mount point", mount_point(mount)),
-            ("below the mount", below_mount(mount)),
-            ("http port", self.http_port(mount)),
+            ("below the mount", below_mount(mount, known.is_some())),
+            ("http port", http_port(&config, places.as_ref(), is_down)),
+            ("daemon", daemon(status)),
         ]
         .map(|(what, verdict)| Diagnosis { what, verdict });
         let json = diagnoses.iter().map(Diagnosis::json).collect();
@@ -132,103 +151,146 @@ impl DoctorCommand {
         }
     }
 
-    fn configuration(&self) -> Result<String, Problem> {
-        let path = self.home.dir.join("config.toml");
-        let config = load_config(&path)?;
-        config.check_places(&path).map_err(Problem::Config)?;
-        let policy = load_policy(&config.policy.path)?;
-        Ok(format!(
-            "{} and a policy of {} clients",
-            path.display(),
-            policy.clients()
-        ))
+    /// The running daemon's configuration, or the one in the directory that is named.
+    fn configuration_file(&self, running: Option<&Places>) -> PathBuf {
+        match (&self.home.dir, running) {
+            (Some(dir), _) => dir.join("config.toml"),
+            (None, Some(places)) => places.config.clone(),
+            (None, None) => Path::new(DEFAULT_HOME).join("config.toml"),
+        }
     }
+}
 
-    /// Readiness, as the daemon tells it.
-    fn http_port(&self, mount: &Path) -> Result<String, Problem> {
-        let Ok(config) = Config::load(&self.home.dir.join("config.toml")) else {
-            return Ok("not known without a configuration".into());
-        };
-        if !config.http.enabled {
-            return Ok("off".into());
-        }
-        if config.http.listen.port() == 0 {
-            return Ok("any free one, as the log tells".into());
-        }
-        let address = config.http.listen.to_string();
-        let reply = match http::get(&format!("http://{address}"), "/readyz") {
-            Ok(reply) => reply,
-            Err(error) if error.is_refusal() => {
-                return match mounts()?.find(mount)? {
-                    Some(_) => Err(Problem::NoHttpPort(address)),
-                    None => Ok(format!("nobody listens at {address}: no daemon runs")),
-                };
-            }
-            Err(_) => return Err(Problem::SilentPort(address)),
-        };
-        let says = reply.body.trim().to_owned();
-        match reply.code {
-            200 if says == "ready" => Ok(format!("{address}: {says}")),
-            503 if says.starts_with("not ready") => Err(Problem::NotReady { address, says }),
-            _ => Err(Problem::OtherServer(address)),
-        }
-    }
+fn configuration(path: &Path) -> Result<String, Problem> {
+    let config = load_config(path)?;
+    config.check_places(path).map_err(Problem::Config)?;
+    let policy = load_policy(&config.policy.path)?;
+    Ok(format!(
+        "{} and a policy of {} clients",
+        path.display(),
+        policy.clients()
+    ))
+}
 
-    /// Users as whom the processes without privilege run.
-    fn users(&self) -> Result<String, Problem> {
-        if !is_root() {
-            return Ok("not root: all processes run as you".into());
-        }
-        let path = self.home.dir.join("config.toml");
-        let worker = load_config(&path)?.worker;
-        let uid = |name: &String| match nix::unistd::User::from_name(name) {
-            Ok(Some(user)) => Ok(user.uid.as_raw()),
-            _ => Err(NoSuchUser(name.clone())),
-        };
-        check_users(Some(uid(&worker.user)?), Some(uid(&worker.runner_user)?))?;
-        Ok(format!("{} and {}", worker.user, worker.runner_user))
+/// Readiness, as the daemon tells it; `running` is what it says of itself, if it does. None
+/// answers at all if it `is_down`.
+fn http_port(config: &Path, running: Option<&Places>, is_down: bool) -> Result<String, Problem> {
+    let Ok(config) = Config::load(config) else {
+        return Ok("not known without a configuration".into());
+    };
+    if !config.http.enabled {
+        return Ok("off".into());
     }
+    let listen = config.http.listen;
+    let address = running.and_then(|places| places.http.clone());
+    // Whoever answers where the daemon says that it does not listen is somebody else.
+    let is_its_own = address.is_some() || (running.is_none() && !is_down);
+    if address.is_none() && listen.port() == 0 {
+        return Ok("any free one, as the log tells".into());
+    }
+    let address = address.unwrap_or_else(|| listen.to_string());
+    let reply = match http::get(&format!("http://{address}"), "/readyz") {
+        Ok(reply) => reply,
+        Err(error) if error.is_refusal() && running.is_some() => {
+            return Err(Problem::NoHttpPort(address));
+        }
+        Err(error) if error.is_refusal() => {
+            return Ok(format!("nobody listens at {address}: no daemon runs"));
+        }
+        Err(_) if is_its_own => return Err(Problem::SilentPort(address)),
+        Err(_) => return Err(Problem::OtherServer(address)),
+    };
+    let says = reply.body.trim().to_owned();
+    match reply.code {
+        _ if !is_its_own => Err(Problem::OtherServer(address)),
+        200 if says == "ready" => Ok(format!("{address}: {says}")),
+        503 if says.starts_with("not ready") => Err(Problem::NotReady { address, says }),
+        _ => Err(Problem::OtherServer(address)),
+    }
+}
 
-    /// Files and directories that the daemon uses, and the way there.
-    fn files(&self) -> Result<String, Problem> {
-        let config = load_config(&self.home.dir.join("config.toml"))?;
-        let user = nix::unistd::User::from_name(&config.worker.user);
-        let owned = |rule: Rule| match &user {
-            Ok(Some(user)) if is_root() => rule.or_owned_by(user.uid.as_raw()),
-            _ => rule,
-        };
-        let path = &config.vault.path;
-        let directory = path.parent().unwrap_or(Path::new("."));
-        let vault = look(directory, owned(Rule::PRIVATE_DIRECTORY))?;
-        let name = path.file_name().unwrap_or_default();
-        found(trust::locate_in(
-            vault,
-            directory,
-            name,
-            owned(Rule::PRIVATE_FILE),
-        ))?;
-        let needed = [
-            (config.vault.key_file.as_deref(), Rule::PRIVATE_FILE),
-            (Some(&*config.audit.dir), owned(Rule::PRIVATE_DIRECTORY)),
-            (Some(&*config.audit.identity), Rule::PRIVATE_FILE),
-            (config.audit.checkpoints.as_deref(), Rule::DIRECTORY),
-            (config.hooks.dir.as_deref(), Rule::DIRECTORY),
-        ];
-        for (path, rule) in needed {
-            if let Some(path) = path {
-                look(path, rule)?;
-            }
-        }
-        for notify in &config.notify {
-            if let Some(path) = &notify.command {
-                look(path, Rule::INSTALLED_FILE)?;
-            }
-            if let Some(path) = &notify.secret_file {
-                look(path, Rule::PRIVATE_FILE)?;
-            }
-        }
-        Ok("for nobody else to read or change".into())
+/// State of the daemon by its own words, if it may be asked.
+fn daemon(status: Result<Value, CommandError>) -> Result<String, Problem> {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return Ok(format!("not asked: {error}")),
+    };
+    let said = |key: &str| status.get(key).and_then(Value::as_str).map(str::to_owned);
+    let troubles = status.get("troubles").and_then(Value::as_object);
+    if let Some(troubles) = troubles.filter(|troubles| !troubles.is_empty()) {
+        let troubles = troubles.iter().map(|(kind, why)| match why {
+            Value::String(why) => format!("{kind}: {why}"),
+            other => format!("{kind}: {other}"),
+        });
+        return Err(Problem::Unreadable(troubles.collect::<Vec<_>>().join("; ")));
     }
+    if status.get("vault_writable") == Some(&Value::Bool(false)) {
+        return Err(Problem::Unwritable(
+            said("vault_problem").unwrap_or_default(),
+        ));
+    }
+    if status.get("runner") == Some(&Value::Bool(false)) {
+        return Err(Problem::NoRunner);
+    }
+    Ok(format!(
+        "version {} serves",
+        said("version").unwrap_or_default()
+    ))
+}
+
+/// Users as whom the processes without privilege run.
+fn users(config: &Path) -> Result<String, Problem> {
+    if !is_root() {
+        return Ok("not root: all processes run as you".into());
+    }
+    let worker = load_config(config)?.worker;
+    let uid = |name: &String| match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        _ => Err(NoSuchUser(name.clone())),
+    };
+    check_users(Some(uid(&worker.user)?), Some(uid(&worker.runner_user)?))?;
+    Ok(format!("{} and {}", worker.user, worker.runner_user))
+}
+
+/// Files and directories that the daemon uses, and the way there.
+fn files(config: &Path) -> Result<String, Problem> {
+    let config = load_config(config)?;
+    let user = nix::unistd::User::from_name(&config.worker.user);
+    let owned = |rule: Rule| match &user {
+        Ok(Some(user)) if is_root() => rule.or_owned_by(user.uid.as_raw()),
+        _ => rule,
+    };
+    let path = &config.vault.path;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let vault = look(directory, owned(Rule::PRIVATE_DIRECTORY))?;
+    let name = path.file_name().unwrap_or_default();
+    found(trust::locate_in(
+        vault,
+        directory,
+        name,
+        owned(Rule::PRIVATE_FILE),
+    ))?;
+    let needed = [
+        (config.vault.key_file.as_deref(), Rule::PRIVATE_FILE),
+        (Some(&*config.audit.dir), owned(Rule::PRIVATE_DIRECTORY)),
+        (Some(&*config.audit.identity), Rule::PRIVATE_FILE),
+        (config.audit.checkpoints.as_deref(), Rule::DIRECTORY),
+        (config.hooks.dir.as_deref(), Rule::DIRECTORY),
+    ];
+    for (path, rule) in needed {
+        if let Some(path) = path {
+            look(path, rule)?;
+        }
+    }
+    for notify in &config.notify {
+        if let Some(path) = &notify.command {
+            look(path, Rule::INSTALLED_FILE)?;
+        }
+        if let Some(path) = &notify.secret_file {
+            look(path, Rule::PRIVATE_FILE)?;
+        }
+    }
+    Ok("for nobody else to read or change".into())
 }
 
 fn look(path: &Path, rule: Rule) -> Result<OwnedFd, Problem> {
@@ -262,7 +324,10 @@ impl Diagnosis {
 fn load_config(path: &Path) -> Result<Config, Problem> {
     Config::load(path).map_err(|error| match error {
         ConfigError::Distrusted(distrust) if !distrust.is_missing() => distrust.into(),
-        ConfigError::Distrusted(_) => Problem::NotInitialised(error),
+        ConfigError::Distrusted(_) => Problem::NotInitialised {
+            dir: path.parent().unwrap_or(Path::new("/")).to_owned(),
+            source: error,
+        },
         error => Problem::Config(error),
     })
 }
@@ -284,11 +349,14 @@ fn mounting() -> Result<String, Problem> {
     Ok("with fusermount3, for you alone".into())
 }
 
-fn locked_memory() -> Result<String, Problem> {
+fn locked_memory(is_developer: bool) -> Result<String, Problem> {
     let capable = capabilities(None).is_ok_and(|c| c.effective.contains(CapabilitySet::IPC_LOCK));
     match getrlimit(Resource::Memlock).current {
         _ if capable => Ok("without limit (CAP_IPC_LOCK)".into()),
         None => Ok("without limit".into()),
+        Some(limit) if is_developer => Ok(format!(
+            "at most {limit} bytes: values may reach swap, which developer = true accepts"
+        )),
         Some(limit) => Err(Problem::LockedMemory { limit }),
     }
 }
@@ -354,7 +422,11 @@ fn mount_point(mount: &Path) -> Result<String, Problem> {
     }
 }
 
-fn below_mount(mount: &Path) -> Result<String, Problem> {
+/// Names of what lies below the mount; `is_known` if a configuration says that secrets are mounted there.
+fn below_mount(mount: &Path, is_known: bool) -> Result<String, Problem> {
+    if !is_known && jarvis_fs::connection(mount)?.is_none() {
+        return Ok("not looked at: no secrets are mounted there".into());
+    }
     match jarvis_fs::beneath(mount) {
         Ok(names) if names.is_empty() => Ok("nothing is hidden".into()),
         Ok(names) => Err(Problem::Beneath {

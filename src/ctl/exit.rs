@@ -9,7 +9,8 @@ use crate::common::escape;
 
 /// Text under `--help`.
 pub(super) const HELP: &str = "Exit codes: 0 ok, 1 other failure, 2 usage, 3 denied, 4 not found, \
-     5 daemon unreachable, 6 integrity failure";
+     5 daemon unreachable, 6 integrity failure, \
+     7 conflict (it exists already, or somebody was faster)";
 
 /// Exit code of a failed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub(super) enum ErrorCode {
     NotFound = 4,
     Unreachable = 5,
     Integrity = 6,
+    Conflict = 7,
 }
 
 /// Failure of a command: its exit code, and a sentence for people.
@@ -54,6 +56,16 @@ impl CommandError {
         )
     }
 
+    /// The failure, with what to do about it.
+    pub(super) fn with_advice(mut self, advice: &str) -> Self {
+        self.message = format!("{}; {advice}", self.message);
+        self
+    }
+
+    pub(super) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
     /// Tells the failure on standard error.
     pub(super) fn report(&self) -> ExitCode {
         // Nobody is left to tell when this fails too.
@@ -70,6 +82,7 @@ pub(super) fn code_of(error: &io::Error) -> ErrorCode {
             ErrorCode::Denied
         }
         Some(Errno::NOENT) => ErrorCode::NotFound,
+        Some(Errno::EXIST | Errno::STALE) => ErrorCode::Conflict,
         Some(Errno::NOTCONN | Errno::CONNABORTED) => ErrorCode::Unreachable,
         Some(Errno::INVAL | Errno::MSGSIZE | Errno::NAMETOOLONG) => ErrorCode::Usage,
         _ => ErrorCode::Other,

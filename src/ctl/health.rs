@@ -9,20 +9,20 @@ use jarvis_fs::CONTROL_NAME;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Map, Value, json};
 
-use super::client::request;
 use super::exit::{CommandError, ErrorCode};
 use super::http;
 use super::mounted;
 use super::output::Output;
+use super::running::{self, Places};
 
 /// Longest time that can be waited, in seconds: a year.
 const MAX_TIMEOUT: i64 = 366 * 24 * 3600;
 
 #[derive(Args)]
 pub(super) struct HttpEndpoint {
-    /// Address of the daemon's HTTP port
-    #[arg(long, env = "JARVIS_HTTP", default_value = "http://127.0.0.1:8081")]
-    url: String,
+    /// Address of the daemon's HTTP port; the daemon itself tells those who may ask it
+    #[arg(long, env = "JARVIS_HTTP")]
+    url: Option<String>,
 }
 
 #[derive(Args)]
@@ -34,12 +34,7 @@ pub(super) struct WaitCommand {
 
 /// Prints what the control file says of the daemon: `status`.
 pub(super) fn status(mount: &Path, out: &Output) -> Result<(), CommandError> {
-    // Who asks on a mount that nobody serves waits.
-    if jarvis_fs::answers(mount).is_none() {
-        let message = format!("{} is mounted and nobody answers", mount.display());
-        return Err(CommandError::new(ErrorCode::Unreachable, message));
-    }
-    let result = request(mount, &json!({"op": "status"}))?;
+    let result = running::status(mount)?;
     out.show(&result, || lines(&result))?;
     no_troubles(&result)
 }
@@ -81,15 +76,29 @@ fn lines(object: &Value) -> String {
 }
 
 impl HttpEndpoint {
-    pub(super) fn health(&self, out: &Output) -> Result<(), CommandError> {
-        let value = serde_json::from_str(&self.get("/healthz")?);
+    /// The address that was given, or that of the daemon that serves `mount`.
+    fn url(&self, mount: &Path) -> Result<String, CommandError> {
+        if let Some(url) = &self.url {
+            return Ok(url.clone());
+        }
+        let places = Places::of_daemon(mount);
+        let places = places.map_err(|error| error.with_advice("or name its port with --url"))?;
+        let address = places.http.ok_or_else(|| {
+            let message = "the daemon listens on no HTTP port; see [http], and its log";
+            CommandError::new(ErrorCode::Unreachable, message)
+        })?;
+        Ok(format!("http://{address}"))
+    }
+
+    pub(super) fn health(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let value = serde_json::from_str(&self.get(mount, "/healthz")?);
         let value: Value = value.map_err(CommandError::other)?;
         out.show(&value, || lines(&value))?;
         no_troubles(&value)
     }
 
-    pub(super) fn metrics(&self, out: &Output) -> Result<(), CommandError> {
-        let text = self.get("/metrics")?;
+    pub(super) fn metrics(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let text = self.get(mount, "/metrics")?;
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| {
             let (sample, value) = line.rsplit_once(' ')?;
@@ -98,15 +107,13 @@ impl HttpEndpoint {
         out.show(&Value::Object(samples.collect()), || text.clone())
     }
 
-    fn get(&self, path: &str) -> Result<String, CommandError> {
-        let reply = http::get(&self.url, path)?;
+    fn get(&self, mount: &Path, path: &str) -> Result<String, CommandError> {
+        let url = self.url(mount)?;
+        let reply = http::get(&url, path)?;
         match reply.code {
             200 | 503 => Ok(reply.body),
             code => {
-                let message = format!(
-                    "{}{path}: HTTP {code}; is that a jarvis-secretsd?",
-                    self.url
-                );
+                let message = format!("{url}{path}: HTTP {code}; is that a jarvis-secretsd?");
                 Err(CommandError::new(ErrorCode::Unreachable, message))
             }
         }

@@ -2,22 +2,22 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jarvis_audit::Identity;
 use jarvis_sys::trust::{self, Rule};
-use jarvis_vault::{Credential, KEY_FILE_LEN};
+use jarvis_vault::{Credential, KEY_FILE_LEN, SecretBytes};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::exit::{CommandError, ErrorCode};
 use super::files;
-use super::home::HomeDirectory;
+use super::home::{DEFAULT_HOME, HomeDirectory};
 use super::output::Output;
 use crate::common::clock::now_ms;
-use crate::config::{ConfigError, is_below};
+use crate::config::{ConfigError, WorkerConfig, is_below};
 use crate::process::credential::{read_key_file, read_passphrase};
 use crate::process::is_root;
 
@@ -35,7 +35,8 @@ pub(super) struct InitCommand {
 
 impl InitCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
-        let dir = std::path::absolute(&self.home.dir).map_err(CommandError::other)?;
+        let dir = std::path::absolute(self.home.dir.as_deref().unwrap_or(Path::new(DEFAULT_HOME)))
+            .map_err(CommandError::other)?;
         let mount = std::path::absolute(mount).map_err(CommandError::other)?;
         let config = dir.join("config.toml");
         if config.exists() {
@@ -51,11 +52,32 @@ impl InitCommand {
             let (path, mount) = (path.clone(), mount.clone());
             return Err(CommandError::other(ConfigError::BelowMount { path, mount }));
         }
-        make_directory(&dir, Rule::DIRECTORY)?;
-        make_directory(&dir.join("vault"), Rule::PRIVATE_DIRECTORY)?;
-        make_directory(&dir.join("audit"), Rule::PRIVATE_DIRECTORY)?;
         let vault = dir.join("vault/vault.redb");
-        jarvis_vault::create(&vault, &self.credential(&dir)?, now_ms())
+        // Of another vault, perhaps, which a new key or identity would not fit.
+        let made = [
+            "vault/vault.redb",
+            "identity.key",
+            "identity.pub",
+            "policy.yaml",
+        ];
+        if let Some(path) = made
+            .iter()
+            .map(|name| dir.join(name))
+            .find(|path| path.exists())
+        {
+            let message = format!(
+                "{} exists already, though {} does not; nothing was changed: put the missing files \
+                 back, or name another directory with --dir",
+                path.display(),
+                config.display()
+            );
+            return Err(CommandError::new(ErrorCode::Other, message));
+        }
+        let passphrase = self.passphrase()?;
+        make_directory(&dir, Rule::DIRECTORY)?;
+        make_workers_directory(&dir.join("vault"))?;
+        make_workers_directory(&dir.join("audit"))?;
+        jarvis_vault::create(&vault, &self.credential(passphrase, &dir)?, now_ms())
             .map_err(CommandError::other)?;
         let identity = Identity::create(&dir.join("identity.key"), &dir.join("identity.pub"));
         let identity = identity.map_err(CommandError::other)?;
@@ -75,9 +97,25 @@ impl InitCommand {
         })
     }
 
-    fn credential(&self, dir: &Path) -> Result<Credential, CommandError> {
-        if self.passphrase_stdin {
-            let line = read_passphrase(io::stdin().lock()).map_err(CommandError::other)?;
+    /// The passphrase, if there is to be one: asked for before anything is made.
+    fn passphrase(&self) -> Result<Option<SecretBytes>, CommandError> {
+        let asked = self
+            .passphrase_stdin
+            .then(|| read_passphrase(io::stdin().lock()));
+        let line = asked.transpose().map_err(CommandError::other)?;
+        if line.as_ref().is_some_and(|line| line.expose().is_empty()) {
+            let message = "no passphrase came on standard input; nothing was made";
+            return Err(CommandError::new(ErrorCode::Usage, message));
+        }
+        Ok(line)
+    }
+
+    fn credential(
+        &self,
+        passphrase: Option<SecretBytes>,
+        dir: &Path,
+    ) -> Result<Credential, CommandError> {
+        if let Some(line) = passphrase {
             return Ok(Credential::Passphrase(line));
         }
         let default = dir.join("vault.key");
@@ -220,6 +258,22 @@ clients:
 #    allow: [jwt_signing_key, "backend/**"]
 #    deny: [backend/root_password]
 "#;
+
+/// Makes a directory for what the daemon gives to its worker's user at its start. One that is
+/// that user's already, as systemd-tmpfiles makes it, is taken back for as long.
+fn make_workers_directory(path: &Path) -> Result<(), CommandError> {
+    let rule = Rule::PRIVATE_DIRECTORY;
+    let user = nix::unistd::User::from_name(&WorkerConfig::default().user);
+    if let Ok(Some(user)) = user
+        && is_root()
+        && path.exists()
+    {
+        let theirs = rule.or_owned_by(user.uid.as_raw());
+        trust::locate(path, theirs).map_err(CommandError::other)?;
+        chown(path, Some(0), Some(0)).map_err(|e| CommandError::io("own", path, &e))?;
+    }
+    make_directory(path, rule)
+}
 
 /// Makes a directory where nobody else can meddle; one that is there must keep `rule`.
 fn make_directory(path: &Path, rule: Rule) -> Result<(), CommandError> {

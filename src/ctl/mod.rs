@@ -30,8 +30,10 @@ mod progress;
 mod revoke;
 mod rotate;
 mod rows;
+mod running;
 mod secrets;
 mod table;
+mod terminal;
 mod value;
 mod vocabulary;
 
@@ -178,8 +180,8 @@ fn run(arguments: &CommandLine) -> Result<(), CommandError> {
         Command::Key(key) => key.run(mount, &out),
         Command::Audit(audit) => audit.run(mount, &out),
         Command::Status => health::status(mount, &out),
-        Command::Health(http) => http.health(&out),
-        Command::Metrics(http) => http.metrics(&out),
+        Command::Health(http) => http.health(mount, &out),
+        Command::Metrics(http) => http.metrics(mount, &out),
         Command::Wait(wait) => wait.run(mount, &out),
         Command::Doctor(doctor) => doctor.run(mount, &out),
         Command::Completions { shell } => {

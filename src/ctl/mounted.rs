@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use jarvis_fs::{ReaderMounts, Standing};
 use rustix::fs::OFlags;
 
 use super::exit::{CommandError, ErrorCode};
@@ -21,7 +22,25 @@ pub(super) fn check(file: &File, path: &Path) -> Result<(), CommandError> {
     }
 }
 
+/// Another mount that hides the daemon's on `mount`.
+pub(super) fn covered(mount: &Path) -> Option<String> {
+    let mut mounts = ReaderMounts::open(false).ok()?;
+    match mounts.find(mount).ok()?? {
+        (_, Standing::Covered(by)) => Some(by),
+        _ => None,
+    }
+}
+
+/// Error for a directory where another mount hides the daemon's, by what it is hidden.
+pub(super) fn hidden(mount: &Path, by: &str) -> CommandError {
+    let message = format!("the daemon's mount on {}: {by} hides it", mount.display());
+    CommandError::new(ErrorCode::Unreachable, message)
+}
+
 fn not_mounted(path: &Path) -> CommandError {
+    if let Some(by) = covered(path) {
+        return hidden(path, &by);
+    }
     let message = format!(
         "{} is not a jarvis-secretsd's: none is mounted there, so nothing was read or written; \
          start the daemon, or give its mount point with --mount",

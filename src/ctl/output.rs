@@ -71,12 +71,16 @@ impl Output {
     /// Prints the answer to a change, for people a sentence on what it came to.
     pub(super) fn change(&self, answer: &Value) -> Result<(), CommandError> {
         let (action, name) = (text(answer, "action"), text(answer, "name"));
-        self.show(answer, || match answer.get("version") {
-            Some(version) => {
+        self.show(answer, || {
+            let mut line = format!("{action} {name}");
+            if let Some(version) = answer.get("version") {
                 let kid = text(answer, "kid");
-                escape::line(&format!("{action} {name}: version {version}, key id {kid}"))
+                line.push_str(&format!(": version {version}, key id {kid}"));
             }
-            None => escape::line(&format!("{action} {name}")),
+            if let Some(note) = answer.get("note").and_then(Value::as_str) {
+                line.push_str(&format!(" ({note})"));
+            }
+            escape::line(&line)
         })
     }
 

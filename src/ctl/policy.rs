@@ -23,7 +23,11 @@ pub(super) enum PolicyCommand {
     /// Which rule of the policy in force decides for somebody
     Explain(ExplainCommand),
     /// Have the daemon load its policy anew
-    Reload,
+    Reload {
+        /// Also a policy in which no client has the verb `policy`: then only SIGHUP loads the next
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Args)]
@@ -50,8 +54,8 @@ impl PolicyCommand {
                 })
             }
             Self::Explain(explain) => explain.run(mount, out),
-            Self::Reload => {
-                let result = request(mount, &json!({"op": "reload"}))?;
+            Self::Reload { force } => {
+                let result = request(mount, &json!({"op": "reload", "force": force}))?;
                 let clients = result
                     .get("clients")
                     .and_then(Value::as_u64)

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 use jarvis_vault::{RevocationReason, Severity};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{request, rows};
-use super::exit::CommandError;
+use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
 use super::table::{cell, table, text};
 use super::vocabulary::{self, LEVELS, REASONS};
@@ -80,7 +80,13 @@ impl RevokeCommand {
             Self::List => return list(mount, out),
             Self::Show { id } => return show(mount, *id, out),
         };
-        let result = request(mount, &message)?;
+        let rotate = message.get("rotate") == Some(&Value::Bool(true));
+        let result = request(mount, &message).map_err(|error| match error.code() {
+            ErrorCode::Other | ErrorCode::Usage if rotate => {
+                error.with_advice("nothing was revoked; without --rotate it is")
+            }
+            _ => error,
+        })?;
         out.show(&result, || {
             format!("{}: {}", text(&result, "name"), text(&result, "note"))
         })

@@ -1,7 +1,7 @@
 //! Commands about single secrets.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -9,14 +9,15 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use jarvis_fs::XATTRS;
 use jarvis_policy::Pattern;
-use jarvis_vault::{SecretBytes, SecretName, TYPES};
+use jarvis_vault::{MAX_VALUE, SecretBytes, SecretName, TYPES};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::client::request;
 use super::exit::{CommandError, ErrorCode};
 use super::output::Output;
-use super::value::{read_value, show_value};
+use super::terminal::{ask_twice, warn};
+use super::value::{read_value, show_value, trimmed};
 use super::{files, listing, mounted, table};
 use crate::common::strict_json::Strict;
 
@@ -32,6 +33,15 @@ pub(super) struct SetCommand {
     kind: Option<String>,
     #[command(flatten)]
     options: TypeOptions,
+    /// Take off the newline at the value's end, as `echo` and editors leave it
+    #[arg(long, conflicts_with = "keep_newline")]
+    trim: bool,
+    /// Store the newline at the value's end, without a warning
+    #[arg(long)]
+    keep_newline: bool,
+    /// Store an empty value
+    #[arg(long)]
+    allow_empty: bool,
     /// Only if the current version has this key id ("none": only if there is no such secret)
     #[arg(long, value_name = "KID")]
     if_kid: Option<String>,
@@ -64,6 +74,9 @@ pub(super) struct GenerateCommand {
     kind: String,
     #[command(flatten)]
     options: TypeOptions,
+    /// Put the value in the place of the one that a secret of this name has
+    #[arg(long)]
+    force: bool,
 }
 
 /// Options of types; `jarvisctl types` tells which type takes which.
@@ -156,11 +169,7 @@ pub(super) struct ListCommand {
 
 impl SetCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
-        let value = match &self.from_file {
-            Some(path) => value_of(path)?,
-            None => read_value(io::stdin().lock())
-                .map_err(|e| CommandError::io("read", Path::new("standard input"), &e))?,
-        };
+        let value = self.value()?;
         let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
         let mut message = json!({"op": "set", "name": self.name, "value_b64": *encoded});
         if let Some(object) = message.as_object_mut() {
@@ -178,6 +187,35 @@ impl SetCommand {
             object.extend(cached.map(|allow| ("allow_cached_reads".into(), json!(allow))));
         }
         out.change(&request(mount, &message)?)
+    }
+}
+
+impl SetCommand {
+    /// The value, from wherever it comes, as it is to be stored.
+    fn value(&self) -> Result<SecretBytes, CommandError> {
+        let mut value = match &self.from_file {
+            Some(path) => value_of(path)?,
+            None if io::stdin().is_terminal() => ask_twice(&self.name)?,
+            None => read_value(io::stdin().lock())
+                .map_err(|e| CommandError::io("read", Path::new("standard input"), &e))?,
+        };
+        if self.trim {
+            value = trimmed(&value);
+        } else if !self.keep_newline && trimmed(&value).expose().len() < value.expose().len() {
+            warn(
+                "the value ends with a newline, and is stored with it; --trim takes it off, \
+                 --keep-newline says that it belongs there",
+            );
+        }
+        if value.expose().len() > MAX_VALUE {
+            let message = format!("the value has more than {MAX_VALUE} bytes: nothing was stored");
+            return Err(CommandError::new(ErrorCode::Usage, message));
+        }
+        if value.expose().is_empty() && !self.allow_empty {
+            let message = "the value is empty: nothing was stored; --allow-empty stores it";
+            return Err(CommandError::new(ErrorCode::Usage, message));
+        }
+        Ok(value)
     }
 }
 
@@ -225,11 +263,23 @@ impl NamedSecret {
 
 impl GenerateCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
-        let message = json!({
+        let mut message = json!({
             "op": "generate", "name": self.name, "type": self.kind,
             "options": self.options.given()?,
         });
-        out.change(&request(mount, &message)?)
+        if self.force {
+            return out.change(&request(mount, &message)?);
+        }
+        if let Some(fields) = message.as_object_mut() {
+            fields.insert("if_kid".into(), json!("none"));
+        }
+        let answer = request(mount, &message);
+        let advice = "`rotate` makes its next value, --force one of the type that is given";
+        let answer = answer.map_err(|error| match error.code() {
+            ErrorCode::Conflict => error.with_advice(advice),
+            _ => error,
+        });
+        out.change(&answer?)
     }
 }
 

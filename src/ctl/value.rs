@@ -1,6 +1,6 @@
 //! Values of secrets, on their way in and out.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,14 +25,31 @@ pub(super) fn read_value(input: impl Read) -> io::Result<SecretBytes> {
     Ok(SecretBytes::new(std::mem::take(&mut value)))
 }
 
-/// Prints a value as it is, or as base64 in JSON.
+/// The value without the one newline that ends its last line, if one does.
+pub(super) fn trimmed(value: &SecretBytes) -> SecretBytes {
+    let bytes = value.expose();
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let line = match bytes.strip_suffix(b"\r\n") {
+        Some(line) => line,
+        None => line,
+    };
+    SecretBytes::new(line.to_vec())
+}
+
+/// Prints a value as it is, or as base64 in JSON. On a terminal a line is always ended, so
+/// that the prompt does not stand behind the value.
 pub(super) fn show_value(
     name: &str,
     value: &SecretBytes,
     out: &Output,
 ) -> Result<(), CommandError> {
     if !out.json() {
-        return out.bytes(value.expose());
+        out.bytes(value.expose())?;
+        let unfinished = value.expose().last().is_some_and(|&byte| byte != b'\n');
+        if unfinished && io::stdout().is_terminal() {
+            out.bytes(b"\n")?;
+        }
+        return Ok(());
     }
     let encoded = Zeroizing::new(STANDARD.encode(value.expose()));
     // Reserved at once: growing would leave copies behind.

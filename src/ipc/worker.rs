@@ -46,6 +46,8 @@ pub(crate) enum ToWorker {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) config: Config,
+    /// The file that the configuration was read from; absolute.
+    pub(crate) config_path: PathBuf,
     /// The worker's user and group, when it is to change them.
     pub(crate) user: Option<(u32, u32)>,
     /// Tells this mount's requests from all others'.

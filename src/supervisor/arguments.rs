@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// Leave the mount to the holder at this socket when told to stop, and take it from there
     #[arg(long, value_name = "SOCKET")]
     pub(crate) holder: Option<PathBuf>,
-    /// Take the mount away that a daemon left, and end
+    /// Take the mount away that a daemon left, unless one answers there, and end
     #[arg(long)]
     pub(crate) unmount: bool,
     /// Accept a vault that is older than its audit log (a restored copy); recorded

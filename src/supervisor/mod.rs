@@ -136,7 +136,7 @@ impl Supervisor {
             policy,
             certifier,
             watchdog: Watchdog::new(sd_notify::watchdog_enabled()),
-            service: Service::new(adopted, arguments.accepted_losses()),
+            service: Service::new(adopted, arguments),
             config,
         })
     }
@@ -313,6 +313,7 @@ impl Supervisor {
         let tables = &self.mount.tables;
         let start = Start {
             config: self.config.clone(),
+            config_path: self.service.config_path.clone(),
             user: self.workers.user,
             mount: tables.nonce(),
             started_ms: tables.started_ms(),

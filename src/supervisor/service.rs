@@ -2,10 +2,12 @@
 //! serves, and what has become of workers.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use super::arguments::Arguments;
 use super::mount::FuseMount;
 use super::worker::{ExitReason, WorkerExit, WorkerPhase};
 use crate::ipc::worker::{AcceptedLosses, SupervisorStats};
@@ -34,14 +36,17 @@ pub(super) struct Service {
     pub(super) outage_since: Instant,
     /// Losses that the first worker may accept.
     accepted: AcceptedLosses,
+    /// The file that the configuration was read from; absolute.
+    pub(super) config_path: PathBuf,
     /// The supervisor was told to end.
     pub(super) stopping: bool,
 }
 
 impl Service {
-    /// Service that begins now; with an `adopted` mount it goes on. What is `accepted` is so
-    /// until a worker has served.
-    pub(super) fn new(adopted: bool, accepted: AcceptedLosses) -> Self {
+    /// Service that begins now, as `arguments` say; with an `adopted` mount it goes on. What
+    /// they accept is accepted until a worker has served.
+    pub(super) fn new(adopted: bool, arguments: &Arguments) -> Self {
+        let config = &arguments.config;
         Self {
             start: if adopted {
                 StartState::Adopted
@@ -51,7 +56,8 @@ impl Service {
             secrets: 0,
             stats: SupervisorStats::default(),
             outage_since: Instant::now(),
-            accepted,
+            accepted: arguments.accepted_losses(),
+            config_path: std::path::absolute(config).unwrap_or_else(|_| config.clone()),
             stopping: false,
         }
     }

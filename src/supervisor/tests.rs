@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
+use clap::Parser;
 use jarvis_audit::{EpochClaim, HeadMark, Identity, KnownHead, LogHead, SegmentClaim};
 use jarvis_sys::SecretPage;
 
@@ -50,11 +51,17 @@ fn supervisor(home: &Path) -> Supervisor {
         policy: PolicyText::new("clients: {}\n".into()),
         certifier: Certifier::new(identity, None),
         watchdog: Watchdog::new(None),
-        service: Service::new(false, AcceptedLosses::default()),
+        service: Service::new(false, &arguments(AcceptedLosses::default())),
         config,
     };
     supervisor.workers.active = Some(worker(&supervisor));
     supervisor
+}
+
+fn arguments(accepted: AcceptedLosses) -> Arguments {
+    let lost_log = accepted.lost_log.then_some("--accept-lost-log");
+    let arguments = ["jarvis-secretsd", "--config", "config.toml"];
+    Arguments::parse_from(arguments.into_iter().chain(lost_log))
 }
 
 fn worker(supervisor: &Supervisor) -> WorkerProcess {
@@ -134,7 +141,7 @@ fn no_start_is_certified_elsewhere_than_where_the_log_was_left() {
         let home = tempfile::tempdir().unwrap();
         let mut supervisor = supervisor(home.path());
         supervisor.certifier.note_log_end(Some(left));
-        supervisor.service = Service::new(false, accepted);
+        supervisor.service = Service::new(false, &arguments(accepted));
         active(&mut supervisor).enter(WorkerPhase::Opening);
         let claim = FromWorker::Certify(EpochClaim {
             epoch: 3,

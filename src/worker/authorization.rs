@@ -17,8 +17,9 @@ use crate::worker::audit::{AuditTrail, rule_of};
 use crate::worker::metrics::Metrics;
 use crate::worker::secrets::Secrets;
 
-/// Fetches and compiles the policy as it is now.
-pub(crate) type PolicySource = Box<dyn Fn() -> Result<Policy, LoadError> + Send + Sync>;
+/// Fetches and compiles the policy as it is now; told whether one is accepted by which nobody
+/// may load the next.
+pub(crate) type PolicySource = Box<dyn Fn(bool) -> Result<Policy, LoadError> + Send + Sync>;
 
 /// The policy in force, and what it follows.
 struct Policies {
@@ -157,12 +158,12 @@ impl Authorization {
     }
 
     /// Replaces the policy by the file's; a refused file changes nothing. Both
-    /// are recorded.
+    /// are recorded. `force`: also one by which nobody may load the next.
     ///
     /// # Errors
     /// [`LoadError`].
-    pub(crate) fn reload(&self, actor: Option<&Caller>) -> Result<usize, LoadError> {
-        let loaded = (self.source)();
+    pub(crate) fn reload(&self, actor: Option<&Caller>, force: bool) -> Result<usize, LoadError> {
+        let loaded = (self.source)(force);
         let failure = loaded.as_ref().err().map(ToString::to_string);
         let event = Event {
             result: if failure.is_some() {
@@ -176,10 +177,14 @@ impl Authorization {
         self.audit.append(&event, Durability::Sync).ok();
         let policy = loaded?;
         let clients = policy.clients();
+        let locks_out = !policy.gives(Verb::Policy);
         let mut policies = self.policies.write();
         *policies = policies.followed_by(policy);
         drop(policies);
         tracing::info!(clients, "policy loaded");
+        if locks_out {
+            tracing::warn!("no client has the verb `policy`: only SIGHUP loads the next policy");
+        }
         Ok(clients)
     }
 }

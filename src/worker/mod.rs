@@ -17,6 +17,7 @@
 //! Imported by: daemon.
 
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ mod identity;
 mod log_opening;
 mod maintenance;
 mod metrics;
+mod places;
 pub(crate) mod request;
 pub(crate) mod runner_client;
 pub mod sandbox;
@@ -56,6 +58,7 @@ mod witness;
 
 use error::WorkerError;
 use http::Readiness;
+use places::Places;
 use startup::{Directories, StartResources, WorkerParts};
 use supervisor_client::SupervisorClient;
 
@@ -95,6 +98,7 @@ fn run(channel: &Arc<SupervisorChannel>) -> Result<(), String> {
         channel: channel.clone(),
         readiness: Readiness::new(),
         supervisor: Arc::new(SupervisorClient::new(channel.clone())),
+        places: resources.places.clone(),
         state: WorkerState::Waiting(Box::new(resources)),
     }
     .run()
@@ -128,6 +132,7 @@ struct Worker {
     channel: Arc<SupervisorChannel>,
     readiness: Readiness,
     supervisor: Arc<SupervisorClient>,
+    places: Arc<Places>,
     state: WorkerState,
 }
 
@@ -156,7 +161,9 @@ impl Worker {
                 }
                 ToWorker::Listen => {
                     let missing = WorkerError::Protocol("no port to listen on");
-                    http::start(&self.readiness, fds.pop().ok_or(missing)?.into())?;
+                    let listener: TcpListener = fds.pop().ok_or(missing)?.into();
+                    self.places.set_http(listener.local_addr()?);
+                    http::start(&self.readiness, listener)?;
                 }
                 ToWorker::MountTrouble(why) => self.note_mount_trouble(why),
                 ToWorker::Retire(reason) => {
@@ -250,7 +257,7 @@ impl Worker {
             let authorization = parts.authorization.clone();
             // It asks for the policy's text, which this thread must receive.
             std::thread::spawn(move || {
-                if let Err(error) = authorization.reload(None) {
+                if let Err(error) = authorization.reload(None, true) {
                     tracing::error!(%error, "policy refused, the old one stays");
                 }
             });

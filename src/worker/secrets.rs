@@ -393,8 +393,12 @@ pub(crate) fn refusal(error: &VaultError) -> Option<(FsError, &'static str)> {
         VaultError::IsDirectory(_) => Some((FsError::IsDirectory, "is_directory")),
         VaultError::NotDirectory(_) => Some((FsError::NotDirectory, "not_directory")),
         VaultError::TooLarge { .. } => Some((FsError::TooLong, "too_long")),
-        VaultError::Conflict { .. } => Some((FsError::Conflict, "conflict")),
+        VaultError::Conflict { .. } | VaultError::NotAbsent(_) => {
+            Some((FsError::Conflict, "conflict"))
+        }
         VaultError::NoGenerator(_) => Some((FsError::NotSupported, "no_generator")),
+        VaultError::NotDeleted(_) => Some((FsError::Conflict, "not_deleted")),
+        VaultError::NoSchedule(_) => Some((FsError::NotSupported, "no_generator")),
         VaultError::NotEmpty(_) => Some((FsError::Exists, "not_empty")),
         VaultError::Occupied(_) => Some((FsError::Exists, "exists")),
         VaultError::NotAVault { .. }

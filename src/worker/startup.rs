@@ -33,6 +33,7 @@ use crate::worker::gate::Gate;
 use crate::worker::identity::{Callers, ThreadClient};
 use crate::worker::maintenance::MaintenanceParts;
 use crate::worker::metrics::Metrics;
+use crate::worker::places::Places;
 use crate::worker::runner_client::RunnerClient;
 use crate::worker::scheduler::SchedulerParts;
 use crate::worker::secrets::Secrets;
@@ -57,6 +58,7 @@ pub(super) struct StartResources {
     programs: OwnedFd,
     /// Id of the system's boot.
     boot: [u8; 16],
+    pub(super) places: Arc<Places>,
 }
 
 /// The directories of the vault and of the audit log: while they are open their paths
@@ -95,6 +97,11 @@ impl StartResources {
             log_head: Arc::new(log_head),
             programs,
             boot: boot_id()?,
+            places: Arc::new(Places::new(
+                start.config_path.clone(),
+                &start.config,
+                start.host,
+            )),
             start,
         };
         Ok((resources, [vault, log]))
@@ -146,6 +153,7 @@ pub(super) struct WorkerParts {
     metrics: Arc<Metrics>,
     settings: Arc<Settings>,
     callers: Arc<Callers>,
+    places: Arc<Places>,
 }
 
 impl WorkerParts {
@@ -277,6 +285,7 @@ impl WorkerParts {
             opened_seq,
             metrics,
             settings,
+            places: resources.places.clone(),
         })
     }
 
@@ -308,6 +317,7 @@ impl WorkerParts {
                 status: self.status.clone(),
                 metrics: self.metrics.clone(),
                 settings: self.settings.clone(),
+                places: self.places.clone(),
                 in_flight: self.tables.in_flight.clone(),
             }),
             callers: self.callers.clone(),

@@ -14,9 +14,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use jarvis_audit::{Certify, EpochClaim, HostId, KeyError, SegmentClaim};
+use jarvis_policy::Verb;
 use parking_lot::Mutex;
 
-use crate::common::policy_file::{read_policy, unreadable};
+use crate::common::policy_file::{LoadError, read_policy, unreadable};
 use crate::common::subordinate_ids::SubordinateIds;
 use crate::ipc::runner::Event;
 use crate::ipc::worker::{FromWorker, SupervisorChannel, ToWorker};
@@ -155,7 +156,7 @@ impl SupervisorClient {
     /// Fetches the policy called `path`, which the supervisor alone may read.
     pub(crate) fn policy_source(&self, path: PathBuf) -> PolicySource {
         let (channel, policies) = (self.channel.clone(), self.policies.clone());
-        Box::new(move || {
+        Box::new(move |may_lock_out| {
             let subordinate_ids = SubordinateIds::load()?;
             let reply = policies.request(&channel, &FromWorker::Policy);
             let file = match reply {
@@ -163,10 +164,13 @@ impl SupervisorClient {
                 Ok(Err(why)) => return Err(unreadable(&path, io::Error::other(why))),
                 Err(why) => return Err(unreadable(&path, io::Error::other(why))),
             };
-            read_policy(&path, file.into()).inspect(|_| {
-                subordinate_ids.put_in_force();
-                channel.send(&FromWorker::Accepted, &[]).ok();
-            })
+            let policy = read_policy(&path, file.into())?;
+            if !may_lock_out && !policy.gives(Verb::Policy) {
+                return Err(LoadError::LocksOut { path: path.clone() });
+            }
+            subordinate_ids.put_in_force();
+            channel.send(&FromWorker::Accepted, &[]).ok();
+            Ok(policy)
         })
     }
 

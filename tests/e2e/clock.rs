@@ -30,9 +30,7 @@ fn what_has_a_schedule_and_a_generator_is_rotated() {
         home.ok(&["generate", name], b"");
     }
     daemon.set("app/opaque", b"v");
-    for name in ["app/p", "app/opaque"] {
-        home.ok(&["configure", name, "--rotate-days", "90"], b"");
-    }
+    home.ok(&["configure", "app/p", "--rotate-days", "90"], b"");
     let scheduled = |all: &[&str]| -> Vec<String> {
         let rows = home.ok(&[&["rotate", "--dry-run"], all].concat(), b"");
         let rows = rows.as_array().unwrap();
@@ -167,7 +165,7 @@ fn warnings_come_once_before_the_end_and_at_it() {
     home.configure("# warning_hours = [24]", "warning_hours = [24, 240]");
     let daemon = home.start_command(home.clocked(), b"");
     daemon.set("app/db", b"v");
-    home.ok(&["generate", "nudge"], b"");
+    home.ok(&["generate", "nudge", "--force"], b"");
     home.ok(&["configure", "nudge", "--expiry-days", "1000"], b"");
     home.ok(&["rotate", "nudge"], b"");
     let told =
@@ -385,7 +383,7 @@ fn jumps_over_a_restart_destroy_and_revive_nothing() {
 }
 
 fn nudge_all(home: &TestDaemon) {
-    home.ok(&["generate", "nudge"], b"");
+    home.ok(&["generate", "nudge", "--force"], b"");
     nudge(home);
     nudge(home);
 }

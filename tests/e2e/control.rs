@@ -163,12 +163,12 @@ fn set_can_demand_what_it_replaces() {
     let home = TestDaemon::new().init(POLICY);
     let daemon = home.start();
     let set = |kid: &str| home.ctl(&["set", "a", "--if-kid", kid], b"v").status.code();
-    assert_eq!(set("a-20200101-000000"), Some(1), "nothing there");
+    assert_eq!(set("a-20200101-000000"), Some(7), "nothing there");
     assert_eq!(set("none"), Some(0));
-    assert_eq!(set("none"), Some(1), "there by now");
+    assert_eq!(set("none"), Some(7), "there by now");
     let kid = daemon.set("a", b"2")["kid"].as_str().unwrap().to_owned();
     assert_eq!(set(&kid), Some(0));
-    assert_eq!(set(&kid), Some(1), "used up");
+    assert_eq!(set(&kid), Some(7), "used up");
     let mut control = Control::open(&home.mount()).unwrap();
     let request = json!({"op": "set", "name": "a", "value": "v", "if_kid": kid});
     let (refused, answer) = control.ask(request.to_string());

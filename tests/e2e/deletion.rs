@@ -109,7 +109,7 @@ fn a_new_value_continues_a_deleted_secret() {
         home.states("app/db"),
         ["deprecated", "deprecated", "current"]
     );
-    assert_eq!(home.ctl(&["restore", "app/db"], b"").status.code(), Some(1));
+    assert_eq!(home.ctl(&["restore", "app/db"], b"").status.code(), Some(7));
     home.ok(&["rollback", "app/db", "1"], b"");
     assert_eq!(alice().read(&db), Ok(b"one".to_vec()));
 

@@ -32,6 +32,7 @@ mod limits;
 mod lost_log;
 mod namespaces;
 mod neighbours;
+mod operator;
 mod postgres;
 mod programs;
 mod queries;

@@ -219,14 +219,20 @@ fn history_holds_what_was_told() {
     for _ in 0..6 {
         assert_eq!(carol().read(&daemon.file("other")), Err(EACCES));
     }
-    daemon.eventually("all is told", || told(&home).len() == 4);
-    daemon.stop();
     let about = |finding: &Value| {
         let fields = ["uid", "name", "count", "reason"];
         fields.map(|field| finding[field].clone())
     };
-    let found = history(&home, &["--bulk-secrets", "5"]);
-    let told = told(&home);
+    // A worker that is killed just after it answered a read leaves that to the next, which
+    // records it once more.
+    let once = |mut findings: Vec<Value>| {
+        findings.dedup_by_key(|finding| about(finding));
+        findings
+    };
+    daemon.eventually("all is told", || once(told(&home)).len() == 4);
+    daemon.stop();
+    let found = once(history(&home, &["--bulk-secrets", "5"]));
+    let told = once(told(&home));
     let abouts = |findings: &[Value]| findings.iter().map(about).collect::<Vec<_>>();
     assert_eq!(abouts(&found), abouts(&told));
     let kinds: Vec<_> = found.iter().map(|f| f["kind"].as_str().unwrap()).collect();
@@ -237,12 +243,12 @@ fn history_holds_what_was_told() {
     let seq = |finding: &Value| finding["seq"].as_u64().unwrap();
     assert!(found.iter().zip(&told).all(|(f, t)| seq(f) < seq(t)));
 
-    assert_eq!(history(&home, &[]).len(), 3, "50 by default");
+    assert_eq!(once(history(&home, &[])).len(), 3, "50 by default");
     let denials = ["--denials", "6", "--bulk-secrets", "0"];
-    assert_eq!(history(&home, &denials)[2]["count"], json!(6));
+    assert_eq!(once(history(&home, &denials))[2]["count"], json!(6));
     let time = found[1]["time"].as_str().unwrap();
     assert_eq!(
-        abouts(&history(&home, &["--since", time])),
+        abouts(&once(history(&home, &["--since", time]))),
         abouts(&found[1..]),
         "readers before it are known all the same"
     );

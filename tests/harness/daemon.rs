@@ -384,7 +384,8 @@ impl RunningDaemon<'_> {
     }
 
     pub(crate) fn set(&self, name: &str, value: &[u8]) -> Value {
-        self.home.ok(&["set", name], value)
+        self.home
+            .ok(&["set", name, "--keep-newline", "--allow-empty"], value)
     }
 
     /// Waits until `condition` holds; the daemon writes its log before it acts

@@ -138,6 +138,9 @@ pub enum VaultError {
         /// Bytes allowed.
         max: usize,
     },
+    /// `if_kid` is `none`, and there is a secret of this name.
+    #[error("`{0}` exists already")]
+    NotAbsent(String),
     /// `if_kid` does not hold.
     #[error("`{name}` is at {found}, not at {expected}")]
     Conflict {
@@ -151,6 +154,15 @@ pub enum VaultError {
     /// Rotation of a type that cannot generate.
     #[error("`{0}` is opaque: there is no generator for it; give the new value with `set`")]
     NoGenerator(String),
+    /// A secret to purge that was not deleted.
+    #[error("`{0}` is not deleted; delete it first, then it can be purged")]
+    NotDeleted(String),
+    /// A schedule for a secret that has no generator.
+    #[error(
+        "`{0}` is opaque, nothing generates its next value, so it can't be rotated by a schedule; \
+         give it a type, or set a reminder by its expiry_days"
+    )]
+    NoSchedule(String),
     /// The name to restore is taken again.
     #[error("`{0}` exists; delete it first")]
     Occupied(String),

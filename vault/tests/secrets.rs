@@ -114,7 +114,7 @@ fn if_kid_guards_what_is_replaced() {
     assert!(matches!(absent, Err(VaultError::Conflict { .. })));
     let made = try_set(&vault, "a", b"1", &demand(KidPrecondition::Absent)).unwrap();
     let again = try_set(&vault, "a", b"2", &demand(KidPrecondition::Absent));
-    assert!(matches!(again, Err(VaultError::Conflict { .. })));
+    assert!(matches!(again, Err(VaultError::NotAbsent(_))));
     try_set(
         &vault,
         "a",

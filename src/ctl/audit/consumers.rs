@@ -95,10 +95,10 @@ struct ReadsSeen {
 
 impl LookBackArgs {
     /// Reads of `name`, or of all secrets.
-    fn reads(&self, name: Option<&str>) -> Result<ReadsSeen, CommandError> {
+    fn reads(&self, mount: &Path, name: Option<&str>) -> Result<ReadsSeen, CommandError> {
         let since = days_ago(self.days).map_err(CommandError::other)?;
         let mut reads = ReadsSeen::default();
-        for record in self.location.records()? {
+        for record in self.location.resolve(mount)?.records()? {
             let record = record?;
             let granted = record.action == Action::Read && record.result == Outcome::Ok;
             let wanted = name.is_none_or(|name| record.name.as_deref() == Some(name));
@@ -176,7 +176,7 @@ impl ImpactCommand {
     /// Shows before a rotation who is affected, how much, and when it disturbs least.
     pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let known = versions(mount, &self.name)?;
-        let reads = self.look_back.reads(Some(&self.name))?;
+        let reads = self.look_back.reads(mount, Some(&self.name))?;
         let observed: Vec<_> = reads.of(&self.name).map(|(r, u)| row(r, u)).collect();
         let declared = array(&known, "consumers");
         let levels = ["critical", "high", "medium", "low"];
@@ -226,7 +226,7 @@ impl AdoptionCommand {
         let current = latest
             .and_then(|version| version.get("version")?.as_u64())
             .unwrap_or_default();
-        let reads = self.look_back.reads(Some(&self.name))?;
+        let reads = self.look_back.reads(mount, Some(&self.name))?;
         let rows: Vec<_> = reads
             .of(&self.name)
             .map(|(reader, used)| {
@@ -264,7 +264,7 @@ impl AdoptionCommand {
 impl GraphCommand {
     /// Shows which consumers read which secrets.
     pub(in crate::ctl) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
-        let reads = self.look_back.reads(None)?;
+        let reads = self.look_back.reads(mount, None)?;
         let mut edges = Vec::new();
         for (name, readers) in &reads.by_name {
             for (reader, used) in readers {

@@ -5,7 +5,7 @@ use jarvis_audit::{Action, Outcome, Record};
 use jarvis_policy::{Accounts, Pattern};
 use serde::de::DeserializeOwned;
 
-use super::log::LogLocation;
+use super::log::AuditLog;
 use super::period::{Period, PeriodArgs};
 use crate::common::accounts::SystemAccounts;
 use crate::ctl::exit::CommandError;
@@ -129,9 +129,9 @@ impl RecordFilter {
 
 /// Every wanted record, the oldest first.
 pub(super) fn search(
-    location: &LogLocation,
+    log: &AuditLog,
     filter: &RecordFilter,
 ) -> Result<impl Iterator<Item = Result<Record, CommandError>>, CommandError> {
-    let records = location.records()?;
+    let records = log.records()?;
     Ok(records.filter(|record| record.as_ref().map_or(true, |r| filter.matches(r))))
 }

@@ -76,7 +76,7 @@ pub(super) struct TailCommand {
 pub(super) struct FollowCommand {
     #[command(flatten)]
     location: LogLocation,
-    /// Public key of the host (default: DIR/identity.pub)
+    /// Public key of the host (default: where the log's host has its own)
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 }
@@ -91,7 +91,7 @@ pub(super) struct ReceiptCommand {
     /// Verify the receipt in this file instead of printing one
     #[arg(long, value_name = "FILE", conflicts_with = "seq")]
     check: Option<PathBuf>,
-    /// Public key of the host, for --check (default: DIR/identity.pub)
+    /// Public key of the host, for --check (default: where the log's host has its own)
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 }
@@ -99,28 +99,30 @@ pub(super) struct ReceiptCommand {
 impl AuditCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         match self {
-            Self::Verify(verify) => verify.run(out),
+            Self::Verify(verify) => verify.run(mount, out),
             Self::Checkpoint => checkpoint(mount, out),
             Self::Rotate => rotate(mount, out),
-            Self::Receipt(receipt) => receipt.run(out),
-            Self::Tail(tail) => tail.run(out),
-            Self::Follow(follow) => follow.run(out),
-            Self::Query(query) => query.run(out),
-            Self::Summary(summary) => summary.run(out),
-            Self::LastRead(last) => last.run(out),
+            Self::Receipt(receipt) => receipt.run(mount, out),
+            Self::Tail(tail) => tail.run(mount, out),
+            Self::Follow(follow) => follow.run(mount, out),
+            Self::Query(query) => query.run(mount, out),
+            Self::Summary(summary) => summary.run(mount, out),
+            Self::LastRead(last) => last.run(mount, out),
             Self::Unused(unused) => unused.run(mount, out),
-            Self::Suspicious(suspicious) => suspicious.run(out),
+            Self::Suspicious(suspicious) => suspicious.run(mount, out),
         }
     }
 }
 
 impl ReceiptCommand {
-    fn run(&self, out: &Output) -> Result<(), CommandError> {
+    fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         if let Some(seq) = self.seq {
-            let proof = receipt(&self.location.directory(), seq).map_err(|error| match error {
-                ReceiptError::NoSuchRecord(_) => CommandError::new(ErrorCode::NotFound, error),
-                other => CommandError::other(other),
-            })?;
+            let proof = receipt(self.location.resolve(mount)?.directory(), seq).map_err(
+                |error| match error {
+                    ReceiptError::NoSuchRecord(_) => CommandError::new(ErrorCode::NotFound, error),
+                    other => CommandError::other(other),
+                },
+            )?;
             let lines: Vec<_> = proof
                 .split(|&b| b == b'\n')
                 .map(String::from_utf8_lossy)
@@ -135,7 +137,10 @@ impl ReceiptCommand {
             });
         }
         let path = self.check.as_deref().unwrap_or(Path::new(""));
-        let identity = self.location.identity(self.identity.as_deref())?;
+        let identity = self
+            .location
+            .resolve(mount)?
+            .identity(self.identity.as_deref())?;
         let text = files::read_text(path, MAX_RECEIPT)?;
         let record = verify_receipt(text.as_bytes(), &identity)
             .map_err(|error| CommandError::new(ErrorCode::Integrity, error))?;
@@ -145,24 +150,30 @@ impl ReceiptCommand {
 }
 
 impl TailCommand {
-    fn run(&self, out: &Output) -> Result<(), CommandError> {
+    fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let all = RecordFilter::default();
-        print_last(&self.location, &all, Some(self.lines), record_rows(out))
+        print_last(
+            &self.location.resolve(mount)?,
+            &all,
+            Some(self.lines),
+            record_rows(out),
+        )
     }
 }
 
 impl FollowCommand {
     /// Waits for the kernel's word that something was written.
-    fn run(&self, out: &Output) -> Result<(), CommandError> {
-        let log = self.location.directory();
-        let identity = self.location.identity(self.identity.as_deref())?;
-        let failed = |error: rustix::io::Errno| CommandError::io("watch", &log, &error.into());
+    fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let log = self.location.resolve(mount)?;
+        let identity = log.identity(self.identity.as_deref())?;
+        let log = log.directory();
+        let failed = |error: rustix::io::Errno| CommandError::io("watch", log, &error.into());
         let bad = |error| CommandError::new(ErrorCode::Integrity, error);
         // Before the first look, so that nothing falls in between.
         let watch = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(failed)?;
         let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
-        inotify::add_watch(&watch, &log, events).map_err(failed)?;
-        let mut follower = Follower::new(&log, &identity).map_err(bad)?;
+        inotify::add_watch(&watch, log, events).map_err(failed)?;
+        let mut follower = Follower::new(log, &identity).map_err(bad)?;
         let mut seen = [0; 4096];
         loop {
             while let Some(record) = follower.next_record().map_err(bad)? {

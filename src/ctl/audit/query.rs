@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::csv::CsvOutput;
 use super::filter::{FilterArgs, RecordFilter, pattern, search};
-use super::log::LogLocation;
+use super::log::{AuditLog, LogLocation};
 use super::period::{days_ago, time_of};
 use super::records::{print_last, record_rows, shown};
 use crate::ctl::exit::CommandError;
@@ -77,20 +77,30 @@ enum GroupBy {
 }
 
 impl QueryCommand {
-    pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let filter = self.filter.parse()?;
         if self.csv {
-            print_last(&self.location, &filter, self.lines, CsvOutput::new(out)?)
+            print_last(
+                &self.location.resolve(mount)?,
+                &filter,
+                self.lines,
+                CsvOutput::new(out)?,
+            )
         } else {
-            print_last(&self.location, &filter, self.lines, record_rows(out))
+            print_last(
+                &self.location.resolve(mount)?,
+                &filter,
+                self.lines,
+                record_rows(out),
+            )
         }
     }
 }
 
 impl SummaryCommand {
-    pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for record in search(&self.location, &self.filter.parse()?)? {
+        for record in search(&self.location.resolve(mount)?, &self.filter.parse()?)? {
             let record = record?;
             let key = match self.by {
                 GroupBy::Secret => record.name,
@@ -123,11 +133,11 @@ impl SummaryCommand {
 
 /// Last granted read of each secret.
 fn last_reads(
-    location: &LogLocation,
+    log: &AuditLog,
     name: Option<Pattern>,
 ) -> Result<BTreeMap<String, Record>, CommandError> {
     let mut last = BTreeMap::new();
-    for record in search(location, &RecordFilter::reads(name))? {
+    for record in search(log, &RecordFilter::reads(name))? {
         let record = record?;
         if let Some(name) = record.name.clone() {
             last.insert(name, record);
@@ -137,9 +147,9 @@ fn last_reads(
 }
 
 impl LastReadCommand {
-    pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let wanted = self.pattern.as_deref().map(pattern).transpose()?;
-        let last = last_reads(&self.location, wanted)?;
+        let last = last_reads(&self.location.resolve(mount)?, wanted)?;
         let json: Value = last
             .iter()
             .map(|(name, r)| json!({"name": name, "time": r.time, "uid": r.uid, "seq": r.seq}))
@@ -158,7 +168,7 @@ impl UnusedCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let limit = days_ago(self.days)
             .map_err(|why| CommandError::invalid("the days", &self.days.to_string(), why))?;
-        let last = last_reads(&self.location, None)?;
+        let last = last_reads(&self.location.resolve(mount)?, None)?;
         let mut unused: Vec<(String, Option<String>)> = Vec::new();
         for name in listing::names(mount)? {
             let read = last.get(&name);

@@ -3,7 +3,7 @@
 use jarvis_audit::Record;
 
 use super::filter::{RecordFilter, search};
-use super::log::LogLocation;
+use super::log::AuditLog;
 use crate::ctl::exit::CommandError;
 use crate::ctl::output::Output;
 use crate::ctl::rows::{Columns, RowSink, RowsOutput};
@@ -76,17 +76,17 @@ fn workload(record: &Record) -> String {
 /// Prints those of the records that `filter` wants, the last `most` of them: they are
 /// counted first, so that none has to be kept.
 pub(super) fn print_last(
-    location: &LogLocation,
+    log: &AuditLog,
     filter: &RecordFilter,
     most: Option<usize>,
     mut sink: impl RowSink<Record>,
 ) -> Result<(), CommandError> {
-    let mut found = search(location, filter)?;
+    let mut found = search(log, filter)?;
     let (skipped, shown) = match most {
         None => (0, usize::MAX),
         Some(most) => {
             let all = found.try_fold(0, |all, record| record.map(|_| all + 1_usize))?;
-            found = search(location, filter)?;
+            found = search(log, filter)?;
             (all.saturating_sub(most), most)
         }
     };

@@ -1,5 +1,7 @@
 //! Suspicious activity in a log's history.
 
+use std::path::Path;
+
 use clap::Args;
 use jarvis_audit::{
     Detector, Finding, MAX_BULK_SECRETS, MAX_DENIALS, Observation, Record, Threshold, Thresholds,
@@ -68,11 +70,11 @@ const COLUMNS: Columns<SuspiciousRow, 5> = Columns {
 impl SuspiciousCommand {
     /// Prints the findings of the period. The detector sees all of the log: what came
     /// before tells what is new.
-    pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let period = self.period.parse()?;
         let mut detector = Detector::new(self.thresholds());
         let mut rows = RowsOutput::new(out, COLUMNS);
-        for record in self.location.records()? {
+        for record in self.location.resolve(mount)?.records()? {
             let record = record?;
             let Some(seen) = Observation::of_record(&record) else {
                 continue;

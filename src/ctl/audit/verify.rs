@@ -20,7 +20,7 @@ use crate::ctl::progress::ProgressMeter;
 pub(in crate::ctl) struct VerifyCommand {
     #[command(flatten)]
     location: LogLocation,
-    /// Public key of the host, best a copy kept elsewhere (default: DIR/identity.pub)
+    /// Public key of the host, best a copy kept elsewhere (default: where the log's host has its own)
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
     /// A checkpoint that was kept elsewhere: the log must have what it says
@@ -35,8 +35,9 @@ pub(in crate::ctl) struct VerifyCommand {
 }
 
 impl VerifyCommand {
-    pub(super) fn run(&self, out: &Output) -> Result<(), CommandError> {
-        let identity = self.location.identity(self.identity.as_deref())?;
+    pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
+        let log = self.location.resolve(mount)?;
+        let identity = log.identity(self.identity.as_deref())?;
         let note = self.against.as_deref().map(read_checkpoint).transpose()?;
         let meter = ProgressMeter::new(out);
         let options = VerifyOptions {
@@ -45,7 +46,7 @@ impl VerifyCommand {
             progress: Some(&mut |progress| meter.show(progress)),
         };
         let begun = Instant::now();
-        let report = verify_with(&self.location.directory(), &identity, options);
+        let report = verify_with(log.directory(), &identity, options);
         let took = begun.elapsed();
         meter.clear();
         let report = report.map_err(|error| CommandError::new(ErrorCode::Integrity, error))?;

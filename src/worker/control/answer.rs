@@ -153,6 +153,35 @@ pub(super) struct Done<'a> {
 }
 
 impl<'a> Done<'a> {
+    /// Answer to a single request that made `changes`: of an immediate revocation more than its first change.
+    pub(super) fn of_all(changes: &[Change]) -> Value {
+        let Some((first, rest)) = changes.split_first() else {
+            return Value::Null;
+        };
+        let mut answer = json!(Done::of(first));
+        let further = |change: &&Change| change.revocation.is_some();
+        let notes: Vec<_> = std::iter::once(first)
+            .chain(rest.iter().filter(further))
+            .filter_map(|change| change.reason.as_deref())
+            .collect();
+        let next = rest
+            .iter()
+            .find(|change| change.name == first.name && change.kid.is_some());
+        if first.revocation.is_some()
+            && let Some(fields) = answer.as_object_mut()
+        {
+            let mut note = notes.join("; ");
+            if let Some(next) = next {
+                note.push_str(match next.begins {
+                    Some(_) => "; a clean value waits for its hook",
+                    None => "; a clean value is current",
+                });
+            }
+            fields.insert("note".into(), note.into());
+        }
+        answer
+    }
+
     pub(super) fn of(change: &'a Change) -> Self {
         Self {
             name: change.name.as_deref(),

@@ -106,6 +106,15 @@ fn fenced(changes: &[Change]) -> Vec<u64> {
     fenced.filter_map(|change| change.id).collect()
 }
 
+/// Demand on the current version that the field `if_kid` of a request makes.
+fn precondition(if_kid: Option<&str>) -> KidPrecondition<'_> {
+    match if_kid {
+        None => KidPrecondition::Any,
+        Some("none") => KidPrecondition::Absent,
+        Some(kid) => KidPrecondition::Current(kid),
+    }
+}
+
 fn apply(
     service: &ControlService,
     txn: &mut Txn<'_>,
@@ -121,21 +130,20 @@ fn apply(
             if_kid,
             cached,
         } => {
-            let if_kid = match if_kid.as_deref() {
-                None => KidPrecondition::Any,
-                Some("none") => KidPrecondition::Absent,
-                Some(kid) => KidPrecondition::Current(kid),
-            };
             let new = NewVersion {
                 kind: kind.as_ref(),
                 cached: *cached,
-                if_kid,
+                if_kid: precondition(if_kid.as_deref()),
                 ..new
             };
             let outcome = txn.set(name, value.expose(), &new)?;
             Change::written(ChangeKind::Update, name, outcome)
         }
-        Operation::Generate { name, kind } => {
+        Operation::Generate { name, kind, if_kid } => {
+            let new = NewVersion {
+                if_kid: precondition(if_kid.as_deref()),
+                ..new
+            };
             let outcome = txn.generate(name, kind, &new)?;
             Change::written(ChangeKind::Rotate, name, outcome)
         }

@@ -6,7 +6,7 @@
 
 use jarvis_audit::{Action, Event};
 use jarvis_fs::{Answer, Caller, Containment, Control, FsError, KeptAnswer, RequestOrigin};
-use serde_json::{Value, json};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::worker::authorization::{refusal, subject};
@@ -122,7 +122,7 @@ fn run(service: &ControlService, caller: &Caller, bytes: &[u8], origin: RequestO
             Parsed::Ask(question) => Ok(success(&ask(service, caller, &question)?)),
             Parsed::One(operation) => {
                 change(service, caller, vec![operation], origin, &|changes| {
-                    changes.first().map_or(Value::Null, |c| json!(Done::of(c)))
+                    Done::of_all(changes)
                 })
             }
             Parsed::Batch(operations) => change(service, caller, operations, origin, &|changes| {

@@ -31,7 +31,10 @@ pub(super) fn ask(
         Question::Schedule { after } => versions::schedule(service, caller, *after),
         Question::Revocations { after } => revocation::revocations(service, caller, *after),
         Question::Revocation(id) => revocation::revocation(service, caller, *id),
-        Question::Reload => Ok(json!({"clients": service.authorization.reload(Some(caller))?})),
+        Question::Reload { force } => {
+            let clients = service.authorization.reload(Some(caller), *force)?;
+            Ok(json!({"clients": clients}))
+        }
         Question::AuditRotate => match service.audit.rotate_segment() {
             Ok(segment) => Ok(json!({"segment": segment})),
             Err(error) => {
@@ -80,6 +83,7 @@ fn status(service: &ControlService) -> Value {
     let troubles = service.status.troubles();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "places": service.places.json(),
         "uptime_secs": service.status.uptime_secs(),
         "ready": troubles.is_empty(),
         "troubles": troubles,

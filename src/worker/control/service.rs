@@ -8,6 +8,7 @@ use crate::worker::audit::AuditTrail;
 use crate::worker::authorization::Authorization;
 use crate::worker::commit::Committer;
 use crate::worker::metrics::Metrics;
+use crate::worker::places::Places;
 use crate::worker::secrets::Secrets;
 use crate::worker::settings::Settings;
 use crate::worker::status::Status;
@@ -21,6 +22,7 @@ pub(crate) struct ControlService {
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) places: Arc<Places>,
     /// Told that a long request gets on.
     pub(crate) in_flight: Arc<InFlight>,
 }

@@ -1,5 +1,6 @@
 //! Requests as JSON: an object, or an array of them.
 
+use jarvis_policy::Verb;
 use jarvis_vault::{Credential, SecretBytes, SecretName, SecretType};
 use serde::Deserialize;
 use serde_json::Value;
@@ -38,6 +39,7 @@ struct RequestFields {
     uid: Option<u32>,
     gid: Option<u32>,
     groups: Option<Vec<u32>>,
+    force: Option<bool>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -94,11 +96,19 @@ pub(super) fn batch(text: &str) -> Checked<Vec<Operation>> {
     operations.collect()
 }
 
+fn no_verb(text: &str) -> String {
+    let verbs: Vec<_> = Verb::ALL.iter().map(|verb| verb.as_str()).collect();
+    format!("{text:?} is no verb; the verbs are {}", verbs.join(", "))
+}
+
 impl RequestFields {
     fn check(self) -> Checked<Parsed> {
         self.check_fields()?;
         let operation = match self.op {
-            Op::Reload => return Ok(Parsed::Ask(Question::Reload)),
+            Op::Reload => {
+                let force = self.force.unwrap_or_default();
+                return Ok(Parsed::Ask(Question::Reload { force }));
+            }
             Op::Status => return Ok(Parsed::Ask(Question::Status)),
             Op::KeyList => return Ok(Parsed::Ask(Question::KeyList)),
             Op::Checkpoint => return Ok(Parsed::Ask(Question::Checkpoint)),
@@ -123,6 +133,7 @@ impl RequestFields {
                     Some(kind) => kind,
                     None => secret_type("password", self.length, None)?,
                 },
+                if_kid: self.if_kid,
             },
             Op::Rotate => Operation::Rotate(self.name()?),
             Op::Delete => Operation::Delete(self.name()?),
@@ -152,7 +163,7 @@ impl RequestFields {
         let given = [
             ("value", self.value.is_some(), op == Op::Set),
             ("value_b64", self.value_b64.is_some(), op == Op::Set),
-            ("if_kid", self.if_kid.is_some(), op == Op::Set),
+            ("if_kid", self.if_kid.is_some(), typed),
             (
                 "allow_cached_reads",
                 self.allow_cached_reads.is_some(),
@@ -165,6 +176,7 @@ impl RequestFields {
             ("passphrase", self.passphrase.is_some(), opens),
             ("key_b64", self.key_b64.is_some(), opens),
             ("slot", self.slot.is_some(), op == Op::KeyRemove),
+            ("force", self.force.is_some(), op == Op::Reload),
             ("verb", self.verb.is_some(), op == Op::Explain),
             ("uid", self.uid.is_some(), op == Op::Explain),
             ("gid", self.gid.is_some(), op == Op::Explain),
@@ -197,7 +209,7 @@ impl RequestFields {
         let verb = self.verb.as_deref().unwrap_or("read");
         Ok(Question::Explain {
             name: self.name()?,
-            verb: verb.parse().or_else(|_| invalid("`verb` is no verb"))?,
+            verb: verb.parse().or_else(|_| invalid(no_verb(verb)))?,
             uid: required("uid", self.uid)?,
             gid: required("gid", self.gid)?,
             groups: self.groups.unwrap_or_default(),

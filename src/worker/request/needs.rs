@@ -147,7 +147,7 @@ impl Question {
                 Need::secret(&[Verb::Read], name),
                 Need::secret(ROTATE, name),
             ],
-            Self::Reload | Self::Explain { .. } => vec![Need::vault(&[Verb::Policy])],
+            Self::Reload { .. } | Self::Explain { .. } => vec![Need::vault(&[Verb::Policy])],
             Self::KeyList => vec![Need::vault(&[Verb::Key])],
             Self::Checkpoint | Self::AuditRotate => vec![Need::vault(&[Verb::Audit])],
         }

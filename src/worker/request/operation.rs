@@ -18,6 +18,7 @@ pub(crate) enum Operation {
     Generate {
         name: SecretName,
         kind: SecretType,
+        if_kid: Option<String>,
     },
     Rotate(SecretName),
     Delete(SecretName),
@@ -44,7 +45,10 @@ impl Operation {
 /// A question of an admin; it changes no secret.
 pub(crate) enum Question {
     Status,
-    Reload,
+    Reload {
+        /// Also a policy by which nobody may load the next.
+        force: bool,
+    },
     KeyList,
     /// All that is kept of a secret, sealed for somebody.
     HistoryExport {

@@ -27,7 +27,7 @@ pub(super) fn short(text: &str) -> Checked<Parsed> {
         ("restore", [name]) => Operation::Restore(checked_name(name)?),
         ("purge", [name]) => Operation::Purge(checked_name(name)?),
         ("generate", [name, options @ ..]) => short_generate(name, options)?,
-        ("reload", []) => return Ok(Parsed::Ask(Question::Reload)),
+        ("reload", []) => return Ok(Parsed::Ask(Question::Reload { force: false })),
         ("status", []) => return Ok(Parsed::Ask(Question::Status)),
         ("rotate" | "delete" | "restore" | "purge", _) => {
             return invalid(format!("use: {word} NAME"));
@@ -77,5 +77,6 @@ fn short_generate(name: &str, options: &[&str]) -> Checked<Operation> {
     Ok(Operation::Generate {
         name: checked_name(name)?,
         kind: secret_type(kind, length, None)?,
+        if_kid: None,
     })
 }

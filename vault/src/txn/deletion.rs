@@ -90,7 +90,7 @@ impl Txn<'_> {
     /// is none, removes the directory called so.
     ///
     /// # Errors
-    /// [`VaultError::NotFound`] when none is deleted, [`VaultError::NotEmpty`], or a failure
+    /// [`VaultError::NotFound`], [`VaultError::NotDeleted`], [`VaultError::NotEmpty`], or a failure
     /// of the vault.
     pub fn purge(&mut self, name: &SecretName) -> Result<Vec<NodeId>, VaultError> {
         let doomed = self.deleted_nodes(|node| &*node.path == name.as_str())?;
@@ -98,7 +98,7 @@ impl Txn<'_> {
             let directory = self.existing(name)?;
             return match directory.body {
                 Body::Directory { .. } => Ok(vec![self.remove_directory(&directory)?]),
-                Body::Secret(_) => Err(VaultError::NotFound(name.to_string())),
+                Body::Secret(_) => Err(VaultError::NotDeleted(name.to_string())),
             };
         }
         self.destroy(&doomed)?;

@@ -102,7 +102,12 @@ impl Txn<'_> {
         change: impl FnOnce(&mut SecretSettings),
     ) -> Result<WriteOutcome, VaultError> {
         let mut node = self.existing(name)?;
-        change(&mut node.secret_mut()?.settings);
+        let secret = node.secret_mut()?;
+        change(&mut secret.settings);
+        let is_scheduled = secret.settings.rotate_every_ms.is_some();
+        if is_scheduled && !secret.kind.has_generator() {
+            return Err(VaultError::NoSchedule(name.to_string()));
+        }
         self.save(&node)?;
         WriteOutcome::of(&node)
     }

@@ -289,9 +289,12 @@ fn check_if_kid(
     if current.as_deref() == expected {
         return Ok(());
     }
+    let Some(expected) = expected else {
+        return Err(VaultError::NotAbsent(name.to_string()));
+    };
     Err(VaultError::Conflict {
         name: name.to_string(),
-        expected: expected.unwrap_or("none").to_owned(),
+        expected: expected.to_owned(),
         found: current.unwrap_or_else(|| "none".to_owned()),
     })
 }
