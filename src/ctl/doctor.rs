@@ -16,7 +16,7 @@ use super::exit::{CommandError, ErrorCode};
 use super::home::{DEFAULT_HOME, HomeDirectory};
 use super::http;
 use super::output::Output;
-use super::running::{self, Places};
+use super::running::{self, DaemonPlaces};
 use crate::common::policy_file::{LoadError, load_policy};
 use crate::config::{Config, ConfigError};
 use crate::process::kernel::kernel;
@@ -114,7 +114,7 @@ struct Diagnosis {
 impl DoctorCommand {
     pub(super) fn run(&self, mount: &Path, out: &Output) -> Result<(), CommandError> {
         let status = running::status(mount);
-        let places = status.as_ref().ok().and_then(Places::in_status);
+        let places = status.as_ref().ok().and_then(DaemonPlaces::in_status);
         let unreachable = |error: &CommandError| error.code() == ErrorCode::Unreachable;
         let is_down = status.as_ref().err().is_some_and(unreachable);
         let config = self.configuration_file(places.as_ref());
@@ -152,7 +152,7 @@ impl DoctorCommand {
     }
 
     /// The running daemon's configuration, or the one in the directory that is named.
-    fn configuration_file(&self, running: Option<&Places>) -> PathBuf {
+    fn configuration_file(&self, running: Option<&DaemonPlaces>) -> PathBuf {
         match (&self.home.dir, running) {
             (Some(dir), _) => dir.join("config.toml"),
             (None, Some(places)) => places.config.clone(),
@@ -174,7 +174,11 @@ fn configuration(path: &Path) -> Result<String, Problem> {
 
 /// Readiness, as the daemon tells it; `running` is what it says of itself, if it does. None
 /// answers at all if it `is_down`.
-fn http_port(config: &Path, running: Option<&Places>, is_down: bool) -> Result<String, Problem> {
+fn http_port(
+    config: &Path,
+    running: Option<&DaemonPlaces>,
+    is_down: bool,
+) -> Result<String, Problem> {
     let Ok(config) = Config::load(config) else {
         return Ok("not known without a configuration".into());
     };

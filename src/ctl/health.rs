@@ -13,7 +13,7 @@ use super::exit::{CommandError, ErrorCode};
 use super::http;
 use super::mounted;
 use super::output::Output;
-use super::running::{self, Places};
+use super::running::{self, DaemonPlaces};
 
 /// Longest time that can be waited, in seconds: a year.
 const MAX_TIMEOUT: i64 = 366 * 24 * 3600;
@@ -81,7 +81,7 @@ impl HttpEndpoint {
         if let Some(url) = &self.url {
             return Ok(url.clone());
         }
-        let places = Places::of_daemon(mount);
+        let places = DaemonPlaces::of_daemon(mount);
         let places = places.map_err(|error| error.with_advice("or name its port with --url"))?;
         let address = places.http.ok_or_else(|| {
             let message = "the daemon listens on no HTTP port; see [http], and its log";

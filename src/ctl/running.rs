@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::client::request;
 use super::exit::{CommandError, ErrorCode};
 
-/// Places of the daemon that serves a mount.
+/// DaemonPlaces of the daemon that serves a mount.
 #[derive(Debug, Deserialize)]
-pub(super) struct Places {
+pub(super) struct DaemonPlaces {
     /// Its configuration.
     pub(super) config: PathBuf,
     /// Directory of its audit log.
@@ -36,8 +36,8 @@ pub(super) fn status(mount: &Path) -> Result<Value, CommandError> {
     request(mount, &json!({"op": "status"}))
 }
 
-impl Places {
-    /// Places of the daemon that serves `mount`.
+impl DaemonPlaces {
+    /// DaemonPlaces of the daemon that serves `mount`.
     ///
     /// # Errors
     /// As [`status`].
@@ -48,7 +48,7 @@ impl Places {
         })
     }
 
-    /// Places in an answer of [`status`].
+    /// DaemonPlaces in an answer of [`status`].
     pub(super) fn in_status(status: &Value) -> Option<Self> {
         Self::deserialize(status.get("places")?).ok()
     }

@@ -222,7 +222,12 @@ impl Worker {
         let tables = &parts.tables;
         let (handles, in_flight) = (tables.handles.clone(), tables.in_flight.clone());
         let connection = Arc::new(Connection::from(device));
-        let fs = FileSystem::new(parts.backend(), handles, in_flight, connection.clone())?;
+        let fs = FileSystem::new(
+            parts.backend(resources.places.clone()),
+            handles,
+            in_flight,
+            connection.clone(),
+        )?;
         let (buffers, threads) = (
             tables.requests.clone(),
             resources.start.config.mount.threads,

@@ -153,7 +153,6 @@ pub(super) struct WorkerParts {
     metrics: Arc<Metrics>,
     settings: Arc<Settings>,
     callers: Arc<Callers>,
-    places: Arc<Places>,
 }
 
 impl WorkerParts {
@@ -285,12 +284,11 @@ impl WorkerParts {
             opened_seq,
             metrics,
             settings,
-            places: resources.places.clone(),
         })
     }
 
-    /// The parts behind the file system.
-    pub(super) fn backend(&self) -> Backend<SecretTree> {
+    /// The parts behind the file system, of a daemon that has what it has in `places`.
+    pub(super) fn backend(&self, places: Arc<Places>) -> Backend<SecretTree> {
         let gate = Gate {
             committer: self.committer.clone(),
             secrets: self.secrets.clone(),
@@ -317,7 +315,7 @@ impl WorkerParts {
                 status: self.status.clone(),
                 metrics: self.metrics.clone(),
                 settings: self.settings.clone(),
-                places: self.places.clone(),
+                places,
                 in_flight: self.tables.in_flight.clone(),
             }),
             callers: self.callers.clone(),

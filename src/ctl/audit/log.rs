@@ -8,7 +8,7 @@ use jarvis_audit::{PublicIdentity, Record, read_records};
 
 use crate::ctl::exit::{CommandError, ErrorCode};
 use crate::ctl::home::HomeDirectory;
-use crate::ctl::running::Places;
+use crate::ctl::running::DaemonPlaces;
 
 /// Options that say where the log is, for one that is not the running daemon's.
 #[derive(Args)]
@@ -34,7 +34,7 @@ impl LogLocation {
     /// host than the directory's: its log would tell nothing of this one.
     pub(super) fn resolve(&self, mount: &Path) -> Result<AuditLog, CommandError> {
         let Some(home) = &self.home.dir else {
-            let running = Places::of_daemon(mount);
+            let running = DaemonPlaces::of_daemon(mount);
             let places =
                 running.map_err(|error| error.with_advice("name its directory with --dir"))?;
             return Ok(AuditLog {
@@ -96,7 +96,7 @@ impl AuditLog {
     /// Refuses the log in `home` if the daemon that serves `mount` is another host.
     fn check_host(&self, home: &Path, mount: &Path) -> Result<(), CommandError> {
         // Without a daemon, or the right to ask it, the directory is all there is.
-        let Ok(running) = Places::of_daemon(mount) else {
+        let Ok(running) = DaemonPlaces::of_daemon(mount) else {
             return Ok(());
         };
         let identity = PublicIdentity::open(&self.identity).map_err(CommandError::other)?;
