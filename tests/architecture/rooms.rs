@@ -63,15 +63,15 @@ worker/commit: common config ipc audit metrics runner_client secrets settings wi
     names audit fs vault
 worker/gate: common audit authorization commit identity metrics secrets settings
     names audit fs policy vault
+# Paths and an address, for those who administer the daemon.
+worker/places: config
+    names audit std::net
 worker/control: common audit authorization commit due metrics places request secrets settings status
     names audit fs policy vault
 worker/sources: common config commit runner_client
     names vault
 worker/scheduler: common ipc process audit commit due metrics runner_client secrets settings sources
     names audit vault fs::FsError
-# Paths and an address, for those who administer the daemon.
-worker/places: config
-    names audit std::net
 # No secrets: who asks over the network gets numbers.
 worker/http: common process metrics status
     names std::net
