@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
@@ -96,6 +97,11 @@ impl ControlHandle {
     }
 }
 
+/// Longest time that a request waits for its turn. The kernel cuts the whole connection when one is
+/// not answered in time (greeting.rs), which no user's requests may bring about; a request at
+/// work takes some seconds at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
 /// A request on its way, with the reply that its write waits for.
 pub(crate) struct ControlJob {
     pub(crate) handle: Arc<ControlHandle>,
@@ -133,16 +139,18 @@ impl ControlExecutor {
     /// Queues `job`. When the queue is full, whoever has the most in it is told to try again.
     pub(crate) fn submit(&self, job: ControlJob, control: &dyn Control) {
         let urgent = control.is_urgent(&job.request);
-        let Err(job) = self.queue.push(job.caller.account(), urgent, job) else {
-            return;
-        };
-        let message = "too many control requests are waiting; try again";
-        job.handle.put(
-            control.refuse_control(FsError::Busy, message).body,
-            job.origin.start,
-        );
-        job.reply.error(FsError::Busy);
+        if let Err(job) = self.queue.push(job.caller.account(), urgent, job) {
+            put_off(job, control);
+        }
     }
+}
+
+/// Tells who asked for `job` to try again.
+fn put_off(job: ControlJob, control: &dyn Control) {
+    let message = "too many control requests are waiting; try again";
+    let body = control.refuse_control(FsError::Busy, message).body;
+    job.handle.put(body, job.origin.start);
+    job.reply.error(FsError::Busy);
 }
 
 impl Drop for ControlExecutor {
@@ -162,7 +170,7 @@ fn run(
     (handles, in_flight): (&HandleTable, &InFlight),
 ) {
     let budget = AnswerBudget::default();
-    while let Some(job) = jobs.take() {
+    let carry_out = |job: ControlJob| {
         let number = job.origin.request;
         // Suspects were refused before they came here.
         let _guard = in_flight.track(number);
@@ -192,6 +200,17 @@ fn run(
             Some(error) => job.reply.error(error),
         }
         control.answered(number);
+    };
+    while let Some(job) = jobs.take() {
+        carry_out(job);
+        for late in jobs.take_overdue(LONGEST_WAIT) {
+            // One that an earlier worker carried out is only answered.
+            if control.carried_out(late.origin.request) {
+                carry_out(late);
+            } else {
+                put_off(late, control);
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! urgent comes before what is not.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -18,8 +19,8 @@ struct Waiting<J> {
     closed: bool,
 }
 
-/// Jobs by account, in the order of turns.
-struct Lane<J>(VecDeque<(u32, VecDeque<J>)>);
+/// Jobs by account, in the order of turns, each with the time when it came.
+struct Lane<J>(VecDeque<(u32, VecDeque<(Instant, J)>)>);
 
 impl<J> Lane<J> {
     fn len(&self) -> usize {
@@ -32,6 +33,7 @@ impl<J> Lane<J> {
     }
 
     fn push(&mut self, account: u32, job: J) {
+        let job = (Instant::now(), job);
         match self.0.iter_mut().find(|(owner, _)| *owner == account) {
             Some((_, jobs)) => jobs.push_back(job),
             None => self.0.push_back((account, VecDeque::from([job]))),
@@ -44,7 +46,21 @@ impl<J> Lane<J> {
         if !jobs.is_empty() {
             self.0.push_back((account, jobs));
         }
-        job
+        job.map(|(_, job)| job)
+    }
+
+    /// Takes the jobs that have waited for `limit`.
+    fn take_overdue(&mut self, limit: Duration) -> Vec<J> {
+        let mut overdue = Vec::new();
+        for (_, jobs) in &mut self.0 {
+            let late = jobs
+                .iter()
+                .take_while(|(since, _)| since.elapsed() >= limit);
+            let late = late.count();
+            overdue.extend(jobs.drain(..late).map(|(_, job)| job));
+        }
+        self.0.retain(|(_, jobs)| !jobs.is_empty());
+        overdue
     }
 
     /// Takes the newest job of whoever has the most, if they are more than `than`.
@@ -55,7 +71,7 @@ impl<J> Lane<J> {
         if jobs.is_empty() {
             self.0.remove(longest);
         }
-        job
+        job.map(|(_, job)| job)
     }
 }
 
@@ -128,6 +144,14 @@ impl<J> FairQueue<J> {
         }
     }
 
+    /// Takes out the jobs that have waited for `limit`, the oldest of each account first.
+    pub(crate) fn take_overdue(&self, limit: Duration) -> Vec<J> {
+        let mut waiting = self.waiting.lock();
+        let mut overdue = waiting.urgent.take_overdue(limit);
+        overdue.extend(waiting.ordinary.take_overdue(limit));
+        overdue
+    }
+
     /// Takes no more jobs; those that wait are still done.
     pub(crate) fn close(&self) {
         self.waiting.lock().closed = true;
@@ -162,6 +186,18 @@ mod tests {
             drained(&queue),
             ["a4!", "c1!", "a5!", "a1", "b1", "a2", "a3"]
         );
+    }
+
+    #[test]
+    fn who_waited_too_long_is_taken_out() {
+        let queue = FairQueue::new(8);
+        for (account, urgent, job) in [(7, false, "a1"), (8, true, "b1!"), (7, false, "a2")] {
+            assert!(queue.push(account, urgent, job).is_ok());
+        }
+        assert!(queue.take_overdue(Duration::from_secs(3600)).is_empty());
+        assert_eq!(queue.take_overdue(Duration::ZERO), ["b1!", "a1", "a2"]);
+        assert!(queue.push(9, false, "c1").is_ok());
+        assert_eq!(drained(&queue), ["c1"]);
     }
 
     #[test]
