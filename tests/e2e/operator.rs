@@ -53,6 +53,7 @@ fn a_log_of_another_host_is_not_taken_for_the_daemons() {
         identity.to_str().unwrap(),
     ];
     home.ok(&[&["audit", "verify"], &copy[..]].concat(), b"");
+    home.ok(&[&["audit", "verify"], &copy[..2]].concat(), b"");
 }
 
 #[test]

@@ -33,21 +33,32 @@ impl LogLocation {
     /// When nothing is named and no daemon answers, and when the running daemon is another
     /// host than the directory's: its log would tell nothing of this one.
     pub(super) fn resolve(&self, mount: &Path) -> Result<AuditLog, CommandError> {
-        let Some(home) = &self.home.dir else {
-            let running = DaemonPlaces::of_daemon(mount);
-            let places =
-                running.map_err(|error| error.with_advice("name its directory with --dir"))?;
-            return Ok(AuditLog {
-                directory: self.log.clone().unwrap_or(places.audit),
-                identity: places.identity,
-            });
-        };
-        let found = AuditLog {
-            directory: self.log.clone().unwrap_or_else(|| home.join("audit")),
-            identity: home.join("identity.pub"),
+        let found = match (&self.log, &self.home.dir) {
+            (Some(log), home) => AuditLog {
+                directory: log.clone(),
+                // A copy of `DIR` has it beside the log.
+                identity: home
+                    .as_deref()
+                    .or(log.parent())
+                    .unwrap_or(Path::new(""))
+                    .join("identity.pub"),
+            },
+            (None, Some(home)) => AuditLog {
+                directory: home.join("audit"),
+                identity: home.join("identity.pub"),
+            },
+            (None, None) => {
+                let running = DaemonPlaces::of_daemon(mount);
+                let places =
+                    running.map_err(|error| error.with_advice("name its directory with --dir"))?;
+                AuditLog {
+                    directory: places.audit,
+                    identity: places.identity,
+                }
+            }
         };
         found.check_present()?;
-        if self.log.is_none() {
+        if let (None, Some(home)) = (&self.log, &self.home.dir) {
             found.check_host(home, mount)?;
         }
         Ok(found)
