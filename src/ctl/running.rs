@@ -1,6 +1,8 @@
 //! Status and places of the running daemon, by its own words.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,7 +10,10 @@ use serde_json::{Value, json};
 use super::client::request;
 use super::exit::{CommandError, ErrorCode};
 
-/// DaemonPlaces of the daemon that serves a mount.
+/// Time that a daemon has to answer, between two workers and on a busy machine, too.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Places of the daemon that serves a mount.
 #[derive(Debug, Deserialize)]
 pub(super) struct DaemonPlaces {
     /// Its configuration.
@@ -17,8 +22,6 @@ pub(super) struct DaemonPlaces {
     pub(super) audit: PathBuf,
     /// Its public identity.
     pub(super) identity: PathBuf,
-    /// Its host, as records name it.
-    pub(super) host: String,
     /// Address of its HTTP port, while it listens on one.
     pub(super) http: Option<String>,
 }
@@ -28,16 +31,18 @@ pub(super) struct DaemonPlaces {
 /// # Errors
 /// When none answers, or the caller may not ask.
 pub(super) fn status(mount: &Path) -> Result<Value, CommandError> {
-    // Who asks on a mount that nobody serves waits.
-    if jarvis_fs::answers(mount).is_none() {
+    // Who asks on a mount that nobody serves waits: in a thread that may be left behind.
+    let (sender, receiver) = channel();
+    let path = mount.to_owned();
+    std::thread::spawn(move || sender.send(request(&path, &json!({"op": "status"}))).ok());
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
         let message = format!("{} is mounted and nobody answers", mount.display());
-        return Err(CommandError::new(ErrorCode::Unreachable, message));
-    }
-    request(mount, &json!({"op": "status"}))
+        Err(CommandError::new(ErrorCode::Unreachable, message))
+    })
 }
 
 impl DaemonPlaces {
-    /// DaemonPlaces of the daemon that serves `mount`.
+    /// Places of the daemon that serves `mount`.
     ///
     /// # Errors
     /// As [`status`].
@@ -48,7 +53,7 @@ impl DaemonPlaces {
         })
     }
 
-    /// DaemonPlaces in an answer of [`status`].
+    /// Places in an answer of [`status`].
     pub(super) fn in_status(status: &Value) -> Option<Self> {
         Self::deserialize(status.get("places")?).ok()
     }

@@ -27,11 +27,12 @@ pub(super) struct AuditLog {
 }
 
 impl LogLocation {
-    /// The log that the options name; without any, that of the daemon that serves `mount`.
+    /// The log that the options name; without any, that of the daemon that serves `mount`. One
+    /// that is named is read without a look at the mount: who asks there while a holder keeps it
+    /// and nobody serves can't even be killed.
     ///
     /// # Errors
-    /// When nothing is named and no daemon answers, and when the running daemon is another
-    /// host than the directory's: its log would tell nothing of this one.
+    /// When nothing is named and no daemon answers, and when there is no log.
     pub(super) fn resolve(&self, mount: &Path) -> Result<AuditLog, CommandError> {
         let found = match (&self.log, &self.home.dir) {
             (Some(log), home) => AuditLog {
@@ -58,9 +59,6 @@ impl LogLocation {
             }
         };
         found.check_present()?;
-        if let (None, Some(home)) = (&self.log, &self.home.dir) {
-            found.check_host(home, mount)?;
-        }
         Ok(found)
     }
 }
@@ -102,27 +100,5 @@ impl AuditLog {
                 Err(CommandError::new(ErrorCode::NotFound, message))
             }
         }
-    }
-
-    /// Refuses the log in `home` if the daemon that serves `mount` is another host.
-    fn check_host(&self, home: &Path, mount: &Path) -> Result<(), CommandError> {
-        // Without a daemon, or the right to ask it, the directory is all there is.
-        let Ok(running) = DaemonPlaces::of_daemon(mount) else {
-            return Ok(());
-        };
-        let identity = PublicIdentity::open(&self.identity).map_err(CommandError::other)?;
-        let host = identity.host().to_string();
-        if host == running.host {
-            return Ok(());
-        }
-        let message = format!(
-            "the log in {} is host {host}'s, the daemon that serves {} is {} and writes to {}; \
-             for a log of another host name the log itself with --log, and --identity",
-            home.display(),
-            mount.display(),
-            running.host,
-            running.audit.display()
-        );
-        Err(CommandError::new(ErrorCode::Usage, message))
     }
 }
