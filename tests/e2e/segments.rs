@@ -227,6 +227,10 @@ fn the_log_is_followed_as_it_grows() {
     assert_eq!(until("start")["start"]["previous"], "unclean");
     alice().read(&daemon.file("app/db")).unwrap();
     assert_eq!(until("read")["name"], "app/db");
+    // The signature of that read would be written in the place of what stands there by then.
+    daemon.eventually("the read is signed", || {
+        home.all_records().last().unwrap()["action"] == "signature"
+    });
     // A line that no daemon wrote ends it.
     let last = home.segments().pop().unwrap();
     let mut forged = fs::OpenOptions::new().append(true).open(last).unwrap();
