@@ -59,14 +59,17 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// The next supervisor, if one has come; others than the own user are sent away.
+    /// The next supervisor, if one has come; others than the own user are sent away. One that
+    /// died while it came is none: no end of a supervisor may end the holder.
     ///
     /// # Errors
-    /// The system's answer.
+    /// The system's answer, when nobody will be accepted any more.
     pub(super) fn accept(&self) -> io::Result<Option<SupervisorPeer>> {
         let socket = match accept_with(&self.0, SocketFlags::CLOEXEC) {
             Ok(socket) => socket,
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
+            // It waits until there is room.
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
         let peer = socket_peercred(&socket)?;
@@ -74,10 +77,16 @@ impl Listener {
             tracing::error!(uid = peer.uid.as_raw(), "not a supervisor");
             return Ok(None);
         }
-        Ok(Some(SupervisorPeer {
-            pidfd: pidfd_open(peer.pid, PidfdFlags::empty())?,
-            channel: socket.into(),
-        }))
+        match pidfd_open(peer.pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Some(SupervisorPeer {
+                pidfd,
+                channel: socket.into(),
+            })),
+            Err(errno) => {
+                tracing::warn!(%errno, "the supervisor is gone before it said anything");
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -118,9 +118,6 @@ impl HolderClient {
         if self.peer.is_none() {
             self.peer = HolderPeer::open(&self.socket).ok();
             self.answered = true;
-            if self.peer.is_some() {
-                tracing::warn!("there is a holder again");
-            }
             return self.peer.is_some();
         }
         let since = self.pinged.elapsed();

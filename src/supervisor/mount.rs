@@ -201,6 +201,7 @@ impl FuseMount {
     pub(super) fn ensure_holder(&mut self) {
         if self.holder.as_mut().is_some_and(HolderClient::ensure) {
             self.hand_to_holder();
+            tracing::warn!("there is a holder again, and it has what there is to keep");
         }
     }
 

@@ -96,6 +96,38 @@ fn a_revocation_waits_for_nobodys_batches() {
     assert_eq!(home.ok(&["status"], b"")["worker_generation"], generation);
 }
 
+/// The kernel cuts the connection of a mount when a request is not answered in 40 seconds.
+#[test]
+fn who_waits_too_long_for_a_turn_is_told_to_try_again() {
+    let home = TestDaemon::new().init(&with_admin(BOBS_OWN));
+    let daemon = home.start();
+    let (serving, _) = daemon.workers();
+    let connection = jarvis_fs::connection(&home.mount()).unwrap();
+    // Each change takes some seconds, as on a disk that other work keeps busy.
+    let delay = "delay_enter=1s";
+    let tracer = Tracer::attach(&[serving], "fdatasync", delay, 4 * patience()).unwrap();
+    let set = json!({"op": "set", "name": "bob/one", "value": "v"}).to_string();
+    let ask = || {
+        bob().become_thread();
+        Control::open(&home.mount()).unwrap().ask(&set)
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..24).map(|_| scope.spawn(ask)).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended.collect()
+    });
+    tracer.detach();
+    let done = answers.iter().filter(|(result, _)| result.is_ok()).count();
+    let busy = |(result, answer): &&(_, Value)| {
+        *result == Err(EAGAIN) && answer["error"]["code"] == "busy"
+    };
+    let refused = answers.iter().filter(busy).count();
+    assert!(done > 0 && refused > 0, "{answers:?}");
+    assert_eq!(done + refused, answers.len(), "{answers:?}");
+    assert_eq!(daemon.workers().0, serving, "{}", daemon.log());
+    assert_eq!(jarvis_fs::connection(&home.mount()).unwrap(), connection);
+}
+
 #[test]
 fn control_handles_and_their_answers_are_bounded() {
     let home = TestDaemon::new().init(&with_admin(BOBS_OWN));
