@@ -24,7 +24,10 @@ const MAX_HEADERS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Connections there is room for.
 const MAX_CONNECTIONS: usize = 64;
-/// How often the table of the host's connections is read at most: it may be long.
+/// Connections that may wait for the next look at the host's table, which tells whose they are:
+/// until then the oldest may be anybody's.
+const MAX_UNTOLD: usize = 256;
+/// How often the table of the host's connections is read, unless many come: it may be long.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const MILLISECOND: Duration = Duration::from_millis(1);
 /// Pause where no connection can be accepted, for want of fds or memory.
@@ -99,7 +102,9 @@ impl Server {
         let deadlines = self.connections.iter().map(|one| one.deadline);
         // Rounded up: not to wake before the time has come.
         let left = |first: Instant| first.saturating_duration_since(now) + MILLISECOND;
-        let timeout = deadlines.min().map(left).map(Timespec::try_from);
+        let look = self.next_look().filter(|_| self.is_crowded());
+        let timeout = deadlines.chain(look).min().map(left);
+        let timeout = timeout.map(Timespec::try_from);
         let timeout = timeout.transpose().map_err(|_| Errno::INVAL)?;
         poll(&mut fds, timeout.as_ref())?;
         Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
@@ -114,12 +119,22 @@ impl Server {
         if is_called {
             self.accept();
         }
-        if self.connections.len() > MAX_CONNECTIONS {
+        let is_early = self.next_look().is_some_and(|at| Instant::now() < at);
+        if self.is_crowded() && (!is_early || self.connections.len() > MAX_UNTOLD) {
             self.identify();
+            while self.is_crowded() {
+                self.evict();
+            }
         }
-        while self.connections.len() > MAX_CONNECTIONS {
-            self.evict();
-        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.connections.len() > MAX_CONNECTIONS
+    }
+
+    /// When the table of the host's connections may be read again.
+    fn next_look(&self) -> Option<Instant> {
+        self.looked.map(|at| at + LOOK_INTERVAL)
     }
 
     fn accept(&mut self) {
@@ -178,9 +193,6 @@ impl Server {
 
     /// Finds out which users of this host the connections are of.
     fn identify(&mut self) {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
-            return;
-        }
         self.looked = Some(Instant::now());
         let Ok(own) = self.listener.local_addr() else {
             return;
